@@ -1,0 +1,170 @@
+"""The one convention of flow matching here, and the steps that follow it.
+
+    t = 0 is noise, t = 1 is data:   x_t = (1 - t) x0 + t x1,   v = x1 - x0
+
+Models with the reverse (LTX-2, Ovi, SD3) flip time and sign in their adapter; nobody else knows.
+
+Letters: B batch, L latent frames, D channels, x0 noise, x1 data, v velocity, t time in [0, 1].
+Latents and velocities are `dict[str, Tensor]` keyed by modality, `{"audio": (B, L, D)}`; a joint model adds
+`"video"`. `t` is (B,) and broadcasts here, never in the caller.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Latents = dict[str, Tensor]
+VelocityFn = Callable[[Latents, Tensor], Latents]
+Solver = Literal["euler", "midpoint", "rk4"]
+
+STAGES = {"euler": 1, "midpoint": 2, "rk4": 4}
+"""Velocity calls a step of each solver takes."""
+
+
+def expand(t: Tensor, like: Tensor) -> Tensor:
+    """Reshape `t` (B,) to broadcast over `like` (B, ...)."""
+    assert t.shape == like.shape[:1], f"t is {tuple(t.shape)} for a batch of {like.shape[0]}"
+    return t.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def interpolate(x0: Latents, x1: Latents, t: Tensor) -> Latents:
+    """x_t = (1 - t) x0 + t x1, for every modality."""
+    return {key: (1 - expand(t, x1[key])) * x0[key] + expand(t, x1[key]) * x1[key] for key in x1}
+
+
+def target_velocity(x0: Latents, x1: Latents) -> Latents:
+    """v = x1 - x0, the straight path's velocity."""
+    return {key: x1[key] - x0[key] for key in x1}
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean of the squared velocity error over ALL latent elements, in float32: (B, ...) -> (B,).
+
+    The mean scale is what makes β = 600 a sane number (β_sum = β / D); a bf16 error would lose the 1e-3
+    differences that preference learning lives on.
+    """
+    error = (prediction.float() - target.float()).square().flatten(1).mean(1)
+    assert error.shape == prediction.shape[:1]
+    return error
+
+
+def guided(conditional: VelocityFn, null: VelocityFn, guidance_scale: float) -> VelocityFn:
+    """Classifier-free guidance, v = v_null + s (v_cond - v_null). Scale 1 never calls the null branch."""
+    if guidance_scale == 1.0:
+        return conditional
+
+    def velocity(x_t: Latents, t: Tensor) -> Latents:
+        v, v_null = conditional(x_t, t), null(x_t, t)
+        return {key: v_null[key] + guidance_scale * (v[key] - v_null[key]) for key in v}
+
+    return velocity
+
+
+def integrate(velocity: VelocityFn, x0: Latents, num_steps: int, solver: Solver = "euler") -> Latents:
+    """Follow dx/dt = v from noise (t = 0) to data (t = 1) in `num_steps` equal steps, in float32."""
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, found {num_steps}")
+    step = {"euler": _euler, "midpoint": _midpoint, "rk4": _rk4}.get(solver)
+    if step is None:
+        raise ValueError(f"solver is euler, midpoint or rk4, found {solver!r}")
+    x = x0
+    batch = next(iter(x0.values())).shape[0]
+    device = next(iter(x0.values())).device
+    dt = 1.0 / num_steps
+    for index in range(num_steps):
+        t = torch.full((batch,), index * dt, dtype=torch.float32, device=device)
+        x = step(velocity, x, t, dt)
+    return x
+
+
+def _axpy(x: Latents, a: float, v: Latents) -> Latents:
+    return {key: x[key] + a * v[key].float() for key in x}
+
+
+def _euler(velocity: VelocityFn, x: Latents, t: Tensor, dt: float) -> Latents:
+    return _axpy(x, dt, velocity(x, t))
+
+
+def _midpoint(velocity: VelocityFn, x: Latents, t: Tensor, dt: float) -> Latents:
+    half = _axpy(x, dt / 2, velocity(x, t))
+    return _axpy(x, dt, velocity(half, t + dt / 2))
+
+
+def _rk4(velocity: VelocityFn, x: Latents, t: Tensor, dt: float) -> Latents:
+    k1 = velocity(x, t)
+    k2 = velocity(_axpy(x, dt / 2, k1), t + dt / 2)
+    k3 = velocity(_axpy(x, dt / 2, k2), t + dt / 2)
+    k4 = velocity(_axpy(x, dt, k3), t + dt)
+    mean = {key: (k1[key] + 2 * k2[key] + 2 * k3[key] + k4[key]) / 6 for key in x}
+    return _axpy(x, dt, mean)
+
+
+def seed_of(*parts: int | str) -> int:
+    """A 63-bit seed that is a function of `parts`: randomness from (seed, step) or (seed, item), no state."""
+    text = "/".join(str(p) for p in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator_of(*parts: int | str) -> torch.Generator:
+    """A CPU generator seeded by `seed_of(parts)`; draws made on the CPU are the same on every device."""
+    return torch.Generator().manual_seed(seed_of(*parts))
+
+
+def noise_like_rows(shapes: dict[str, tuple[int, ...]], seeds: Sequence[int]) -> Latents:
+    """Standard normal x0, one independent seed a row: `shapes` are per-row, the result is (B, *shape).
+
+    Row i depends on seeds[i] alone, so one candidate can be made again without its batch.
+    """
+    rows: dict[str, list[Tensor]] = {key: [] for key in shapes}
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        for key in sorted(shapes):
+            rows[key].append(torch.randn(shapes[key], generator=generator))
+    return {key: torch.stack(values) for key, values in rows.items()}
+
+
+def sample_times(
+    num: int, generator: torch.Generator, distribution: Literal["uniform", "logit_normal"] = "uniform"
+) -> Tensor:
+    """Training times (num,), float32. Uniform draws are stratified: one a stratum, in random order."""
+    if distribution == "uniform":
+        jitter = torch.rand(num, generator=generator)
+        order = torch.randperm(num, generator=generator)
+        return ((torch.arange(num) + jitter) / num)[order]
+    if distribution == "logit_normal":
+        return torch.sigmoid(torch.randn(num, generator=generator))
+    raise ValueError(f"time distribution is uniform or logit_normal, found {distribution!r}")
+
+
+def sde_step(
+    v: Latents, x: Latents, t: float, dt: float, noise: Latents, noise_level: float = 0.7
+) -> tuple[Latents, Latents, float]:
+    """One Flow-GRPO step in our time direction: returns (x_next, mean, std).
+
+    mean = x + v dt - σ²/(2(1-t)) (x - t v) dt,  std = σ √dt,  σ = a √((1-t)/t)
+    (arXiv 2505.05470, turned to t = 0 noise; at t = 0 the first next t stands under the root).
+    """
+    t_root = max(t, dt)
+    sigma = noise_level * math.sqrt((1 - t_root) / t_root) if t_root < 1 else 0.0
+    pull = sigma**2 / (2 * (1 - t)) * dt
+    mean = {key: x[key] + v[key] * dt - pull * (x[key] - t * v[key]) for key in x}
+    std = sigma * math.sqrt(dt)
+    return {key: mean[key] + std * noise[key] for key in x}, mean, std
+
+
+def gaussian_log_prob(x: Latents, mean: Latents, std: float) -> Tensor:
+    """Log-density of x under N(mean, std²), averaged over all elements: (B,), float32.
+
+    The average, not the sum, is what makes a PPO clip of 1e-4 meaningful (arXiv 2305.13301's code).
+    """
+    constant = -math.log(std) - 0.5 * math.log(2 * math.pi)
+    logs = [
+        (-((x[k].float() - mean[k].float()) ** 2) / (2 * std**2) + constant).flatten(1) for k in sorted(x)
+    ]
+    return torch.cat(logs, dim=1).mean(1)

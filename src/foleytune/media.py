@@ -1,0 +1,290 @@
+"""Frames and waveforms in and out of media files, through PyAV; numpy only, so that it imports at once.
+
+Reading puts picture and sound on one clock: zero is the start of the picture (of the sound where there is no
+picture) plus `start_s`. What lies before zero is cut and a late start is filled with silence, so sample
+`round(t * rate)` and the frame shown at t belong together whatever the container's timestamps say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import statistics
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from foleytune.decoding import FramePicker, MediaError, SoundCollector, display_size, pick_stream
+from foleytune.mux import mux, write_audio, write_video
+
+__all__ = [
+    "MediaClip",
+    "MediaError",
+    "MediaInfo",
+    "mux",
+    "probe",
+    "read_clip",
+    "read_wave",
+    "write_audio",
+    "write_video",
+]
+
+FULL_RATE = 240  # an average rate above this is a missing value (flv and mkv report 1000), not a frame rate
+SEEK_AFTER_S = 3.0  # earlier windows are reached by decoding from the start: exact in every container
+PREROLL_S = 1.0  # seek this much before the window, so that sound decoders have settled at its start
+SHORT_BY_S = 0.25  # a stream this much shorter than its header says was cut off
+
+
+@dataclasses.dataclass(frozen=True)
+class MediaInfo:
+    """What a file says it holds. Width and height are as shown: square pixels, turned upright."""
+
+    duration_s: float
+    has_video: bool
+    has_audio: bool
+    fps: float | None = None
+    width: int | None = None
+    height: int | None = None
+    num_frames: int | None = None
+    sample_rate: int | None = None
+    channels: int | None = None
+    video_codec: str | None = None
+    audio_codec: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class MediaClip:
+    """One window of a file.
+
+    frames: (T, H, W, 3) uint8 RGB, or None without picture; times_s: (T,) when each is shown in the file.
+    wave: (N,) float32 mono, or None without sound; sample_rate: Hz.
+    truncated: damage or a cut-off file ended a stream before the window's end and before its header says.
+    video_end_s, audio_end_s: how far into the window each stream reaches (at most duration_s), or None.
+    """
+
+    frames: np.ndarray | None
+    wave: np.ndarray | None
+    times_s: np.ndarray | None
+    sample_rate: int | None
+    truncated: bool
+    video_end_s: float | None
+    audio_end_s: float | None
+    info: MediaInfo
+
+
+def probe(path: str | Path) -> MediaInfo:
+    """Read the header and the first few frames (they carry rotation). Raises MediaError."""
+    with _opened(path) as container:
+        video, audio = pick_stream(container.streams.video), pick_stream(container.streams.audio)
+        heads: list[Any] = []
+        if video is not None:
+            with contextlib.suppress(av.FFmpegError):  # the header alone still answers most questions
+                heads.extend(itertools.islice(container.decode(video), 8))
+        times = [f.pts * f.time_base for f in heads if f.pts is not None]
+        gaps = [b - a for a, b in itertools.pairwise(times) if b > a]
+        return _info(
+            container, video, audio, heads[0] if heads else None, statistics.median(gaps) if gaps else 0
+        )
+
+
+def read_clip(
+    path: str | Path,
+    *,
+    start_s: float = 0.0,
+    duration_s: float | None,
+    fps: float | None = None,
+    size: int | tuple[int, int] | None = None,
+    sample_rate: int | None = None,
+    video: bool = True,
+    audio: bool = True,
+    pad: bool = True,
+) -> MediaClip:
+    """Read one window of picture and sound in one pass, decoding no more than it needs.
+
+    duration_s: seconds, None to the end. fps: ffmpeg's `fps` rule; None keeps every frame in the window.
+    size: None as shown; int short side then centre square; (height, width) stretched to exactly that.
+    sample_rate: Hz; None keeps the file's. pad: fill the sound to round(duration_s * rate) samples, else stop
+    at its end. video, audio: False leaves a stream out. Frames that the file does not have are not invented:
+    T is then smaller and `video_end_s` says where the picture stopped.
+    Raises MediaError when the file does not open, has neither stream, or nothing of its picture decodes.
+    """
+    if start_s < 0 or (duration_s is not None and duration_s <= 0):
+        raise MediaError(f"{path}: start_s must be >= 0 and duration_s > 0, got {start_s} and {duration_s}")
+    with _opened(path) as container:
+        v = pick_stream(container.streams.video) if video else None
+        a = pick_stream(container.streams.audio) if audio else None
+        if v is None and a is None:
+            raise MediaError(
+                f"{path}: no {_wanted(video, audio)} stream that can be decoded; use another file"
+            )
+        picker = FramePicker(fps, duration_s, size, v.sample_aspect_ratio) if v is not None else None
+        sound = (
+            SoundCollector(sample_rate or a.codec_context.sample_rate, duration_s) if a is not None else None
+        )
+        start = Fraction(start_s).limit_denominator(10**6)
+        zero = _zero(container, pick_stream(container.streams.video) or a) + start
+        _seek(container, v or a, zero, start_s)
+        damage = _decode(container, v, a, picker, sound, zero)
+        if picker is not None and picker.head is None:
+            raise MediaError(
+                f"{path}: not one frame of its picture decodes ({damage or 'no packets'}); re-encode it"
+            )
+        if picker is not None and not picker.frames:
+            end = float((picker.end or 0) + start)
+            raise MediaError(
+                f"{path}: its picture ends at {end:.2f} s, before the window's start at {start_s:g} s"
+            )
+        short = _ends_early(container, v, a, picker, sound, zero, duration_s)
+        head = picker.head if picker is not None else None
+        info = _info(container, v, a, head, picker.period() if picker is not None else 0)
+    return _clip(picker, sound, damage is not None or short, duration_s, info, pad)
+
+
+def read_wave(
+    path: str | Path, sample_rate: int | None = None, *, start_s: float = 0.0, duration_s: float | None = None
+) -> tuple[np.ndarray, int]:
+    """The sound alone: ((N,) float32 mono, rate in Hz), to its end unless duration_s is given."""
+    clip = read_clip(path, start_s=start_s, duration_s=duration_s, sample_rate=sample_rate, video=False)
+    assert clip.wave is not None
+    assert clip.sample_rate is not None
+    return clip.wave, clip.sample_rate
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """An input container. Never set PyAV's log level: with threads that has deadlocked on damaged files."""
+    try:
+        container = av.open(str(path), metadata_errors="ignore")
+    except FileNotFoundError:
+        raise MediaError(f"{path}: no such file; check the path") from None
+    except (av.FFmpegError, OSError, UnicodeError) as error:
+        raise MediaError(
+            f"{path}: does not open as media ({_reason(error)}); re-export or remove it"
+        ) from None
+    with container:
+        yield container
+
+
+def _reason(error: BaseException) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+
+
+def _wanted(video: bool, audio: bool) -> str:
+    return " or ".join(name for name, wanted in (("video", video), ("audio", audio)) if wanted)
+
+
+def _zero(container: Any, stream: Any) -> Fraction:
+    """The container time (seconds) at which `stream` starts: the clock's zero."""
+    if stream.start_time is not None:
+        return Fraction(stream.start_time * stream.time_base)
+    return Fraction(container.start_time or 0, av.time_base)
+
+
+def _seek(container: Any, stream: Any, zero: Fraction, start_s: float) -> None:
+    if start_s >= SEEK_AFTER_S:
+        with contextlib.suppress(av.FFmpegError):  # not seekable: decode from the start instead
+            container.seek(int((zero - Fraction(PREROLL_S)) / stream.time_base), stream=stream)
+
+
+def _decode(container: Any, v: Any, a: Any, picker: Any, sound: Any, zero: Fraction) -> str | None:
+    """Feed both collectors until both have enough; returns what damage was met on the way, or None."""
+    damage: str | None = None
+    video_done = audio_done = False
+    try:
+        for packet in container.demux([s for s in (v, a) if s is not None]):
+            is_video = v is not None and packet.stream.index == v.index
+            if not (video_done if is_video else audio_done):
+                try:
+                    for frame in packet.decode():
+                        time = None if frame.pts is None else frame.pts * frame.time_base - zero
+                        if is_video:
+                            picker.push(frame, picker.next_time() if time is None else Fraction(time))
+                        else:
+                            sound.push(frame, None if time is None else float(time))
+                except av.FFmpegError as error:
+                    damage = _reason(error)
+                    # After damage, pictures are smeared until the next key frame: keep what came before.
+                    # A sound packet stands alone, so the rest is still good and the hole stays silent.
+                    video_done = video_done or (is_video and picker.head is not None)
+            video_done = video_done or v is None or picker.done
+            audio_done = audio_done or a is None or sound.done
+            if video_done and audio_done:
+                break
+    except av.FFmpegError as error:
+        damage = _reason(error)
+    if picker is not None:
+        picker.finish()
+    return damage
+
+
+def _ends_early(
+    container: Any, v: Any, a: Any, picker: Any, sound: Any, zero: Fraction, duration_s: float | None
+) -> bool:
+    """Whether a stream stopped before both the window's end and the end its header gives (a cut-off file)."""
+    ends = []
+    for stream, collector in ((v, picker), (a, sound)):
+        if stream is None or collector.done:
+            continue
+        end = float(collector.end) if collector.end is not None else float(-zero)
+        ends.append(end)
+        if stream.duration is not None:
+            said = float(_zero(container, stream) + stream.duration * stream.time_base - zero)
+            slack = SHORT_BY_S + (2 * float(picker.period()) if stream is v else 0.0)
+            if end < min(said, duration_s or said) - slack:
+                return True
+    if container.duration is None or not ends or len(ends) < (v is not None) + (a is not None):
+        return False
+    said = float(Fraction(container.duration, av.time_base) - zero)
+    return max(ends) < min(said, duration_s or said) - 2 * SHORT_BY_S
+
+
+def _info(container: Any, video: Any, audio: Any, head: Any, period: Any) -> MediaInfo:
+    duration = None if container.duration is None else container.duration / av.time_base
+    fields: dict[str, Any] = {}
+    if video is not None:
+        rate = video.average_rate
+        if not rate or rate > FULL_RATE:
+            rate = 1 / period if period else None
+        fields.update(fps=None if rate is None else float(rate), num_frames=video.frames or None)
+        width, height = (
+            (video.width, video.height) if head is None else display_size(head, video.sample_aspect_ratio)
+        )
+        fields.update(width=width, height=height, video_codec=video.codec_context.codec.canonical_name)
+        if video.duration is not None:
+            duration = float(video.duration * video.time_base)
+    if audio is not None:
+        context = audio.codec_context
+        fields.update(sample_rate=context.sample_rate, channels=context.channels)
+        fields.update(audio_codec=context.codec.canonical_name)
+    return MediaInfo(duration or 0.0, video is not None, audio is not None, **fields)
+
+
+def _clip(
+    picker: FramePicker | None,
+    sound: SoundCollector | None,
+    truncated: bool,
+    duration_s: float | None,
+    info: MediaInfo,
+    pad: bool,
+) -> MediaClip:
+    def reach(collector: FramePicker | SoundCollector | None) -> float | None:
+        if collector is None or collector.end is None:
+            return None
+        end = max(0.0, float(collector.end))
+        return end if duration_s is None else min(end, duration_s)
+
+    return MediaClip(
+        frames=np.stack(picker.frames) if picker is not None else None,
+        wave=sound.wave(pad) if sound is not None else None,
+        times_s=np.array(picker.times) if picker is not None else None,
+        sample_rate=sound.rate if sound is not None else None,
+        truncated=truncated,
+        video_end_s=reach(picker),
+        audio_end_s=reach(sound),
+        info=info,
+    )

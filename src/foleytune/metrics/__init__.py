@@ -1,0 +1,106 @@
+"""Metrics: a set of scored candidates in, one number with its uncertainty out.
+
+A metric sees `Rows`, one row a clip, for one system; the bootstrap that gives every metric its interval is
+here once. Unscored rows are left out of the value and counted beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One system on n clips: scores (n,) with NaN where unscored, embeddings (n, D), in one clip order."""
+
+    clip_ids: tuple[str, ...]
+    scores: dict[str, np.ndarray]  # "scorer/dimension" -> (n,)
+    embeddings: dict[str, np.ndarray]  # "scorer/name" -> (n, D)
+    reference: dict[str, np.ndarray]  # the same embeddings of the ground truth of the same clips
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    def take(self, index: np.ndarray) -> Rows:
+        """Rows at `index` (with repeats), for the bootstrap."""
+        return replace(
+            self,
+            clip_ids=tuple(self.clip_ids[i] for i in index),
+            scores={k: v[index] for k, v in self.scores.items()},
+            embeddings={k: v[index] for k, v in self.embeddings.items()},
+            reference={k: v[index] for k, v in self.reference.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric's value with its 95 % interval, over `n` scored rows; `unscored` were left out."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    unscored: int
+
+
+class Metric(Protocol):
+    """The whole contract of a metric. `reads` names the scores and embeddings it looks at."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Keys of `Rows.scores` or `Rows.embeddings`: "scorer/dimension"."""
+        ...
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Which way is up."""
+        ...
+
+    def value(self, rows: Rows) -> float:
+        """The point value over the scored rows; NaN if there are none."""
+        ...
+
+    def num_scored(self, rows: Rows) -> int:
+        """How many rows the value rests on."""
+        ...
+
+
+def measure(metric: Metric, rows: Rows, *, num_resamples: int = 1000, seed: int = 0) -> Estimate:
+    """The metric's value with a percentile bootstrap interval over clips."""
+    value, n = metric.value(rows), metric.num_scored(rows)
+    values = [metric.value(rows.take(index)) for index in resamples(len(rows), num_resamples, seed)]
+    low, high = interval(np.asarray(values))
+    return Estimate(value, low, high, n, len(rows) - n)
+
+
+def measure_difference(
+    metric: Metric, rows: Rows, base: Rows, *, num_resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """value(rows) − value(base) on the same clips, with the same resamples for both (paired bootstrap)."""
+    assert rows.clip_ids == base.clip_ids, "a paired difference needs the same clips in the same order"
+    n = min(metric.num_scored(rows), metric.num_scored(base))
+    differences = [
+        metric.value(rows.take(index)) - metric.value(base.take(index))
+        for index in resamples(len(rows), num_resamples, seed)
+    ]
+    low, high = interval(np.asarray(differences))
+    return Estimate(metric.value(rows) - metric.value(base), low, high, n, len(rows) - n)
+
+
+def resamples(n: int, num: int, seed: int) -> list[np.ndarray]:
+    """`num` index arrays (n,) drawn with replacement; a function of (n, num, seed)."""
+    generator = np.random.default_rng(seed)
+    return [generator.integers(0, n, n) for _ in range(num)] if n else []
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The central `level` of bootstrap values; NaN where none is finite."""
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return float("nan"), float("nan")
+    tail = (1 - level) / 2
+    low, high = np.quantile(finite, [tail, 1 - tail])
+    return float(low), float(high)

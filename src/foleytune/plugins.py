@@ -1,0 +1,137 @@
+"""name -> the one class in drawer/name.py; a dotted path reaches outside the package.
+
+The file name is the registry: a file dropped in a drawer exists, and nothing is imported until it is asked
+for, so a missing optional dependency breaks only the part that wants it. `mmaudio-large-44k-v2` is
+`models/mmaudio.py` with `variant="large-44k-v2"`; `my_package.my_module:MyScorer` is somebody else's class.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+
+DRAWERS = ("models", "scorers", "negatives", "pairings", "curricula", "objectives", "metrics")
+
+
+class Settings(BaseModel):
+    """Base of everything a user can set: typed, frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Part(Settings):
+    """Base of everything in a drawer: its fields are its settings, its defaults the vetted ones."""
+
+    @classmethod
+    def part_name(cls) -> str:
+        """The name `find` knows this class by."""
+        package, _, module = cls.__module__.rpartition(".")
+        if package.rpartition(".")[0] == "foleytune" and package.rpartition(".")[2] in DRAWERS:
+            return module
+        return f"{cls.__module__}:{cls.__name__}"
+
+    def settings(self) -> dict[str, Any]:
+        """This part as data: its name and its fields, what a recipe stores."""
+        return {"name": self.part_name(), **self.model_dump(mode="json")}
+
+    def with_settings(self, **changes: Any) -> Self:
+        """A copy with some fields changed, validated."""
+        return type(self)(**{**self.model_dump(), **changes})
+
+
+def names(drawer: str) -> list[str]:
+    """The parts of a drawer, sorted: every file in it that is not private."""
+    folder = _folder(drawer)
+    return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
+
+
+def describe(drawer: str, name: str) -> str:
+    """The first line of a part's module docstring, read without importing it."""
+    source = (_folder(drawer) / f"{name}.py").read_text(encoding="utf-8")
+    doc = ast.get_docstring(ast.parse(source)) or "(no description)"
+    return doc.splitlines()[0]
+
+
+def find(drawer: str, name: str) -> type[Part]:
+    """The class behind `name`. Raises ValueError with the nearest match if there is none."""
+    return _locate(drawer, name)[0]
+
+
+def build(drawer: str, name: str, **settings: Any) -> Part:
+    """An instance of the part behind `name` (`file`, `file-variant` or `module:Class`)."""
+    cls, variant = _locate(drawer, name)
+    if variant is not None:
+        if "variant" not in cls.model_fields:
+            raise ValueError(f"{drawer}: {cls.part_name()!r} has no variants, found {name!r}")
+        settings = {"variant": variant, **settings}
+    return cls(**settings)
+
+
+def _locate(drawer: str, name: str) -> tuple[type[Part], str | None]:
+    known = names(drawer)
+    if ":" in name:
+        return _import_class(*name.split(":", 1)), None
+    stem, _, variant = name.partition("-")
+    for candidate, rest in ((name.replace("-", "_"), None), (stem, variant or None)):
+        if candidate in known:
+            return _only_class(drawer, candidate), rest
+    close = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known) or 'none'}"
+    raise ValueError(f"{drawer}: no part is called {name!r}; {hint}")
+
+
+def _only_class(drawer: str, stem: str) -> type[Part]:
+    module_name = f"foleytune.{drawer}.{stem}"
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or str(error)
+        raise ValueError(
+            f"{drawer}: {stem!r} needs the package {missing!r}; "
+            f"install it with `pip install 'foleytune[{stem}]'` or by its name"
+        ) from error
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Part) and value.__module__ == module_name
+    ]
+    assert len(found) == 1, f"{module_name} must define exactly one Part, found {len(found)}"
+    return found[0]
+
+
+def _import_class(module_name: str, class_name: str) -> type[Part]:
+    try:
+        cls = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"cannot import {module_name}:{class_name}: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, Part)):
+        raise ValueError(f"{module_name}:{class_name} is not a foleytune Part")
+    return cls
+
+
+def _folder(drawer: str) -> Path:
+    if drawer not in DRAWERS:
+        close = difflib.get_close_matches(drawer, DRAWERS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(DRAWERS)}"
+        raise ValueError(f"no drawer is called {drawer!r}; {hint}")
+    return Path(__file__).parent / drawer
+
+
+def part_field(drawer: str) -> Any:
+    """A pydantic field type that takes a part, its name, or `{"name": …, setting: …}`, and dumps the last."""
+
+    def parse(value: Any) -> Part:
+        if isinstance(value, Part):
+            return value
+        if isinstance(value, str):
+            return build(drawer, value)
+        if isinstance(value, dict) and "name" in value:
+            return build(drawer, value["name"], **{k: v for k, v in value.items() if k != "name"})
+        raise ValueError(f"a part of {drawer!r} is a name or a mapping with 'name', found {value!r}")
+
+    return Annotated[Part, BeforeValidator(parse), PlainSerializer(lambda part: part.settings())]

@@ -1,0 +1,177 @@
+"""The workspace: tables of records as Parquet parts, rows of tensors as safetensors shards.
+
+    ROOT/workspace.json            format version
+    ROOT/tables/<table>/*.parquet  append-only parts; a part is named by the ids in it
+    ROOT/tensors/<kind>/*.safetensors
+    ROOT/runs/<name>/              training runs
+    ROOT/locks/                    one file a stage
+
+Everything is written tmp → fsync → rename, so what can be seen is whole. A part's name is the hash of its
+ids: writing the same records twice gives the same file, and nothing is ever doubled.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from foleytune.records import RECORDS, Candidate, Record, digest
+from foleytune.shards import ShardReader, write_atomic, write_shard
+
+FORMAT_VERSION = 1
+R = TypeVar("R", bound=Record)
+
+_ARROW = {
+    "str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(),
+    "float | None": pa.float64(), "dict[str, Any]": pa.string(),
+}  # fmt: skip
+
+
+class Workspace:
+    """A folder that holds one project: its clips, candidates, scores, pairs, runs and reports."""
+
+    def __init__(self, root: str | Path, *, create: bool = True) -> None:
+        self.root = Path(root).expanduser().resolve()
+        marker = self.root / "workspace.json"
+        if marker.exists():
+            version = json.loads(marker.read_text()).get("format_version")
+            if version != FORMAT_VERSION:
+                raise ValueError(
+                    f"{self.root} is a workspace of format {version}, this foleytune reads {FORMAT_VERSION}"
+                )
+        elif not create:
+            raise ValueError(
+                f"{self.root} is not a workspace (no workspace.json); run `foleytune ingest` first"
+            )
+        elif self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+            raise ValueError(f"{self.root} exists and is not a workspace; choose an empty or new folder")
+        else:
+            write_atomic(marker, json.dumps({"format_version": FORMAT_VERSION}).encode())
+        self.shards = ShardReader(self.root / "tensors")
+        self._parts: dict[str, dict[str, list[Any]]] = {}
+
+    # -- tables ---------------------------------------------------------------------------------------------
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Write records, one atomic part a table, tables in the order they first appear.
+
+        Put the records that mark an item as done last: after a crash, what they refer to is then there.
+        """
+        groups: dict[type[Record], list[Record]] = {}
+        for record in records:
+            groups.setdefault(type(record), []).append(record)
+        for cls, group in groups.items():
+            name = digest(sorted(r.record_id for r in group), length=24)
+            sink = io.BytesIO()
+            pq.write_table(_to_arrow(cls, group), sink, compression="zstd")
+            write_atomic(self._table_folder(cls) / f"{name}.parquet", sink.getvalue())
+
+    def read(self, cls: type[R]) -> list[R]:
+        """All records of a table, in the order of their ids (so the order of writing does not matter)."""
+        found: dict[str, R] = {}
+        cache = self._parts.setdefault(cls.table, {})
+        for path in sorted(self._table_folder(cls).glob("*.parquet")):
+            if path.name not in cache:
+                cache[path.name] = _from_arrow(cls, pq.read_table(path))
+            for record in cache[path.name]:
+                found.setdefault(record.record_id, record)
+        return [found[key] for key in sorted(found)]
+
+    def ids(self, cls: type[Record]) -> set[str]:
+        """The ids of a table."""
+        return {record.record_id for record in self.read(cls)}
+
+    def by_id(self, cls: type[R]) -> dict[str, R]:
+        """A table as a mapping from id to record."""
+        return {record.record_id: record for record in self.read(cls)}
+
+    def replace_table(self, cls: type[R], records: Sequence[R]) -> None:
+        """Make `records` the whole table: for results that are a function of the others, like pairs."""
+        folder = self._table_folder(cls)
+        old = set(folder.glob("*.parquet"))
+        if records:
+            self.append(list(records))
+            old -= {folder / f"{digest(sorted(r.record_id for r in records), length=24)}.parquet"}
+        for path in old:
+            path.unlink()
+        self._parts.pop(cls.table, None)
+
+    def _table_folder(self, cls: type[Record]) -> Path:
+        assert RECORDS.get(cls.table) is cls, f"{cls.__name__} is no table"
+        return self.root / "tables" / cls.table
+
+    # -- tensors --------------------------------------------------------------------------------------------
+
+    def write_rows(self, kind: str, ids: Iterable[str], tensors: dict[str, Tensor]) -> str:
+        """Write one shard whose rows belong to `ids`; returns its name for the records that point at it."""
+        shard = f"{kind}/{digest(list(ids), length=24)}"
+        write_shard(self.root / "tensors" / f"{shard}.safetensors", tensors)
+        return shard
+
+    def latents(self, candidates: Sequence[Candidate]) -> dict[str, Tensor]:
+        """Latents of candidates, keyed by modality: {"audio": (B, L, D)}."""
+        places = [(c.shard, c.row) for c in candidates]
+        return {key: self.shards.rows(places, key) for key in self.shards.keys(places[0][0])}
+
+    # -- places and locks -----------------------------------------------------------------------------------
+
+    def run_folder(self, name: str) -> Path:
+        """The folder of a training run."""
+        if not name or "/" in name or name.startswith("."):
+            raise ValueError(f"a run's name is a plain word without slashes, found {name!r}")
+        return self.root / "runs" / name
+
+    @contextmanager
+    def lock(self, stage: str) -> Iterator[None]:
+        """Hold a stage, as two processes on it would do the same work. Freed when the process ends."""
+        path = self.root / "locks" / f"{stage}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"another process is running {stage!r} on {self.root}; wait for it or stop it"
+                ) from error
+            self._sweep()
+            yield
+
+    def _sweep(self) -> None:
+        """Remove what writers that were killed left behind: temporary files of processes that are gone."""
+        for path in self.root.glob("*/*/.*.tmp"):
+            pid = path.name.rsplit(".", 2)[1]
+            if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
+                path.unlink(missing_ok=True)
+
+
+def _to_arrow(cls: type[Record], records: Sequence[Record]) -> pa.Table:
+    types = cls.__dataclass_fields__  # type: ignore[attr-defined]
+    columns, schema = [], []
+    for name in cls.columns():
+        annotation = str(types[name].type)
+        values = [getattr(record, name) for record in records]
+        if annotation == "dict[str, Any]":
+            values = [json.dumps(v, sort_keys=True, ensure_ascii=False) for v in values]
+        schema.append(pa.field(name, _ARROW[annotation]))
+        columns.append(pa.array(values, _ARROW[annotation]))
+    return pa.Table.from_arrays(columns, schema=pa.schema(schema))
+
+
+def _from_arrow(cls: type[R], table: pa.Table) -> list[R]:
+    types = cls.__dataclass_fields__  # type: ignore[attr-defined]
+    columns = {}
+    for name in cls.columns():
+        values = table.column(name).to_pylist()
+        if types[name].type == "dict[str, Any]":
+            values = [json.loads(v) for v in values]
+        columns[name] = values
+    return [cls(*row) for row in zip(*columns.values())]
