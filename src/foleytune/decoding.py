@@ -124,7 +124,7 @@ class FramePicker:
                 self.done = True
             elif time >= 0:
                 self._keep()
-        elif self._slot(time) >= self.limit and self.frames:
+        elif self.duration is not None and time >= self.duration:  # only now is `end` known to be late enough
             self.done = len(self.frames) >= self.limit
 
     def finish(self) -> None:

@@ -54,16 +54,9 @@ def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     return error
 
 
-def guided(conditional: VelocityFn, null: VelocityFn, guidance_scale: float) -> VelocityFn:
-    """Classifier-free guidance, v = v_null + s (v_cond - v_null). Scale 1 never calls the null branch."""
-    if guidance_scale == 1.0:
-        return conditional
-
-    def velocity(x_t: Latents, t: Tensor) -> Latents:
-        v, v_null = conditional(x_t, t), null(x_t, t)
-        return {key: v_null[key] + guidance_scale * (v[key] - v_null[key]) for key in v}
-
-    return velocity
+def guide(v: Latents, v_null: Latents, guidance_scale: float) -> Latents:
+    """Classifier-free guidance: v_null + s (v - v_null), for every modality."""
+    return {key: v_null[key] + guidance_scale * (v[key] - v_null[key]) for key in v}
 
 
 def integrate(velocity: VelocityFn, x0: Latents, num_steps: int, solver: Solver = "euler") -> Latents:

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
-import statistics
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,8 @@ from typing import Any
 import av
 import numpy as np
 
-from foleytune.decoding import FramePicker, MediaError, SoundCollector, display_size, pick_stream
+from foleytune.decoding import FramePicker, MediaError, SoundCollector, pick_stream
+from foleytune.header import MediaInfo, describe, opened, probe, reason_of, zero_of
 from foleytune.mux import mux, write_audio, write_video
 
 __all__ = [
@@ -34,27 +32,9 @@ __all__ = [
     "write_video",
 ]
 
-FULL_RATE = 240  # an average rate above this is a missing value (flv and mkv report 1000), not a frame rate
 SEEK_AFTER_S = 3.0  # earlier windows are reached by decoding from the start: exact in every container
 PREROLL_S = 1.0  # seek this much before the window, so that sound decoders have settled at its start
 SHORT_BY_S = 0.25  # a stream this much shorter than its header says was cut off
-
-
-@dataclasses.dataclass(frozen=True)
-class MediaInfo:
-    """What a file says it holds. Width and height are as shown: square pixels, turned upright."""
-
-    duration_s: float
-    has_video: bool
-    has_audio: bool
-    fps: float | None = None
-    width: int | None = None
-    height: int | None = None
-    num_frames: int | None = None
-    sample_rate: int | None = None
-    channels: int | None = None
-    video_codec: str | None = None
-    audio_codec: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,21 +55,6 @@ class MediaClip:
     video_end_s: float | None
     audio_end_s: float | None
     info: MediaInfo
-
-
-def probe(path: str | Path) -> MediaInfo:
-    """Read the header and the first few frames (they carry rotation). Raises MediaError."""
-    with _opened(path) as container:
-        video, audio = pick_stream(container.streams.video), pick_stream(container.streams.audio)
-        heads: list[Any] = []
-        if video is not None:
-            with contextlib.suppress(av.FFmpegError):  # the header alone still answers most questions
-                heads.extend(itertools.islice(container.decode(video), 8))
-        times = [f.pts * f.time_base for f in heads if f.pts is not None]
-        gaps = [b - a for a, b in itertools.pairwise(times) if b > a]
-        return _info(
-            container, video, audio, heads[0] if heads else None, statistics.median(gaps) if gaps else 0
-        )
 
 
 def read_clip(
@@ -115,33 +80,24 @@ def read_clip(
     """
     if start_s < 0 or (duration_s is not None and duration_s <= 0):
         raise MediaError(f"{path}: start_s must be >= 0 and duration_s > 0, got {start_s} and {duration_s}")
-    with _opened(path) as container:
+    with opened(path) as container:
         v = pick_stream(container.streams.video) if video else None
         a = pick_stream(container.streams.audio) if audio else None
         if v is None and a is None:
-            raise MediaError(
-                f"{path}: no {_wanted(video, audio)} stream that can be decoded; use another file"
-            )
+            wanted = " or ".join(name for name, on in (("video", video), ("audio", audio)) if on)
+            raise MediaError(f"{path}: no {wanted} stream that can be decoded; use another file")
         picker = FramePicker(fps, duration_s, size, v.sample_aspect_ratio) if v is not None else None
-        sound = (
-            SoundCollector(sample_rate or a.codec_context.sample_rate, duration_s) if a is not None else None
-        )
-        start = Fraction(start_s).limit_denominator(10**6)
-        zero = _zero(container, pick_stream(container.streams.video) or a) + start
+        rate = sample_rate or (a.codec_context.sample_rate if a is not None else 0) or 48000
+        sound = SoundCollector(rate, duration_s) if a is not None else None
+        zero = zero_of(container, pick_stream(container.streams.video) or a)
+        zero += Fraction(start_s).limit_denominator(10**6)
         _seek(container, v or a, zero, start_s)
         damage = _decode(container, v, a, picker, sound, zero)
-        if picker is not None and picker.head is None:
-            raise MediaError(
-                f"{path}: not one frame of its picture decodes ({damage or 'no packets'}); re-encode it"
-            )
-        if picker is not None and not picker.frames:
-            end = float((picker.end or 0) + start)
-            raise MediaError(
-                f"{path}: its picture ends at {end:.2f} s, before the window's start at {start_s:g} s"
-            )
+        if picker is not None:
+            _check_picture(path, picker, damage, start_s)
         short = _ends_early(container, v, a, picker, sound, zero, duration_s)
         head = picker.head if picker is not None else None
-        info = _info(container, v, a, head, picker.period() if picker is not None else 0)
+        info = describe(container, v, a, head, picker.period() if picker is not None else 0)
     return _clip(picker, sound, damage is not None or short, duration_s, info, pad)
 
 
@@ -155,34 +111,12 @@ def read_wave(
     return clip.wave, clip.sample_rate
 
 
-@contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    """An input container. Never set PyAV's log level: with threads that has deadlocked on damaged files."""
-    try:
-        container = av.open(str(path), metadata_errors="ignore")
-    except FileNotFoundError:
-        raise MediaError(f"{path}: no such file; check the path") from None
-    except (av.FFmpegError, OSError, UnicodeError) as error:
-        raise MediaError(
-            f"{path}: does not open as media ({_reason(error)}); re-export or remove it"
-        ) from None
-    with container:
-        yield container
-
-
-def _reason(error: BaseException) -> str:
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-
-
-def _wanted(video: bool, audio: bool) -> str:
-    return " or ".join(name for name, wanted in (("video", video), ("audio", audio)) if wanted)
-
-
-def _zero(container: Any, stream: Any) -> Fraction:
-    """The container time (seconds) at which `stream` starts: the clock's zero."""
-    if stream.start_time is not None:
-        return Fraction(stream.start_time * stream.time_base)
-    return Fraction(container.start_time or 0, av.time_base)
+def _check_picture(path: str | Path, picker: FramePicker, damage: str | None, start_s: float) -> None:
+    if picker.head is None:
+        raise MediaError(f"{path}: no frame of its picture decodes ({damage or 'no packets'}); re-encode it")
+    if not picker.frames:
+        end = float(picker.end or 0) + start_s
+        raise MediaError(f"{path}: its picture ends at {end:.2f} s, the window starts at {start_s:g} s")
 
 
 def _seek(container: Any, stream: Any, zero: Fraction, start_s: float) -> None:
@@ -207,7 +141,7 @@ def _decode(container: Any, v: Any, a: Any, picker: Any, sound: Any, zero: Fract
                         else:
                             sound.push(frame, None if time is None else float(time))
                 except av.FFmpegError as error:
-                    damage = _reason(error)
+                    damage = reason_of(error)
                     # After damage, pictures are smeared until the next key frame: keep what came before.
                     # A sound packet stands alone, so the rest is still good and the hole stays silent.
                     video_done = video_done or (is_video and picker.head is not None)
@@ -216,7 +150,7 @@ def _decode(container: Any, v: Any, a: Any, picker: Any, sound: Any, zero: Fract
             if video_done and audio_done:
                 break
     except av.FFmpegError as error:
-        damage = _reason(error)
+        damage = reason_of(error)
     if picker is not None:
         picker.finish()
     return damage
@@ -233,7 +167,7 @@ def _ends_early(
         end = float(collector.end) if collector.end is not None else float(-zero)
         ends.append(end)
         if stream.duration is not None:
-            said = float(_zero(container, stream) + stream.duration * stream.time_base - zero)
+            said = float(zero_of(container, stream) + stream.duration * stream.time_base - zero)
             slack = SHORT_BY_S + (2 * float(picker.period()) if stream is v else 0.0)
             if end < min(said, duration_s or said) - slack:
                 return True
@@ -241,27 +175,6 @@ def _ends_early(
         return False
     said = float(Fraction(container.duration, av.time_base) - zero)
     return max(ends) < min(said, duration_s or said) - 2 * SHORT_BY_S
-
-
-def _info(container: Any, video: Any, audio: Any, head: Any, period: Any) -> MediaInfo:
-    duration = None if container.duration is None else container.duration / av.time_base
-    fields: dict[str, Any] = {}
-    if video is not None:
-        rate = video.average_rate
-        if not rate or rate > FULL_RATE:
-            rate = 1 / period if period else None
-        fields.update(fps=None if rate is None else float(rate), num_frames=video.frames or None)
-        width, height = (
-            (video.width, video.height) if head is None else display_size(head, video.sample_aspect_ratio)
-        )
-        fields.update(width=width, height=height, video_codec=video.codec_context.codec.canonical_name)
-        if video.duration is not None:
-            duration = float(video.duration * video.time_base)
-    if audio is not None:
-        context = audio.codec_context
-        fields.update(sample_rate=context.sample_rate, channels=context.channels)
-        fields.update(audio_codec=context.codec.canonical_name)
-    return MediaInfo(duration or 0.0, video is not None, audio is not None, **fields)
 
 
 def _clip(

@@ -16,7 +16,7 @@ from typing import Any
 import av
 import numpy as np
 
-from foleytune.decoding import MediaError, display_matrix, pick_stream
+from foleytune.decoding import MediaError, pick_stream
 
 # suffix -> (container, sound codec, its only sample rate). Opus exists at 48 kHz alone and PyAV would not
 # object to a mislabelled rate. AVI has no field for a lossy codec's start delay: sound would be 25 ms late.
@@ -91,7 +91,7 @@ def write_audio(path: str | Path, wave: np.ndarray, sample_rate: int) -> Path:
 def mux(video_path: str | Path, wave: np.ndarray, sample_rate: int, out_path: str | Path) -> Path:
     """Put (N,) sound onto a video, copying its picture packet by packet; the old sound is dropped.
 
-    Sample 0 sounds with the first picture, whatever time the file gives it. Rotation is kept.
+    Sample 0 sounds with the first picture, whatever time the file gives it. Rotation stays (AVI has none).
     Raises MediaError: same file in and out, no picture, a container that cannot hold the picture's codec.
     """
     video_path, out_path = Path(video_path), Path(out_path)
@@ -103,12 +103,9 @@ def mux(video_path: str | Path, wave: np.ndarray, sample_rate: int, out_path: st
             stream = pick_stream(source.streams.video)
             if stream is None:
                 raise MediaError(f"{video_path}: has no picture to put a soundtrack to")
-            matrix = _matrix(video_path)
             _check_codec(stream, out_path)
             with _written(out_path, name) as out:
-                video = out.add_stream_from_template(stream, opaque=True)
-                if matrix is not None:
-                    video.set_display_matrix(matrix)
+                video = out.add_stream_from_template(stream, opaque=True)  # with its rotation and pixel shape
                 sound = _Soundtrack(out, codec, only_rate, wave, sample_rate, out_path)
                 _copy(source, stream, out, video, sound)
     except (av.FFmpegError, OSError, UnicodeError) as error:
@@ -129,18 +126,6 @@ def _copy(source: Any, stream: Any, out: Any, video: Any, sound: _Soundtrack) ->
         packet.stream = video
         out.mux(packet)
     sound.advance(None)
-
-
-def _matrix(path: Path) -> list[int] | None:
-    """The display matrix to carry over (nine integers) from the first frame; None when it changes nothing."""
-    with av.open(str(path), metadata_errors="ignore") as container:
-        stream = pick_stream(container.streams.video)
-        with contextlib.suppress(av.FFmpegError, StopIteration):
-            a, b, c, d = display_matrix(next(container.decode(stream)))
-            if (a, b, c, d) != (1, 0, 0, 1):
-                one = 1 << 16
-                return [a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30]
-    return None
 
 
 def _check_codec(stream: Any, path: Path) -> None:
@@ -171,7 +156,7 @@ def _by_suffix(path: Path, table: dict[str, tuple[str, str, int | None]]) -> tup
 def _written(path: Path, container: str) -> Iterator[Any]:
     """An output container whose file appears under `path` when all went well, and not at all otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         # bitexact: no library versions and no random ids in the file
         with av.open(str(part), "w", format=container, options={"fflags": "+bitexact"}) as out:

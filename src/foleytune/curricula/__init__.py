@@ -18,8 +18,12 @@ class Curriculum(Protocol):
         """The `n` pairs of step `step` of `max_steps`; every pair is seen by the end of a long enough run."""
         ...
 
-    def stage(self, step: int, max_steps: int) -> int:
+    def stage(self, pairs: Sequence[Pair], step: int, max_steps: int) -> int:
         """Which stage a step belongs to, counted from 0; for logs."""
+        ...
+
+    def summary(self, pairs: Sequence[Pair], max_steps: int) -> str:
+        """One line for the start of a run: how many pairs each stage has and which steps it takes."""
         ...
 
 

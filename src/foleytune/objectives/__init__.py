@@ -7,7 +7,7 @@ run; it is drawn for the whole global batch and then shared out, so the number o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,17 +16,22 @@ from torch import Tensor
 
 from foleytune.curricula import Curriculum
 from foleytune.flow import Latents, generator_of
-from foleytune.models import Conditions, Model
+from foleytune.models import Conditions, Model, ModelSpec
 from foleytune.records import Candidate, Feature, Pair
 from foleytune.store import Workspace
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A scalar to descend, and what to log about it (plain floats, means over the micro-batch)."""
+    """A scalar to descend, and what to log about it.
+
+    A log is a float (one value) or a detached tensor (n,) of n values, n = 0 allowed. The trainer averages
+    all values of a key over micro-batches, steps and processes, every value with the same weight, so a t-bin
+    that one micro-batch leaves empty adds nothing, and a key that nobody filled is not written at all.
+    """
 
     value: Tensor
-    logs: dict[str, float]
+    logs: Mapping[str, Tensor | float]
 
 
 @dataclass(frozen=True)
@@ -77,15 +82,31 @@ class TrainContext:
 
 
 class Objective(Protocol):
-    """The whole contract of an objective."""
+    """The whole contract of an objective. A batch is the objective's own; if it has `item_ids`, a run that
+    meets a number that is not finite names them."""
 
     @property
     def needs_reference(self) -> bool:
         """False lets the trainer skip the frozen copy (plain fine-tuning)."""
         ...
 
+    def summary(self, spec: ModelSpec) -> str:
+        """One line for the start of a run: the numbers that matter for a model of this spec."""
+        ...
+
+    def initial_loss(self, spec: ModelSpec) -> float | None:
+        """The loss while policy = reference, where it is known; the trainer asserts it at step 0."""
+        ...
+
     def batches(self, context: TrainContext, step: int, policy: Model) -> list[Any]:
         """This process's micro-batches for a step, in order; at least one."""
+        ...
+
+    def eval_batches(self, context: TrainContext, policy: Model) -> Iterable[Any]:
+        """This process's share of `context.pairs` (held out) on a fixed grid of times and noises.
+
+        The same numbers at every call and for every seed, so curves of different runs compare; may be empty.
+        """
         ...
 
     def loss(self, policy: Model, reference: Model | None, batch: Any) -> Loss:

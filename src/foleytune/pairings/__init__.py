@@ -48,3 +48,11 @@ class Pairing(Protocol):
 def complexity(chosen: Judged, rejected: Judged) -> float:
     """Eq. 3 of arXiv 2603.11089: ½[(p_G^w − p_G^l) + (p_B^l − p_B^w)], in [−1, 1]; 1 is an easy pair."""
     return 0.5 * ((chosen.p_good - rejected.p_good) + (rejected.p_bad - chosen.p_bad))
+
+
+def make_pair(clip: Clip, chosen: Judged, rejected: Judged) -> Pair:
+    """The record of a pair that AudioScore decided: p(good) of both and Eq. 3, source "auto"."""
+    ids = chosen.candidate.candidate_id, rejected.candidate.candidate_id
+    pair_id = Pair.make_id(clip.clip_id, *ids, "auto")
+    scores = chosen.p_good, rejected.p_good
+    return Pair(pair_id, clip.clip_id, clip.prompt, *ids, *scores, complexity(chosen, rejected), "auto")

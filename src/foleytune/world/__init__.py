@@ -1,4 +1,4 @@
-"""The embedded world: short real video files whose sound is synthesised from what is seen, so the truth is known.
+"""The embedded world: short video files with sound made from what is seen, so the truth is known.
 
 Only constants live here; `from foleytune.world.make import make` renders clips.
 """

@@ -7,7 +7,11 @@ import numpy as np
 PHRASES: dict[str, tuple[str, ...]] = {
     "basketball": ("a basketball bounces on the floor", "an orange rubber ball is dropped and bounces"),
     "marble": ("a glass marble drops and bounces on a table", "a small marble clicks as it bounces"),
-    "wood_block": ("a mallet knocks on a wooden block", "someone taps a block of wood", "wood is struck by a mallet"),
+    "wood_block": (
+        "a mallet knocks on a wooden block",
+        "someone taps a block of wood",
+        "wood is struck by a mallet",
+    ),
     "metal_plate": ("a hammer strikes a metal plate", "a hanging steel plate is hit and rings"),
     "wine_glass": ("a spoon taps a wine glass", "a glass is clinked with a spoon"),
     "drum": ("a stick beats a drum", "a drum is played", "someone hits a red drum"),

@@ -4,7 +4,7 @@ Positions and sizes are in pixels of a 96 by 96 frame, x to the right and y down
 """
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ OTHER = "/other"  # suffix of the stream that stray sounds of a damaged split co
 
 @dataclass(frozen=True)
 class Actor:
-    """One object that is seen and heard; its picture fills the square of half-width `size_px` about (x, y)."""
+    """One object that is seen and heard; its picture fills a square of half-width `size_px` about (x, y)."""
 
     label: str
     x_px: float
@@ -67,7 +67,7 @@ class Scene:
     floor_db: float  # RMS of the room noise, dBFS
     echo: float  # 0 (dry) to 1 (lively): level of the early reflections
     sound_seed: int
-    labels: tuple[str, ...] = field(default=())
+    labels: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain lists, numbers and strings."""
@@ -85,7 +85,9 @@ def generator(split: str, seed: int, index: int, purpose: str = "scene") -> np.r
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(int.from_bytes(key, "big"))))
 
 
-def _actor(label: str, place: tuple[float, float], size_px: float, main: bool, rng: np.random.Generator) -> Actor:
+def _actor(
+    label: str, place: tuple[float, float], size_px: float, main: bool, rng: np.random.Generator
+) -> Actor:
     """Draw one object: its timing, look and voice; size in pixels, about 34 being large."""
     middle = 33.0 if main else 21.0
     bigger = (size_px - middle) / middle  # about -0.2 to 0.2
@@ -119,11 +121,15 @@ def _cast(rng: np.random.Generator, labels: tuple[str, ...]) -> tuple[Actor, ...
     return tuple(actors)
 
 
-def sample_scene(split: str, seed: int, index: int) -> Scene:
-    """Draw the scene of one clip; the same arguments always give the same scene."""
+def sample_scene(split: str, seed: int, index: int, labels: tuple[str, ...] | None = None) -> Scene:
+    """Draw the scene of one clip; the same arguments always give the same scene.
+
+    labels: one or two classes to show instead of drawn ones, the main one first.
+    """
     rng = generator(split, seed, index)
     count = 2 if rng.random() < SHARE_TWO_OBJECTS else 1
-    labels = tuple(CLASSES[int(i)] for i in rng.choice(len(CLASSES), size=count, replace=False))
+    drawn = tuple(CLASSES[int(i)] for i in rng.choice(len(CLASSES), size=count, replace=False))
+    labels = labels or drawn
     actors = _cast(rng, labels)
     night = "firework" in labels and rng.random() < 0.6
     background = "dusk" if night else BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]

@@ -10,9 +10,7 @@ from foleytune.world.scenes import Actor, Scene
 from foleytune.world.sounds import bursts, calls, impacts, scrapes, textures, voices
 from foleytune.world.sounds.tools import Wave, noise
 
-SOUNDS = (
-    impacts.SOUNDS | scrapes.SOUNDS | bursts.SOUNDS | textures.SOUNDS | calls.SOUNDS | voices.SOUNDS
-)
+SOUNDS = impacts.SOUNDS | scrapes.SOUNDS | bursts.SOUNDS | textures.SOUNDS | calls.SOUNDS | voices.SOUNDS
 LOWEST_DB = -100.0  # what digital silence reads as, dBFS
 NOISE_FLOOR_FRAME_S = 0.02
 SECOND_OBJECT_DB = -3.0
@@ -20,7 +18,7 @@ SECOND_OBJECT_DB = -3.0
 
 @dataclass(frozen=True)
 class Sound:
-    """The clean wave (64,000,) float32 and its truth: onsets in s, level of the 100 video frames and floor in dBFS."""
+    """The clean wave (64,000,) and its truth: onsets in s; level of 100 frames and noise floor in dBFS."""
 
     wave: Wave
     event_times_s: tuple[float, ...]
@@ -59,7 +57,7 @@ def actor_wave(actor: Actor) -> Wave:
 
 
 def _reflect(wave: Wave, amount: float, rng: np.random.Generator) -> Wave:
-    """Add six early reflections, 5 to 45 ms late and 14 dB down or more; onsets stay as sharp as they were."""
+    """Add six early reflections, 5 to 45 ms late and 14 dB down or more; onsets stay sharp."""
     out = wave.copy()
     for delay in np.sort(rng.integers(80, 720, size=6)):
         gain = amount * 0.2 * np.exp(-float(delay) / 350) * rng.choice([-1.0, 1.0])

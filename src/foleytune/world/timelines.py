@@ -1,4 +1,4 @@
-"""When and how hard each class sounds: onset times, durations, strengths, and the visible curve a level follows.
+"""When and how hard each class sounds: onsets, durations, strengths, and the curve a level follows.
 
 All times are seconds on the frame grid (multiples of 1/25 s): what is heard is then exactly what is seen, and
 "the frame of contact" is never ambiguous. A driver is one number in [0, 1] a frame.
@@ -98,11 +98,12 @@ def strokes(length_s: tuple[float, float], pause_s: float, fast: float, has_even
         while frame < stop:
             n = max(5, round(base * float(rng.uniform(0.8, 1.25)) * FPS))
             there = side * float(rng.uniform(0.5, 1.0))
-            p = np.arange(n + 1) / n
-            end = min(NUM_FRAMES, frame + n + 1)
-            pose[frame:end] = (here + (there - here) * (1 - np.cos(np.pi * p)) / 2)[: end - frame]
-            peak = abs(there - here) * np.pi / 2 * FPS / n / fast
-            speed[frame:end] = (peak * np.sin(np.pi * p))[: end - frame]
+            # The root of a half sine: a stroke gets going within a frame or two, so that its start is heard.
+            pull = np.sqrt(np.sin(np.pi * (np.arange(n) + 0.5) / n))
+            end = min(NUM_FRAMES, frame + n)
+            pose[frame:end] = (here + (there - here) * (np.cumsum(pull) - pull) / pull.sum())[: end - frame]
+            peak = abs(there - here) * FPS / pull.sum() / fast
+            speed[frame:end] = (peak * pull)[: end - frame]
             pose[end:] = there
             onsets.append(frame / FPS)
             lengths.append(n / FPS)
@@ -124,7 +125,9 @@ def swells(rng: np.random.Generator) -> Timeline:
         on = round(float(rng.uniform(0.4, 1.8)) * FPS)
         off = round(float(rng.uniform(2.2, 5.0)) * FPS)
         k = np.arange(NUM_FRAMES)
-        curve = np.clip((k - on + 1) / 3, 0, 1) * np.clip((off - k) / 5, 0, 1) * rng.uniform(0.7, 1.0)
+        curve = (
+            np.clip((k - on + 2) / 4 * (k >= on), 0, 1) * np.clip((off - k) / 5, 0, 1) * rng.uniform(0.7, 1.0)
+        )
         curve *= 1 - 0.2 * np.sin(2 * np.pi * (rng.uniform(0.3, 1.0) * t + rng.random())) ** 2
         return Timeline((on / FPS,), (min(4.0, off / FPS) - on / FPS,), (1.0,), _curve(curve))
     if kind < 0.7:
@@ -145,7 +148,9 @@ def swings(rng: np.random.Generator) -> Timeline:
     frames = list(range(first, 94, half))[: int(rng.integers(2, 8))]
     k = np.arange(NUM_FRAMES)
     pose = np.cos(np.pi * (k - first) / half) * (k >= first - half)
-    pose *= np.clip((k - first + half) / half, 0, 1) * np.clip(1.8 - (k - frames[-1]) / (2.5 * half), 0.0, 1.0)
+    pose *= np.clip((k - first + half) / half, 0, 1) * np.clip(
+        1.8 - (k - frames[-1]) / (2.5 * half), 0.0, 1.0
+    )
     powers = np.linspace(1.0, rng.uniform(0.5, 1.0), len(frames))
     onsets = tuple(f / FPS for f in frames)
     return Timeline(onsets, (half / FPS,) * len(frames), _curve(powers), pose=_curve(pose))

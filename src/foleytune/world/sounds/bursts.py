@@ -22,7 +22,9 @@ def balloon_pop(actor: Actor, rng: np.random.Generator) -> Wave:
         n = len(seconds(0.25))
         crack = noise(rng, 250, 7000, n=n) * decay(0.25, 0.013)
         room = noise(rng, 300, 2500, n=n) * decay(0.25, 0.05)
-        thump = modes(np.array([190.0, 320.0]) * actor.pitch, np.array([0.03, 0.02]), np.array([2.0, 1.0]), 0.25, rng)
+        thump = modes(
+            np.array([190.0, 320.0]) * actor.pitch, np.array([0.03, 0.02]), np.array([2.0, 1.0]), 0.25, rng
+        )
         return crack + 0.15 * room + 0.5 * thump
 
     return _each(actor, rng, burst)
@@ -46,7 +48,9 @@ def splash(actor: Actor, rng: np.random.Generator) -> Wave:
     def burst() -> Wave:
         length = 0.9
         n = len(seconds(length))
-        wash = noise(rng, 900, 6500, n=n) * decay(length, 0.11) + noise(rng, 250, 1600, n=n) * decay(length, 0.24)
+        wash = noise(rng, 900, 6500, n=n) * decay(length, 0.11) + noise(rng, 250, 1600, n=n) * decay(
+            length, 0.24
+        )
         t = seconds(0.12)
         plop = np.sin(2 * np.pi * actor.pitch * (240 * t + 900 * t**2)) * decay(0.12, 0.035)
         out = wash.copy()

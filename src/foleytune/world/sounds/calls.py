@@ -45,7 +45,11 @@ def bird(actor: Actor, rng: np.random.Generator) -> Wave:
 def dog(actor: Actor, rng: np.random.Generator) -> Wave:
     """A bark: a rough falling tone through an opening muzzle, with breath."""
     base = 330 * actor.pitch
-    body = table(formants(base, [(650 * actor.pitch, 350, 1.0), (1300 * actor.pitch, 500, 0.6), (2700, 900, 0.2)], -0.3))
+    body = table(
+        formants(
+            base, [(650 * actor.pitch, 350, 1.0), (1300 * actor.pitch, 500, 0.6), (2700, 900, 0.2)], -0.3
+        )
+    )
 
     def call(length: float) -> Wave:
         x = seconds(length) / length
@@ -75,8 +79,8 @@ def bell(actor: Actor, rng: np.random.Generator) -> Wave:
     ring = modes(
         620 * actor.pitch * ratios, 1.1 / ratios**0.8, np.array([0.5, 0.7, 0.8, 0.4, 1.0, 0.5, 0.3]), 2.6, rng
     )
-    tick = noise(rng, 1500, 6000, n=256) * decay(0.016, 0.004)
-    ring[: len(tick)] += 0.6 * tick
+    tick = noise(rng, 1500, 7000, n=256) * decay(0.016, 0.003)
+    ring[: len(tick)] += 1.6 * tick
     out = silence()
     for at, power in zip(actor.timeline.onsets_s, actor.timeline.strengths, strict=True):
         add(out, ring, at, power)

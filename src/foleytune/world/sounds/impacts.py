@@ -11,8 +11,12 @@ from foleytune.world.sounds.tools import Wave, add, decay, modes, noise, seconds
 
 @dataclass(frozen=True)
 class Material:
-    """base_hz: lowest mode. ratios: the others. ring_s: 1/e time of the lowest; damping: how much faster high modes die.
-    click: level of the contact noise; click_hz: its band; click_s: its length."""
+    """What a body rings like.
+
+    base_hz: lowest mode; ratios: all modes over it; ring_s: its 1/e time; damping: how much faster high
+    modes die;
+    click: level of the contact noise; click_hz: its band; click_s: its 1/e time.
+    """
 
     base_hz: float
     ratios: tuple[float, ...]
@@ -27,7 +31,9 @@ MATERIALS: dict[str, Material] = {
     "basketball": Material(92, (1, 1.52, 2.3, 6.4, 9.1), 0.075, 0.5, 0.25, (150, 1100), 0.012),
     "marble": Material(2700, (1, 1.41, 1.83, 2.3), 0.022, 0.3, 0.5, (2500, 7000), 0.004),
     "wood_block": Material(460, (1, 2.57, 4.83, 7.1), 0.045, 0.6, 0.35, (500, 3000), 0.006),
-    "metal_plate": Material(430, (1, 1.58, 2.24, 2.92, 3.61, 5.07, 6.33, 8.2), 0.75, 0.35, 0.2, (1500, 7000), 0.008),
+    "metal_plate": Material(
+        430, (1, 1.58, 2.24, 2.92, 3.61, 5.07, 6.33, 8.2), 0.75, 0.35, 0.2, (1500, 7000), 0.008
+    ),
     "wine_glass": Material(1500, (1, 2.32, 4.25), 0.55, 0.8, 0.15, (4000, 7500), 0.004),
     "drum": Material(118, (1, 1.59, 2.14, 2.3, 2.65, 2.92), 0.19, 0.4, 0.55, (300, 4000), 0.03),
     "plastic_bucket": Material(210, (1, 1.34, 1.93, 2.71, 3.3, 4.4, 5.2), 0.06, 0.2, 0.4, (700, 3500), 0.012),

@@ -14,7 +14,9 @@ def saw(actor: Actor, rng: np.random.Generator) -> Wave:
     speed = per_sample(np.array(actor.timeline.driver))
     tooth = play(table(np.array([1.0, 0.7, 0.5, 0.3])), 25 + 110 * p * speed)
     push = per_sample(np.gradient(np.array(actor.timeline.pose)) > 0)
-    body = noise(rng, 700 * p, 2600 * p) * (1.2 - 0.5 * push) + noise(rng, 2600 * p, 6500) * (0.3 + 0.6 * push)
+    body = noise(rng, 700 * p, 2600 * p) * (1.2 - 0.5 * push) + noise(rng, 2600 * p, 6500) * (
+        0.3 + 0.6 * push
+    )
     return body * (0.45 + 0.55 * np.clip(tooth + 0.4, 0, 2)) * level(actor.timeline.driver)
 
 

@@ -5,7 +5,18 @@ from collections.abc import Callable
 import numpy as np
 
 from foleytune.world.scenes import Actor
-from foleytune.world.sounds.tools import Wave, clicks, decay, formants, level, modes, noise, per_sample, play, table
+from foleytune.world.sounds.tools import (
+    Wave,
+    clicks,
+    decay,
+    formants,
+    level,
+    modes,
+    noise,
+    per_sample,
+    play,
+    table,
+)
 
 
 def rain(actor: Actor, rng: np.random.Generator) -> Wave:
@@ -38,14 +49,16 @@ def engine(actor: Actor, rng: np.random.Generator) -> Wave:
     rate = actor.pitch * (32 + 95 * speed)
     pulses = formants(60.0, [(130, 160, 1.0), (480, 300, 0.5), (1400, 900, 0.25)], slope=-0.5)
     stroke = play(table(pulses), rate) * (1 + 0.15 * noise(rng, 2, 20))
-    cycle = 1 + 0.3 * np.sin(np.pi * np.cumsum(rate) / 16000).astype(np.float32)  # every second stroke is weaker
+    cycle = 1 + 0.3 * np.sin(np.pi * np.cumsum(rate) / 16000).astype(
+        np.float32
+    )  # every second stroke is weaker
     return (stroke * cycle + 0.15 * noise(rng, 200, 3000)) * level(actor.timeline.driver)
 
 
 def waterfall(actor: Actor, rng: np.random.Generator) -> Wave:
     """Broad rushing water, with the gurgle of bubbles in the pool."""
     p = actor.pitch
-    gurgle = modes(np.array([420.0, 610.0]) * p, np.full(2, 0.02), np.ones(2), 0.1, rng)
+    gurgle = modes(np.array([420.0, 610.0]) * p, np.full(2, 0.02), np.ones(2), 0.09, rng)
     bubbles = clicks(rng, np.full(64000, 30.0, np.float32), gurgle, 0.5)
     rush = noise(rng, 220 * p, 2200 * p, tilt=-0.35)
     return (rush + 0.5 * bubbles) * level(actor.timeline.driver)

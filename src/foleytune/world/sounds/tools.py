@@ -1,6 +1,7 @@
 """The few signal tools the families share. Frequencies in Hz, times in seconds, waves float32 at 16 kHz."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,10 +9,11 @@ from numpy.typing import NDArray
 from foleytune.world import NUM_FRAMES, NUM_SAMPLES, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 Wave = NDArray[np.float32]
-Array = NDArray[np.floating]
-DRIVER_RANGE_DB = 36.0  # level is linear in dB with the driver: 0 is silence, just above 0 is -36 dB, 1 is full
-_SAMPLE_TIMES = np.arange(NUM_SAMPLES, dtype=np.float32) / SAMPLE_RATE
-_CENTRES = (np.arange(NUM_FRAMES) + 0.5) * SAMPLES_PER_FRAME
+Array = NDArray[Any]
+# Level is linear in dB with the driver: 0 is silence, just above 0 is -36 dB, 1 is full
+DRIVER_RANGE_DB = 36.0
+_SAMPLE_TIMES: Wave = np.arange(NUM_SAMPLES, dtype=np.float32) / np.float32(SAMPLE_RATE)
+_FRAME_ENDS = (np.arange(NUM_FRAMES) + 1) * SAMPLES_PER_FRAME
 _SAMPLES = np.arange(NUM_SAMPLES)
 TABLE = 1024  # samples in one period of a wavetable
 
@@ -34,8 +36,11 @@ def add(wave: Wave, piece: Array, at_s: float, gain: float = 1.0) -> None:
 
 
 def per_sample(curve: Array) -> Wave:
-    """Spread one value a frame (100,) over the samples (64,000,), linear between frame centres."""
-    return np.interp(_SAMPLES, _CENTRES, curve).astype(np.float32)
+    """Spread one value a frame (100,) over the samples (64,000,), linear.
+
+    A value is reached at the end of its frame: nothing is heard before the frame it starts on.
+    """
+    return np.interp(_SAMPLES, _FRAME_ENDS, curve).astype(np.float32)
 
 
 def level(driver: Sequence[float]) -> Wave:
@@ -57,7 +62,7 @@ def modes(freqs: Array, decays_s: Array, amps: Array, duration_s: float, rng: np
 
 
 def noise(rng: np.random.Generator, low: float, high: float, n: int = NUM_SAMPLES, tilt: float = 0.0) -> Wave:
-    """Make n samples of noise between two frequencies, with soft edges, unit RMS; tilt in powers of frequency."""
+    """Make n samples of noise between two frequencies, unit RMS; tilt in powers of frequency."""
     size = 1 << (n - 1).bit_length() if n != NUM_SAMPLES else n
     f = np.fft.rfftfreq(size, 1 / SAMPLE_RATE).astype(np.float32)
     f[0] = 1.0
@@ -83,7 +88,7 @@ def hold(duration_s: float, rise_s: float = 0.008, fall_s: float = 0.04) -> Wave
 
 
 def table(harmonics: Array) -> Wave:
-    """Build one period of a wave from the amplitudes of harmonics 1, 2, ...; phases make it pulse-like, unit RMS."""
+    """Build one period of a wave from the amplitudes of harmonics 1, 2, ...; pulse-like, unit RMS."""
     spectrum = np.zeros(TABLE // 2 + 1, np.complex128)
     count = min(len(harmonics), TABLE // 2)
     spectrum[1 : count + 1] = harmonics[:count]
@@ -98,7 +103,7 @@ def play(period: Wave, freq_hz: Array, start: float = 0.0) -> Wave:
 
 
 def formants(f0: float, peaks: Sequence[tuple[float, float, float]], slope: float = -1.0) -> Array:
-    """Return harmonic amplitudes of a pitch f0 under resonances (frequency, width, gain); none above 7.5 kHz."""
+    """Return harmonic amplitudes of a pitch f0 under resonances (frequency, width, gain) below 7.5 kHz."""
     f = f0 * np.arange(1, max(2, int(7500 / f0)))
     source = (f / f0) ** slope
     body = sum(g / (1 + ((f - c) / (w / 2)) ** 2) for c, w, g in peaks)
@@ -111,6 +116,7 @@ def clicks(rng: np.random.Generator, rate_hz: Array, piece: Wave, spread: float 
     places = np.flatnonzero(hits)
     train = silence()
     train[places] = np.exp(rng.normal(0, spread, len(places))) * rng.choice([-1.0, 1.0], len(places))
-    size = NUM_SAMPLES + len(piece)
+    size = 65_536  # a power of two, and room for a piece of up to 1536 samples without wrapping round
+    assert len(piece) <= size - NUM_SAMPLES
     spectrum = np.fft.rfft(train, size) * np.fft.rfft(piece, size)
     return np.fft.irfft(spectrum, size)[:NUM_SAMPLES].astype(np.float32)

@@ -1,11 +1,22 @@
-"""Two voices that speak syllables: a glottal pulse train under the formants of a gliding vowel, perhaps a consonant."""
+"""Two voices that speak syllables: a glottal pulse train under the formants of a gliding vowel."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from foleytune.world.scenes import Actor
-from foleytune.world.sounds.tools import Wave, add, decay, formants, hold, noise, play, seconds, silence, table
+from foleytune.world.sounds.tools import (
+    Wave,
+    add,
+    decay,
+    formants,
+    hold,
+    noise,
+    play,
+    seconds,
+    silence,
+    table,
+)
 
 VOWELS: tuple[tuple[float, float, float], ...] = (  # first three formants of an adult male, Hz
     (730, 1090, 2440),  # a: wide open
@@ -20,7 +31,9 @@ ROUNDNESS = (0.4, 0.15, 0.0, 0.85, 1.0)
 
 def vowels(actor: Actor) -> list[int]:
     """Return which vowel each syllable has; picture and sound both ask here."""
-    return [int(v) for v in np.random.default_rng(actor.seed + 1).integers(5, size=len(actor.timeline.onsets_s))]
+    return [
+        int(v) for v in np.random.default_rng(actor.seed + 1).integers(5, size=len(actor.timeline.onsets_s))
+    ]
 
 
 def speak(actor: Actor, rng: np.random.Generator) -> Wave:
@@ -32,7 +45,9 @@ def speak(actor: Actor, rng: np.random.Generator) -> Wave:
     tables = {}
     for k in set(kinds) | {(k + 1) % 5 for k in kinds}:
         f1, f2, f3 = (tract * f for f in VOWELS[k])
-        tables[k] = table(formants(f0, [(f1, 90, 1.0), (f2, 120, 0.6), (f3, 180, 0.3), (3600 * tract, 300, 0.12)], -0.7))
+        tables[k] = table(
+            formants(f0, [(f1, 90, 1.0), (f2, 120, 0.6), (f3, 180, 0.3), (3600 * tract, 300, 0.12)], -0.7)
+        )
     for at, length, power, kind in zip(line.onsets_s, line.durations_s, line.strengths, kinds, strict=True):
         t = seconds(length)
         x = t / length

@@ -1,0 +1,122 @@
+"""Checkpoints of a training run: whole or absent, and never another run's.
+
+    RUN/checkpoint-<step>/network.safetensors    weights and buffers of the policy, as trained
+                          ema.safetensors        their moving average, where the run keeps one
+                          optimizer.pt           read with weights_only=True
+                          state.json             step, identity, sums of logs not yet written
+
+A checkpoint is written beside its place, synced and renamed, so a folder with the right name is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+PARTIAL = ".partial"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a run needs to go on as if it had never stopped."""
+
+    step: int  # steps done
+    identity: dict[str, Any]  # what must not change under a run: see `refuse_another`
+    networks: dict[str, dict[str, Tensor]]  # state dicts: "network", and "ema" where kept
+    optimizer: dict[str, Any]
+    logs: dict[str, list[float]]  # `Meter.state()`
+
+
+def save(run: Path, checkpoint: Checkpoint, keep: int | None = None) -> Path:
+    """Write a checkpoint and remove the oldest beyond `keep`; returns its folder."""
+    place = run / f"checkpoint-{checkpoint.step}"
+    partial = run / f".{place.name}{PARTIAL}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, tensors in checkpoint.networks.items():
+        # clones: safetensors refuses tensors that share memory, as tied weights do
+        whole = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+        save_file(whole, partial / f"{name}.safetensors")
+    torch.save(checkpoint.optimizer, partial / "optimizer.pt")
+    state = {"step": checkpoint.step, "identity": checkpoint.identity, "logs": checkpoint.logs}
+    (partial / "state.json").write_text(json.dumps(state, indent=1))
+    for path in [*partial.iterdir(), partial]:
+        _sync(path)
+    partial.rename(place)
+    _sync(run)
+    if keep is not None:
+        for step in steps(run)[:-keep]:
+            _remove(run / f"checkpoint-{step}")
+    return place
+
+
+def load(run: Path, device: torch.device) -> Checkpoint | None:
+    """The newest checkpoint of a run, its tensors on `device`, or None. Clears half-written ones away."""
+    for leftover in run.glob(f".*{PARTIAL}"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    found = steps(run)
+    if not found:
+        return None
+    place = run / f"checkpoint-{found[-1]}"
+    state = json.loads((place / "state.json").read_text())
+    return Checkpoint(
+        step=state["step"],
+        identity=state["identity"],
+        networks={path.stem: load_file(path, device=str(device)) for path in place.glob("*.safetensors")},
+        optimizer=torch.load(place / "optimizer.pt", map_location=device, weights_only=True),
+        logs=state["logs"],
+    )
+
+
+def steps(run: Path) -> list[int]:
+    """The steps a run has whole checkpoints of, in order."""
+    return sorted(int(m[1]) for path in run.glob("checkpoint-*") if (m := _NAME.fullmatch(path.name)))
+
+
+def refuse_another(run: Path, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise a ValueError that names the first difference, if a run is not what its folder says it is."""
+    different = sorted(key for key in {*stored, *now} if stored.get(key) != now.get(key))
+    if not different:
+        return
+    key, more = different[0], len(different) - 1
+    others = f" ({more} more: {', '.join(different[1:])})" if more else ""
+    raise ValueError(
+        f"run {run.name!r} was started with {key} = {stored.get(key)!r}, found {now.get(key)!r}{others}; "
+        f"set it back, choose another run_name, or delete {run} to start over"
+    )
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `{"objective.beta": 600.0}`."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        found |= flatten(item, f"{prefix}.{key}" if prefix else key)
+    return found
+
+
+def _remove(folder: Path) -> None:
+    """Take the name away first: a removal that is killed must not leave half a checkpoint under it."""
+    leftover = folder.with_name(f".{folder.name}{PARTIAL}")
+    folder.rename(leftover)
+    shutil.rmtree(leftover)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,194 @@
+"""What each verb of the command line does with its arguments; `cli.py` picks the verb and words the errors.
+
+A verb takes its positional arguments and its own few options out of `args`, and gives the rest to
+`overrides.parse`, which fills the stage's settings. What it runs is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from foleytune.overrides import parse
+from foleytune.plugins import Settings
+from foleytune.store import Workspace
+
+DEMO_RECIPES = {"ci": "world_demo-ci", "small": "world_demo", "full": "world_full"}
+
+
+def stage(verb: str, settings_class: str, summary: str, args: list[str]) -> int:
+    """`foleytune STAGE WORKSPACE [--config FILE.yaml | --recipe NAME] [flags]`; ingest takes FOLDER too."""
+    where = "WORKSPACE FOLDER" if verb == "ingest" else "WORKSPACE"
+    config, recipe = _take(args, "--config"), _take(args, "--recipe")
+    root = "" if _asks_help(args) else _positional(args, f"{verb} WORKSPACE")
+    module = importlib.import_module(f"foleytune.{verb}")
+    default = _defaults(verb, getattr(module, settings_class), config, recipe, args)
+    note = f"{summary}\n\n--config FILE.yaml or --recipe NAME|FILE: defaults other than those shown here."
+    settings = parse(default, args, f"foleytune {verb} {where}", note)
+    if verb == "ingest" and not settings.folder.is_dir():  # before a workspace is made for nothing
+        raise ValueError(f"{settings.folder}: no such folder; give the folder that holds the videos")
+    result = getattr(module, verb)(_open(root, create=verb == "ingest"), settings)
+    if isinstance(result, str | Path):
+        print(result)
+    return 0
+
+
+def _defaults(verb: str, cls: Any, config: str | None, recipe: str | None, args: list[str]) -> Settings:
+    """What the flags change: a recipe's or a file's settings, or the class's own defaults."""
+    if recipe:
+        from foleytune.config import resolve
+
+        return getattr(resolve(recipe), verb)
+    if config:
+        from foleytune.config import read_yaml
+
+        return read_yaml(config, cls)
+    if verb == "ingest":
+        return cls(folder="FOLDER" if _asks_help(args) else _positional(args, "ingest WORKSPACE FOLDER"))
+    if verb == "train":  # the one stage that has no default model: it says what is tuned
+        model = "world" if _asks_help(args) else _take(args, "--model")
+        if model is None:
+            raise ValueError("wants --model NAME (or --recipe, --config): what is to be tuned?")
+        return cls(model=model)
+    return cls()
+
+
+def run_align(args: list[str]) -> int:
+    """`foleytune align RECIPE [--workspace DIR] [--dry-run] [--until STAGE] [flags]`."""
+    asks = _asks_help(args)
+    unnamed = asks and (not args or args[0].startswith("-"))
+    name = "world_demo" if unnamed else _positional(args, "align RECIPE")
+    return _align_recipe(name, args, "align RECIPE", f"runs/{Path(name).stem}")
+
+
+def run_demo(args: list[str]) -> int:
+    """`foleytune demo [--size ci|small|full] [--workspace DIR]`: align on the embedded world."""
+    size = _take(args, "--size") or "small"
+    if size not in DEMO_RECIPES:
+        raise ValueError(f"--size is one of {', '.join(DEMO_RECIPES)}, found {size!r}")
+    return _align_recipe(DEMO_RECIPES[size], args, "demo [--size ci|small|full]", "runs/demo")
+
+
+def _align_recipe(name: str, args: list[str], shown: str, default_workspace: str) -> int:
+    root = _take(args, "--workspace") or default_workspace
+    until = _take(args, "--until")
+    dry_run = "--dry-run" in args
+    rest = [arg for arg in args if arg != "--dry-run"]
+    note = (
+        f"--workspace DIR   where everything goes (default: {default_workspace})\n"
+        "--dry-run         print the plan and stop\n"
+        "--until STAGE     stop after this stage"
+    )
+    from foleytune.align import align
+    from foleytune.config import resolve
+
+    recipe = parse(resolve(name), rest, f"foleytune {shown}", note)
+
+    align(_open(root, create=True), recipe, dry_run=dry_run, until=until)
+    return 0
+
+
+def run_generate(args: list[str]) -> int:
+    """`foleytune generate VIDEO -o OUT.mp4 [flags]`."""
+    from foleytune.generate import GenerateSettings, generate
+
+    video = "" if _asks_help(args) else _positional(args, "generate VIDEO")
+    out = _take(args, "-o") or _take(args, "--out") or f"{Path(video).stem}.foley.mp4"
+    note = "-o, --out FILE   where the video with its new sound goes (default: VIDEO.foley.mp4)"
+    settings = parse(GenerateSettings(), args, "foleytune generate VIDEO", note)
+    print(generate(Path(video), Path(out), settings))
+    return 0
+
+
+def run_world(args: list[str]) -> int:
+    """`foleytune world make OUT | train | rate WORKSPACE`, each with flags."""
+    what = args.pop(0) if args else ""
+    if what == "make":
+        from foleytune.align import make_world
+        from foleytune.config import WorldSettings
+
+        out = "" if _asks_help(args) else _positional(args, "world make OUT")
+        make_world(Path(out), parse(WorldSettings(), args, "foleytune world make OUT"))
+    elif what == "train":
+        from foleytune.world.training import WorldTrainSettings, train_world
+
+        train_world(parse(WorldTrainSettings(), args, "foleytune world train"))
+    elif what == "rate":
+        from foleytune.world.raters import RaterSettings, simulate_ratings
+
+        root = "" if _asks_help(args) else _positional(args, "world rate WORKSPACE")
+        settings = parse(RaterSettings(), args, "foleytune world rate WORKSPACE")
+        simulate_ratings(_open(root, create=False), settings)
+    elif what in ("-h", "--help"):
+        print("usage: foleytune world make OUT | train | rate WORKSPACE\n")
+        print("make   render clips of the embedded world, with the truth in metadata.jsonl")
+        print("train  train the world's own weights again (an hour or more)")
+        print("rate   rate a workspace's candidates as the world's simulated raters do")
+    else:
+        raise ValueError(f"wants make, train or rate, found {what!r}")
+    return 0
+
+
+def run_list(args: list[str]) -> int:
+    """`foleytune list [DRAWER …]`."""
+    if _asks_help(args):
+        print("usage: foleytune list [DRAWER …]\n\nEvery part of every drawer (or of those named) in a line.")
+        return 0
+    from foleytune.about import list_parts
+
+    print(list_parts(args))
+    return 0
+
+
+def run_show(args: list[str]) -> int:
+    """`foleytune show WORKSPACE`."""
+    if _asks_help(args):
+        print("usage: foleytune show WORKSPACE\n\nCounts of every table, failures with reasons, and runs.")
+        return 0
+    from foleytune.about import show_workspace
+
+    print(show_workspace(_open(_positional(args, "show WORKSPACE"), create=False)))
+    return 0
+
+
+def run_env(args: list[str]) -> int:
+    """`foleytune env`."""
+    if _asks_help(args):
+        print("usage: foleytune env\n\nVersions and hardware, to paste into a bug report.")
+        return 0
+    from foleytune.about import environment
+
+    print(environment())
+    return 0
+
+
+def _open(path: str, *, create: bool) -> Workspace:
+    if not create and not Path(path).expanduser().is_dir():
+        raise ValueError(f"{path}: no such folder; give the folder of a workspace")
+    return Workspace(path, create=create)
+
+
+def _asks_help(args: Sequence[str]) -> bool:
+    return any(arg in ("-h", "--help") for arg in args)
+
+
+def _positional(args: list[str], usage: str) -> str:
+    """Take the next argument that is no flag from the front of `args`."""
+    if not args or args[0].startswith("-"):
+        found = f"found {args[0]!r}" if args else "found nothing"
+        raise ValueError(f"wants its {usage.split()[-1]} first ({found}): `foleytune {usage} …`")
+    return args.pop(0)
+
+
+def _take(args: list[str], flag: str) -> str | None:
+    """Take `flag VALUE` or `flag=VALUE` out of `args`; None if it is not there."""
+    for index, arg in enumerate(args):
+        if arg.startswith(f"{flag}="):
+            return args.pop(index).partition("=")[2]
+        if arg == flag:
+            if index + 1 == len(args):
+                raise ValueError(f"{flag} wants a value, found nothing after it")
+            return args.pop(index) and args.pop(index)
+    return None

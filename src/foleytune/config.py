@@ -1,0 +1,154 @@
+"""A recipe: the settings of every stage as one piece of data, by name, from YAML, and back.
+
+A recipe is made by a Python function, changed by flags (`overrides.parse`), and written beside every result.
+YAML in and out is the same data; keys that do not exist are refused with their dotted path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import Field
+
+from foleytune.about import recipe_names
+from foleytune.evaluate import EvaluateSettings
+from foleytune.fit import FitSettings
+from foleytune.ingest import IngestSettings
+from foleytune.overrides import one_line_errors
+from foleytune.pair import PairSettings
+from foleytune.plugins import Settings
+from foleytune.report import ReportSettings
+from foleytune.sample import SampleSettings
+from foleytune.score import ScoreSettings
+from foleytune.train import TrainSettings
+from foleytune.world.raters import RaterSettings
+
+S = TypeVar("S", bound=Settings)
+
+
+class WorldSettings(Settings):
+    """How many clips of each split of the embedded world to render."""
+
+    wild: int = 0
+    judge: int = 0
+    oracle: int = 0
+    align: int = 0
+    test: int = 0
+    seed: int = 0
+    num_workers: int | None = None  # None: one a usable core
+
+    def counts(self) -> dict[str, int]:
+        """Clips by split, of the splits that have any."""
+        splits = ("wild", "judge", "oracle", "align", "test")
+        return {split: getattr(self, split) for split in splits if getattr(self, split)}
+
+
+class Recipe(Settings):
+    """A whole alignment: what every stage does, and the controls that every table carries."""
+
+    name: str
+    world: WorldSettings | None = None  # render these clips to <workspace>/<ingest.folder> first
+    ingest: IngestSettings
+    sample: SampleSettings = SampleSettings()
+    score: ScoreSettings = ScoreSettings()
+    rate: RaterSettings | None = None  # simulated raters; None: the ratings are there, or come from people
+    fit: FitSettings = FitSettings()
+    pair: PairSettings = PairSettings()
+    train: TrainSettings  # the main method; `run_name` is its row in the table
+    controls: dict[str, TrainSettings] = Field(default_factory=dict)  # the other rows
+    train_seeds: tuple[int, ...] = (0,)  # every method is trained once a seed
+    evaluate: EvaluateSettings = EvaluateSettings()
+    report: ReportSettings = ReportSettings()
+
+    def rows(self) -> dict[str, list[TrainSettings]]:
+        """The table's tuned rows: the main method, then the controls; one run a training seed, `<row>-<seed>`."""
+        methods = {self.train.run_name: self.train, **self.controls}
+        return {
+            row: [
+                settings.model_copy(update={"run_name": f"{row}-{seed}", "seed": seed})
+                for seed in self.train_seeds
+            ]
+            for row, settings in methods.items()
+        }
+
+
+def dump(settings: Settings) -> str:
+    """Settings as YAML text that `load` reads back as the same data."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load(path: str | Path) -> Recipe:
+    """The recipe in a YAML file."""
+    return read_yaml(path, Recipe)
+
+
+def read_yaml(path: str | Path, cls: type[S]) -> S:
+    """Settings of class `cls` from a YAML file; ValueError names the file and the path of what is wrong."""
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is no YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: holds no settings (a mapping of names to values)")
+    with one_line_errors(str(path), data):
+        return cls.model_validate(data)
+
+
+def resolve(name: str) -> Recipe:
+    """The recipe behind `name`: a file of recipes/ (`file` or `file-variant`), a .yaml, or a .py path.
+
+    A Python file makes its recipe in a function `recipe()`; `file-variant` calls its function `variant()`.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return load(name)
+    with one_line_errors(f"recipe {name!r}"):
+        return _function(name)()
+
+
+def _function(name: str) -> Callable[[], Recipe]:
+    if name.endswith(".py"):
+        path, variant = Path(name), "recipe"
+        if not path.is_file():
+            raise ValueError(
+                f"{name}: no such file; give a .py or .yaml file, or one of {', '.join(recipe_names())}"
+            )
+    else:
+        stem, _, variant = name.partition("-")
+        path, variant = Path(__file__).parent / "recipes" / f"{stem}.py", variant or "recipe"
+        if stem not in recipe_names():
+            raise ValueError(f"no recipe is called {name!r}; {_hint(stem, recipe_names())}")
+    functions = _functions_of(path)
+    if variant not in functions:
+        raise ValueError(f"{path.name} makes no {variant!r}; {_hint(variant, sorted(functions))}")
+    return functions[variant]
+
+
+def _functions_of(path: Path) -> dict[str, Callable[[], Any]]:
+    """The public functions that a recipe file defines itself."""
+    spec = importlib.util.spec_from_file_location(f"foleytune.recipes.{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ValueError(f"{path}: line {error.lineno}: {error.msg}") from error
+    except ImportError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return {
+        key: value
+        for key, value in vars(module).items()
+        if callable(value) and getattr(value, "__module__", "") == module.__name__ and not key.startswith("_")
+    }
+
+
+def _hint(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known) or 'none'}"

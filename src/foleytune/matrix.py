@@ -1,0 +1,49 @@
+"""Scores as a matrix: candidates down, "scorer/dimension" across, NaN where unscored.
+
+Score records are long and thin (a row a number); models, pairings and raters want one row a candidate. Only
+Arrow and numpy touch the rows, so a million scores take a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from foleytune.records import Score
+from foleytune.store import Workspace
+
+
+def score_table(workspace: Workspace) -> pa.Table:
+    """The score records as columns: candidate_id, scorer, version, dimension, value."""
+    columns = ("candidate_id", "scorer", "version", "dimension", "value")
+    return workspace.table(Score, columns).select(columns)
+
+
+def scored_versions(scores: pa.Table, candidate_ids: Sequence[str] | pa.Array) -> dict[str, dict[str, int]]:
+    """{"scorer/dimension": {version: how many of these candidates have a value from it}}, sorted by name."""
+    here = pc.is_in(scores["candidate_id"], value_set=pa.array(candidate_ids, pa.string()))
+    valued = scores.filter(pc.and_(here, pc.is_valid(scores["value"])))
+    counted = valued.group_by(["scorer", "dimension", "version"]).aggregate([("value", "count")])
+    found: dict[str, dict[str, int]] = {}
+    for row in counted.to_pylist():
+        found.setdefault(f"{row['scorer']}/{row['dimension']}", {})[row["version"]] = row["value_count"]
+    return {name: dict(sorted(found[name].items())) for name in sorted(found)}
+
+
+def score_matrix(
+    scores: pa.Table, candidate_ids: Sequence[str] | pa.Array, versions: Mapping[str, str]
+) -> np.ndarray:
+    """Values (N, K) in the order of `candidate_ids` and of `versions`, which names a version a dimension."""
+    place = pc.index_in(scores["candidate_id"], value_set=pa.array(candidate_ids, pa.string()))
+    wanted = pc.and_(pc.is_valid(place), pc.is_valid(scores["value"]))
+    values = np.full((len(candidate_ids), len(versions)), np.nan)
+    for column, (name, version) in enumerate(versions.items()):
+        scorer, _, dimension = name.rpartition("/")
+        mask = pc.and_(wanted, pc.equal(scores["scorer"], scorer))
+        mask = pc.and_(mask, pc.equal(scores["dimension"], dimension))
+        mask = pc.and_(mask, pc.equal(scores["version"], version))
+        values[place.filter(mask).to_numpy(), column] = scores["value"].filter(mask).to_numpy()
+    return values

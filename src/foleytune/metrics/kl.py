@@ -1,0 +1,51 @@
+"""KL divergence between class posteriors of true and generated sound of the same clip (lower is better).
+
+KL(ground truth ‖ predicted) of softmaxed logits in nats, mean over clips: av-benchmark's `kl_softmax`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from foleytune.metrics import Rows
+from foleytune.plugins import Part
+
+
+class KL(Part):
+    """Mean KL of the logits in `embedding` ("scorer/name") over the clips where both sides have them."""
+
+    embedding: str = "world_tagger/logits"
+    label: str = "KL"
+    unit: str = ""
+    higher_is_better: ClassVar[bool] = False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The one embedding."""
+        return (self.embedding,)
+
+    def value(self, rows: Rows) -> float:
+        """Mean over scored rows; NaN if there are none."""
+        mask = rows.scored(self.embedding, truth=True)
+        if not mask.any():
+            return float("nan")
+        per_clip = kl_divergence(rows.reference[self.embedding][mask], rows.embeddings[self.embedding][mask])
+        return float(per_clip.mean())
+
+    def num_scored(self, rows: Rows) -> int:
+        """Rows with finite logits on both sides."""
+        return int(rows.scored(self.embedding, truth=True).sum())
+
+
+def kl_divergence(g: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """KL(softmax g ‖ softmax p) of logits (n, K), in nats: (n,)."""
+    log_g, log_p = log_softmax(g), log_softmax(p)
+    return (np.exp(log_g) * (log_g - log_p)).sum(axis=1)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """(n, K) logits to log-probabilities, in float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -1,0 +1,31 @@
+"""Mean of one scored dimension over clips; NaN counts as unscored."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from foleytune.metrics import Rows
+from foleytune.plugins import Part
+
+
+class Mean(Part):
+    """The mean of `dimension` ("scorer/dimension") over the clips that have it."""
+
+    dimension: str
+    higher_is_better: bool = True
+    label: str = ""  # column title; empty takes the dimension's own name
+    unit: str = ""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The one dimension."""
+        return (self.dimension,)
+
+    def value(self, rows: Rows) -> float:
+        """The mean over scored rows; NaN if there are none."""
+        values = rows.scores[self.dimension][rows.scored(self.dimension)]
+        return float(values.mean(dtype=np.float64)) if values.size else float("nan")
+
+    def num_scored(self, rows: Rows) -> int:
+        """Rows that are not NaN."""
+        return int(rows.scored(self.dimension).sum())

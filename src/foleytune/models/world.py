@@ -1,0 +1,164 @@
+"""The embedded world's V2A model: a 2M-parameter flow transformer over 25 Hz latents, honestly imperfect.
+
+Pre-trained on the world's `wild` split, so it has learned late, wrong and noisy sound along with the right
+one. It is of no use on real scenes. Conditions are cached like a real backbone's: scene tokens (the role of
+CLIP), motion features at the latent rate (Synchformer) and a caption embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from pydantic import PrivateAttr
+from torch import Tensor, nn
+
+from foleytune.flow import Latents
+from foleytune.models import Conditions, FrameSpec, Media, ModelSpec
+from foleytune.networks.world_codec import WorldCodec
+from foleytune.networks.world_dit import WorldDiT
+from foleytune.networks.world_towers import MotionTower, SceneTower, TextTower, word_ids
+from foleytune.plugins import Part
+from foleytune.world import CLIP_SECONDS, FPS, NUM_FRAMES, SAMPLE_RATE
+from foleytune.world.weights import file_hash, load_weights, save_weights, weights_path
+
+SCENE_STRIDE = 12  # every 12th frame is a scene token: 9 of 100
+FRAME_SIDE = 48  # pixels
+
+
+class WorldFeatures(nn.Module):
+    """The condition towers, each output standardised with stored statistics; zeros are then "nothing"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scene, self.motion, self.text = SceneTower(), MotionTower(), TextTower()
+        for name in ("scene", "motion", "text"):
+            self.register_buffer(f"{name}_mean", torch.zeros(64))
+            self.register_buffer(f"{name}_std", torch.ones(64))
+
+    def forward(self, frames: Tensor, captions: list[str]) -> Conditions:
+        """frames (B, 100, 48, 48, 3) uint8 -> scene (B, 9, 64), motion (B, 100, 64), text (B, 64)."""
+        raw = {
+            "scene": self.scene(frames[:, ::SCENE_STRIDE]),
+            "motion": self.motion(frames),
+            "text": self.text(word_ids(captions).to(frames.device)),
+        }
+        return {k: (v - getattr(self, f"{k}_mean")) / getattr(self, f"{k}_std") for k, v in raw.items()}
+
+
+class World(Part):
+    """Settings: `weights`, a tuned network's file ("" is the packaged base)."""
+
+    weights: str = ""
+
+    notice: ClassVar[str] = (
+        "the world model knows the embedded world alone: on real video its sound means nothing"
+    )
+
+    _network: nn.Module | None = PrivateAttr(default=None)
+    _codec: WorldCodec | None = PrivateAttr(default=None)
+    _features: WorldFeatures | None = PrivateAttr(default=None)
+    _device: torch.device = PrivateAttr(default=torch.device("cpu"))
+
+    @property
+    def spec(self) -> ModelSpec:
+        """One modality, 100 latent frames of 32 channels for 4 s of 16 kHz sound."""
+        return ModelSpec({"audio": (NUM_FRAMES, 32)}, SAMPLE_RATE, CLIP_SECONDS, FrameSpec(FPS, FRAME_SIDE))
+
+    @property
+    def network(self) -> nn.Module:
+        """The flow transformer."""
+        assert self._network is not None, "call load() first"
+        return self._network
+
+    def set_network(self, network: nn.Module) -> None:
+        """Replace the flow transformer by a wrapped or frozen one."""
+        self._network = network
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the transformer, codec and feature files."""
+        return file_hash(self._weights_path, weights_path("codec"), weights_path("features"))
+
+    @cached_property
+    def feature_key(self) -> str:
+        """Towers' weights, frame rule and size."""
+        return f"world/{file_hash(weights_path('features'))}/fps{FPS}x{FRAME_SIDE}"
+
+    def load(self, device: str | torch.device = "cpu") -> Self:
+        """Read codec, towers and transformer."""
+        self._device = torch.device(device)
+        state, metadata = load_weights(self._weights_path)
+        network = WorldDiT(**metadata.get("network", {}))
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f"{self._weights_path} is not a world network: {_first_line(error)}") from error
+        self._network = network.to(self._device)
+        self._codec, self._features = WorldCodec(), WorldFeatures()
+        for module, name in ((self._codec, "codec"), (self._features, "features")):
+            module.load_state_dict(load_weights(weights_path(name))[0])
+            module.to(self._device).eval().requires_grad_(False)
+        return self
+
+    @torch.no_grad()
+    def condition(self, media: Sequence[Media]) -> Conditions:
+        """Cached features of clips; without frames, the null video."""
+        assert self._features is not None, "call load() first"
+        frames = torch.from_numpy(np.stack([_frames(m) for m in media])).to(self._device)
+        conditions = self._features(frames, [m.prompt for m in media])
+        for row, item in enumerate(media):
+            if item.frames is None:
+                conditions["scene"][row], conditions["motion"][row] = 0.0, 0.0
+            if not item.prompt.strip():
+                conditions["text"][row] = 0.0
+        return conditions
+
+    def null(self, conditions: Conditions) -> Conditions:
+        """Zeros: what dropout showed the transformer in pre-training."""
+        return {key: torch.zeros_like(value) for key, value in conditions.items()}
+
+    def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
+        """v(x_t, t | conditions) for {"audio": (B, 100, 32)}."""
+        c = conditions
+        return {"audio": self.network(x_t["audio"], t, c["scene"], c["motion"], c["text"])}
+
+    @torch.no_grad()
+    def encode(self, waves: Tensor) -> Latents:
+        """Waves (B, 64000) -> {"audio": (B, 100, 32)}."""
+        assert self._codec is not None, "call load() first"
+        return {"audio": self._codec.encode(waves.to(self._device))}
+
+    @torch.no_grad()
+    def decode(self, latents: Latents) -> Tensor:
+        """{"audio": (B, 100, 32)} -> waves (B, 64000)."""
+        assert self._codec is not None, "call load() first"
+        return self._codec.decode(latents["audio"].to(self._device).float())
+
+    def export(self, path: str) -> None:
+        """Write the transformer alone; codec and towers never change."""
+        network = self.network
+        while isinstance(inner := getattr(network, "module", None), nn.Module):
+            network = inner  # out of the DDP wrapper
+        metadata = load_weights(self._weights_path)[1]
+        save_weights(Path(path), network.state_dict(), {"network": metadata.get("network", {})}, half=False)
+
+    @property
+    def _weights_path(self) -> Path:
+        return Path(self.weights).expanduser() if self.weights else weights_path("flow")
+
+
+def _frames(media: Media) -> np.ndarray:
+    """Exactly 100 frames: a shorter clip holds its last frame, a longer one is cut."""
+    if media.frames is None or len(media.frames) == 0:
+        return np.zeros((NUM_FRAMES, FRAME_SIDE, FRAME_SIDE, 3), np.uint8)
+    index = np.minimum(np.arange(NUM_FRAMES), len(media.frames) - 1)
+    return media.frames[index]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1].strip()

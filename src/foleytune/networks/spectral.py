@@ -1,0 +1,77 @@
+"""Spectrograms and back: STFT magnitude, mel bands, and phase by fast Griffin-Lim (no learned vocoder)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def mel_basis(sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float) -> Tensor:
+    """Triangular HTK mel filters without area normalisation: (n_fft // 2 + 1, num_mels)."""
+
+    def to_mel(hz: float) -> float:
+        return 2595 * math.log10(1 + hz / 700)
+
+    mels = torch.linspace(to_mel(f_min), to_mel(f_max), num_mels + 2, dtype=torch.float64)
+    edges = 700 * (10 ** (mels / 2595) - 1)
+    bins = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
+    rise = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    fall = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
+    return torch.minimum(rise, fall).clamp(min=0).float()
+
+
+class Spectrogram(nn.Module):
+    """Magnitude STFT with as many frames as hops: (B, N) -> (B, N // hop, n_fft // 2 + 1)."""
+
+    window: Tensor
+
+    def __init__(self, n_fft: int, hop: int) -> None:
+        super().__init__()
+        self.n_fft, self.hop = n_fft, hop
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+
+    def complex(self, wave: Tensor) -> Tensor:
+        """Complex STFT, centred: (B, n_fft // 2 + 1, N // hop + 1)."""
+        return torch.stft(wave, self.n_fft, self.hop, window=self.window, center=True, return_complex=True)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        """Magnitudes; the last, half-empty frame is dropped."""
+        return self.complex(wave).abs()[..., : wave.shape[-1] // self.hop].transpose(1, 2)
+
+    def invert(self, magnitude: Tensor, num_iterations: int = 24, momentum: float = 0.99) -> Tensor:
+        """Fast Griffin-Lim (Perraudin 2013): magnitudes (B, T, F) -> wave (B, T·hop). Deterministic."""
+        target = torch.cat([magnitude, magnitude[:, -1:]], dim=1).transpose(1, 2)  # (B, F, T + 1)
+        length = magnitude.shape[1] * self.hop
+        generator = torch.Generator().manual_seed(0)
+        phase = torch.rand(target.shape[1:], generator=generator).to(target) * 2 * math.pi
+        spectrum = torch.polar(target, phase.expand_as(target).contiguous())
+        previous = torch.zeros_like(spectrum)
+        for _ in range(num_iterations):
+            rebuilt = self.complex(self._istft(spectrum, length))
+            ahead = rebuilt + momentum * (rebuilt - previous)
+            previous = rebuilt
+            spectrum = target * ahead / ahead.abs().clamp(min=1e-8)
+        return self._istft(spectrum, length)
+
+    def _istft(self, spectrum: Tensor, length: int) -> Tensor:
+        return torch.istft(spectrum, self.n_fft, self.hop, window=self.window, center=True, length=length)
+
+
+class LogMel(nn.Module):
+    """Log mel bands, standardised roughly: (B, N) -> (B, N // hop, num_mels)."""
+
+    basis: Tensor
+
+    def __init__(
+        self, sample_rate: int = 16000, n_fft: int = 512, hop: int = 160, num_mels: int = 64
+    ) -> None:
+        super().__init__()
+        self.spectrogram = Spectrogram(n_fft, hop)
+        basis = mel_basis(sample_rate, n_fft, num_mels, 40.0, sample_rate / 2)
+        self.register_buffer("basis", basis, persistent=False)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        """log(mel + 1e-3), shifted and scaled to about unit range."""
+        return (torch.log(self.spectrogram(wave) @ self.basis + 1e-3) + 3.0) / 3.0

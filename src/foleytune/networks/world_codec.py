@@ -1,0 +1,92 @@
+"""The world's latent audio codec: log-magnitude frames to 25 latents a second and back to sound.
+
+Letters: B batch, N samples, T spectrogram frames (100 a second), F bins, L latent frames (25 a second), D 32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from foleytune.networks.spectral import Spectrogram, mel_basis
+
+HOP = 160  # samples at 16 kHz: 100 frames a second
+N_FFT = 512
+FRAMES_PER_LATENT = 4
+NUM_MELS = 80
+FLOOR = 1e-3  # magnitude; about -75 dBFS for a steady tone
+
+
+class _ResBlock(nn.Module):
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+            nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation),
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+            nn.Conv1d(width, width, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class WorldCodec(nn.Module):
+    """Encoder to (B, L, D), decoder to log-magnitudes, Griffin-Lim to sound; latents are normalised."""
+
+    mel: Tensor
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, latent_dim: int = 32, width: int = 192) -> None:
+        super().__init__()
+        bins = N_FFT // 2 + 1
+        self.spectrogram = Spectrogram(N_FFT, HOP)
+        self.register_buffer("mel", mel_basis(16000, N_FFT, NUM_MELS, 0.0, 8000.0), persistent=False)
+        self.register_buffer("latent_mean", torch.zeros(latent_dim))
+        self.register_buffer("latent_std", torch.ones(latent_dim))
+        self.encoder = nn.Sequential(
+            nn.Conv1d(NUM_MELS * FRAMES_PER_LATENT, width, 1),
+            _ResBlock(width, 1),
+            _ResBlock(width, 2),
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+            nn.Conv1d(width, 2 * latent_dim, 1),
+        )
+        self.decoder = nn.Sequential(
+            nn.Conv1d(latent_dim, width, 3, padding=1),
+            _ResBlock(width, 1),
+            _ResBlock(width, 2),
+            _ResBlock(width, 1),
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+            nn.Conv1d(width, bins * FRAMES_PER_LATENT, 1),
+        )
+
+    def log_magnitude(self, wave: Tensor) -> Tensor:
+        """(B, N) -> (B, T, F), log(magnitude + floor)."""
+        return torch.log(self.spectrogram(wave) + FLOOR)
+
+    def posterior(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the raw latent: two of (B, L, D)."""
+        mel = torch.log(self.spectrogram(wave) @ self.mel + FLOOR)  # (B, T, M)
+        stacked = ((mel + 3.0) / 3.0).unflatten(1, (-1, FRAMES_PER_LATENT)).flatten(2)  # (B, L, 4M)
+        mean, log_var = self.encoder(stacked.transpose(1, 2)).transpose(1, 2).chunk(2, dim=-1)
+        return mean, log_var.clamp(-12, 4)
+
+    def magnitudes(self, raw: Tensor) -> Tensor:
+        """Raw latent (B, L, D) -> log-magnitudes (B, T, F)."""
+        frames = self.decoder(raw.transpose(1, 2)).transpose(1, 2)  # (B, L, 4F)
+        return frames.unflatten(2, (FRAMES_PER_LATENT, -1)).flatten(1, 2) * 3.0 - 3.0
+
+    def encode(self, wave: Tensor) -> Tensor:
+        """(B, N) -> normalised latent (B, L, D); the mean, so it is a function of the sound."""
+        return (self.posterior(wave)[0] - self.latent_mean) / self.latent_std
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Normalised latent (B, L, D) -> wave (B, N) in [-1, 1]."""
+        log_magnitude = self.magnitudes(latent * self.latent_std + self.latent_mean)
+        magnitude = (log_magnitude.clamp(max=6.0).exp() - FLOOR).clamp(min=0)
+        return self.spectrogram.invert(magnitude).clamp(-1, 1)

@@ -1,0 +1,90 @@
+"""The world's flow network: a small diffusion transformer over audio latents with aligned motion features.
+
+Letters: B batch, L latent frames (25 a second, as many as video frames), D latent channels, W width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def time_embedding(t: Tensor, dim: int) -> Tensor:
+    """Sinusoids of t in [0, 1], in float32 whatever the autocast: (B,) -> (B, dim)."""
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(dim // 2, device=t.device) / (dim // 2))
+    angles = 1000.0 * t.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def rotate(x: Tensor) -> Tensor:
+    """Rotary positions on (B, H, L, d)."""
+    half = x.shape[-1] // 2
+    frequencies = torch.exp(-math.log(1000.0) * torch.arange(half, device=x.device) / half)
+    angles = torch.arange(x.shape[2], device=x.device)[:, None] * frequencies  # (L, d/2)
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+class _Block(nn.Module):
+    """Self-attention and MLP, both modulated by the global condition (adaLN-zero)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
+        )
+        self.shift = nn.Linear(width, 6 * width)
+        nn.init.zeros_(self.shift.weight)
+        nn.init.zeros_(self.shift.bias)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        width = x.shape[-1]
+        s1, b1, g1, s2, b2, g2 = self.shift(F.silu(c))[:, None].chunk(6, dim=-1)
+        h = F.layer_norm(x, (width,)) * (1 + s1) + b1
+        q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, L, d)
+        h = F.scaled_dot_product_attention(rotate(q), rotate(k), v)
+        x = x + g1 * self.proj(h.transpose(1, 2).flatten(2))
+        return x + g2 * self.mlp(F.layer_norm(x, (width,)) * (1 + s2) + b2)
+
+
+class WorldDiT(nn.Module):
+    """v(x_t, t | scene tokens, motion features, caption): (B, L, D) -> (B, L, D).
+
+    All-zero conditions are the null conditions: dropout zeroes them in training, guidance in sampling.
+    """
+
+    def __init__(
+        self, latent_dim: int = 32, cond_dim: int = 64, width: int = 128, depth: int = 6, heads: int = 4
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.inputs = nn.Linear(latent_dim + cond_dim, width)
+        self.motion = nn.Sequential(
+            nn.Conv1d(cond_dim, width, 5, padding=2), nn.SiLU(), nn.Conv1d(width, width, 3, padding=1)
+        )
+        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.scene = nn.Sequential(nn.Linear(2 * cond_dim, width), nn.SiLU(), nn.Linear(width, width))
+        self.text = nn.Sequential(nn.Linear(cond_dim, width), nn.SiLU(), nn.Linear(width, width))
+        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
+        self.final = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, latent_dim)
+        for layer in (self.final, self.out):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, t: Tensor, scene: Tensor, motion: Tensor, text: Tensor) -> Tensor:
+        """x (B, L, D), t (B,), scene (B, S, C), motion (B, L, C), text (B, C)."""
+        c = self.time(time_embedding(t, self.width).to(x.dtype)) + self.text(text)
+        c = c + self.scene(torch.cat([scene.mean(1), scene.amax(1)], dim=-1))
+        h = self.inputs(torch.cat([x, motion], dim=-1)) + self.motion(motion.transpose(1, 2)).transpose(1, 2)
+        for block in self.blocks:
+            h = block(h, c)
+        scale, shift = self.final(F.silu(c))[:, None].chunk(2, dim=-1)
+        return self.out(F.layer_norm(h, (self.width,)) * (1 + scale) + shift)

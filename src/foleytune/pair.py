@@ -1,0 +1,214 @@
+"""Stage 5, pair: judged candidates -> preference pairs, each clip's on its own, plus those people decided.
+
+Pairs are a function of the other tables, so each run replaces the table. A clip that gives no pair is counted
+under its reason. Ground truth is not paired: it is no sample of a model, and wild sound may be wrong.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from foleytune.flow import generator_of
+from foleytune.matrix import score_matrix, score_table, scored_versions
+from foleytune.opinions import human_pairs
+from foleytune.pairings import Group, Judged, Pairing
+from foleytune.plugins import Settings, build, part_field
+from foleytune.records import GROUND_TRUTH, Candidate, Clip, Pair, Rating, Vote
+from foleytune.scorers.audioscore import AudioScore
+from foleytune.shards import write_atomic
+from foleytune.stages import say
+from foleytune.store import Workspace
+
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # 0.7 divides the paper's two training stages
+EDGES = np.linspace(-1, 1, 21)
+ROWS_AT_ONCE = 20_000  # candidates held as Python objects
+NO_CANDIDATES = "no candidates"
+SETTLED = "people decided these two candidates"
+
+
+class PairSettings(Settings):
+    """Which candidates are paired, and how. `model` and `weights` pick some; None takes what is there."""
+
+    pairing: part_field("pairings") = build("pairings", "best_worst")  # type: ignore[valid-type]
+    audioscore: str = "audioscore"  # the name it was fitted under
+    split: str = "align"
+    model: str | None = None  # part name
+    weights: str | None = None  # fingerprint
+    human: bool = True  # add pairs from ratings and votes
+    max_human_pairs: int | None = None  # a random choice of so many
+    seed: int = 0
+
+
+class PairReport(BaseModel):
+    """What became of the clips. Histogram and shares are of AudioScore's pairs alone; others have complexity 0."""
+
+    model_config = ConfigDict(frozen=True)
+
+    audioscore: str  # version
+    num_clips: int
+    num_candidates: int
+    num_unscored: int  # candidates no judge has scored; they are not paired
+    pairs: dict[str, int]  # by source
+    reasons: dict[str, int]  # clips without an automatic pair, by reason
+    settled: int  # automatic pairs left to people's verdict on the same two candidates
+    histogram_edges: list[float]
+    histogram: list[int]  # of complexity
+    share_above: dict[str, float | None]  # of complexity, by threshold
+    settings: dict[str, Any]
+
+    def line(self) -> str:
+        """The stage's last line."""
+        pairs = ", ".join(f"{n} {source}" for source, n in self.pairs.items()) or "no pairs"
+        reasons = "; ".join(f"{n}: {reason}" for reason, n in self.reasons.items()) or "none"
+        return f"pair: {self.num_clips} clips -> {pairs}; clips without an automatic pair: {reasons}"
+
+
+def pair(workspace: Workspace, settings: PairSettings) -> PairReport:
+    """Replace the table of pairs and write pairs.json.
+
+    Raises ValueError without an AudioScore, clips or candidates, for candidates of several models, and for
+    scores whose versions are not those AudioScore was fitted on.
+    """
+    with workspace.lock("pair"):
+        path = workspace.root / "audioscore" / f"{settings.audioscore}.safetensors"
+        score = AudioScore(weights=str(path)).load()
+        clips = {clip.clip_id: clip for clip in workspace.read(Clip) if clip.split == settings.split}
+        candidates = _candidates(workspace, settings, list(clips))
+        probabilities, judged = _judge(workspace, score, candidates["candidate_id"])
+        decided = _decided(workspace, settings, clips, candidates) if settings.human else []
+        groups = _groups(clips, candidates, probabilities, judged)
+        automatic = _automatic(cast(Pairing, settings.pairing), groups, decided)
+        absent = len(clips) - len(pc.unique(candidates["clip_id"]))
+        pairs = [*automatic.pairs, *decided]
+        workspace.replace_table(Pair, pairs)
+        report = PairReport(
+            audioscore=score.version,
+            num_clips=len(clips),
+            num_candidates=len(candidates),
+            num_unscored=int((~judged).sum()),
+            pairs=dict(sorted(Counter(p.source for p in pairs).items())),
+            reasons=dict(sorted((automatic.reasons + Counter({NO_CANDIDATES: absent})).items())),
+            settled=automatic.settled,
+            **_complexities(automatic.pairs),
+            settings=settings.model_dump(mode="json"),
+        )
+        write_atomic(workspace.root / "pairs.json", report.model_dump_json(indent=1).encode())
+        say(report.line())
+        return report
+
+
+class Automatic(NamedTuple):
+    """AudioScore's pairs; clips without one, by reason; pairs dropped as people decided them."""
+
+    pairs: list[Pair]
+    reasons: Counter[str]
+    settled: int
+
+
+def _automatic(pairing: Pairing, groups: Iterable[Group], decided: list[Pair]) -> Automatic:
+    known = {frozenset((p.chosen, p.rejected)) for p in decided}
+    pairs: list[Pair] = []
+    reasons: Counter[str] = Counter()
+    settled = 0
+    for group in groups:
+        found, reason = pairing.pairs(group)
+        kept = [p for p in found if frozenset((p.chosen, p.rejected)) not in known]
+        settled += len(found) - len(kept)
+        if not kept:
+            reasons[reason or SETTLED] += 1
+        pairs += kept
+    return Automatic(pairs, reasons, settled)
+
+
+def _complexities(pairs: list[Pair]) -> dict[str, Any]:
+    values = np.array([p.complexity for p in pairs])
+    above = {f"{t:g}": float((values > t).mean()) if len(values) else None for t in THRESHOLDS}
+    counts = np.histogram(values, EDGES)[0].tolist()
+    return {"histogram_edges": EDGES.round(6).tolist(), "histogram": counts, "share_above": above}
+
+
+def _candidates(workspace: Workspace, settings: PairSettings, clip_ids: list[str]) -> pa.Table:
+    """The candidates to pair, sorted by clip and id."""
+    if not clip_ids:
+        splits = sorted({clip.split for clip in workspace.read(Clip)})
+        found = f"it has {', '.join(splits)}" if splits else "it has no clips at all"
+        raise ValueError(f"{workspace.root} has no clips of split {settings.split!r}; {found}")
+    table = workspace.table(Candidate)
+    mask = pc.is_in(table["clip_id"], value_set=pa.array(clip_ids, pa.string()))
+    mask = pc.and_(mask, pc.not_equal(table["model"], GROUND_TRUTH))
+    for column, wanted in (("model", settings.model), ("weights", settings.weights)):
+        if wanted is not None:
+            mask = pc.and_(mask, pc.equal(table[column], wanted))
+    table = table.filter(mask)
+    models = sorted(set(pc.unique(table["model"]).to_pylist()))
+    if not models:
+        raise ValueError(
+            f"no candidates of split {settings.split!r} fit model {settings.model!r} and weights "
+            f"{settings.weights!r}; run `foleytune sample` first"
+        )
+    if len(models) > 1:  # their latents have nothing in common
+        raise ValueError(f"candidates come from several models ({', '.join(models)}); name one in `model`")
+    return table.sort_by([("clip_id", "ascending"), ("candidate_id", "ascending")]).combine_chunks()
+
+
+def _judge(workspace: Workspace, score: AudioScore, ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """AudioScore's probabilities (N, 3), and whether any judge has scored the candidate (N,)."""
+    wanted = dict(zip(score.fitted.dimensions, score.fitted.versions))
+    ids = ids.combine_chunks()
+    scores = score_table(workspace)
+    found = scored_versions(scores, ids)
+    for name, version in wanted.items():
+        if found.get(name) and version not in found[name]:
+            raise ValueError(
+                f"AudioScore was fitted on {name} of version {version}, these candidates have "
+                f"{', '.join(found[name])}; score them again or fit again"
+            )
+    values = score_matrix(scores, ids, wanted)
+    judged = np.isfinite(values).any(1)
+    if not judged.any():
+        raise ValueError(f"no candidate has a score of {', '.join(wanted)}; run `foleytune score` first")
+    return score.probabilities(values), judged
+
+
+def _groups(
+    clips: dict[str, Clip], candidates: pa.Table, probabilities: np.ndarray, judged: np.ndarray
+) -> Iterator[Group]:
+    """One group a clip that has candidates, some rows at a time so that memory stays flat."""
+    clip_ids = pc.dictionary_encode(candidates["clip_id"].combine_chunks()).indices.to_numpy()
+    starts = np.flatnonzero(np.r_[True, clip_ids[1:] != clip_ids[:-1]])
+    first = 0
+    while first < len(starts):
+        last = max(int(np.searchsorted(starts, starts[first] + ROWS_AT_ONCE)), first + 1)
+        end = starts[last] if last < len(starts) else len(clip_ids)
+        rows = candidates.slice(starts[first], end - starts[first])
+        columns = [rows[name].to_pylist() for name in Candidate.columns()]
+        made = [Candidate(*row) for row in zip(*columns)]
+        chances = probabilities[starts[first] : end].tolist()
+        for begin, stop in zip(starts[first:last], [*starts[first + 1 : last], end]):
+            inside = range(begin - starts[first], stop - starts[first])
+            members = tuple(Judged(made[i], *chances[i]) for i in inside if judged[starts[first] + i])
+            yield Group(clips[made[inside[0]].clip_id], members)
+        first = last
+
+
+def _decided(
+    workspace: Workspace, settings: PairSettings, clips: dict[str, Clip], candidates: pa.Table
+) -> list[Pair]:
+    """Pairs that raters decided, a random choice of `max_human_pairs` if there are more."""
+    ratings, votes = workspace.read(Rating), workspace.read(Vote)
+    named = {r.candidate_id for r in ratings} | {c for v in votes for c in (v.first, v.second)}
+    mask = pc.is_in(candidates["candidate_id"], value_set=pa.array(sorted(named), pa.string()))
+    rated = candidates.filter(mask).select(["candidate_id", "clip_id"]).to_pydict()
+    pairs = human_pairs(clips, dict(zip(rated["candidate_id"], rated["clip_id"])), ratings, votes)
+    if settings.max_human_pairs is None or len(pairs) <= settings.max_human_pairs:
+        return pairs
+    order = torch.randperm(len(pairs), generator=generator_of(settings.seed, "human pairs")).tolist()
+    return [pairs[i] for i in sorted(order[: settings.max_human_pairs])]

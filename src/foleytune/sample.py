@@ -1,0 +1,139 @@
+"""Stage 2, sample: a model × clips × seeds -> candidates. Conditions are cached on the way.
+
+Each candidate's noise is a function of (seed, clip), so it can be made again alone, and base and tuned models
+meet the same noise on the same clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+
+from foleytune.flow import Solver, seed_of
+from foleytune.models import Model, read_media, sample_latents
+from foleytune.plugins import Part, Settings, build, part_field
+from foleytune.records import Candidate, Clip, Feature
+from foleytune.stages import StageCount, run_batches
+from foleytune.store import Workspace
+
+
+class SampleSettings(Settings):
+    """How candidates are made. `num_candidates` seeds from `first_seed` on, for every clip of `split`."""
+
+    model: part_field("models") = build("models", "world")  # type: ignore[valid-type]
+    split: str = "align"
+    num_clips: int | None = None  # the first so many by id; None is all
+    num_candidates: int = 5
+    first_seed: int = 0
+    solver: Solver = "euler"
+    num_steps: int = 25
+    guidance_scale: float = 4.5
+    batch_size: int = 40
+    device: str = "cpu"
+
+
+def sample(workspace: Workspace, settings: SampleSettings) -> StageCount:
+    """Make every candidate the settings ask for that is not there yet."""
+    part: Part = settings.model
+    model = cast(Model, part).load(settings.device)
+    model.network.eval()
+    clips = select_clips(workspace, settings.split, settings.num_clips)
+    with workspace.lock("sample"):
+        features = ensure_features(workspace, model, clips)
+        usable = [clip for clip in clips if clip.clip_id in features]
+        seeds = range(settings.first_seed, settings.first_seed + settings.num_candidates)
+        name = part.part_name()
+        plan = [_plan_one(clip, seed, name, model.fingerprint, settings) for clip in usable for seed in seeds]
+        return run_batches(
+            workspace,
+            "sample",
+            plan,
+            lambda candidate: candidate.candidate_id,
+            workspace.ids(Candidate),
+            lambda batch: _sample_batch(workspace, model, settings, features, batch),
+            settings.batch_size,
+        )
+
+
+def select_clips(workspace: Workspace, split: str, num_clips: int | None = None) -> list[Clip]:
+    """Clips of a split, by id; ValueError if there are none."""
+    clips = [clip for clip in workspace.read(Clip) if clip.split == split]
+    if not clips:
+        splits = sorted({clip.split for clip in workspace.read(Clip)})
+        found = ", ".join(splits) or "no clips at all"
+        raise ValueError(f"{workspace.root} has no clips of split {split!r}; it has {found}")
+    return clips[:num_clips]
+
+
+def ensure_features(
+    workspace: Workspace, model: Model, clips: Sequence[Clip], batch_size: int = 32
+) -> dict[str, Feature]:
+    """Cache the conditions of clips under the model's feature key; returns them by clip id.
+
+    A clip that cannot be read is a recorded failure and is missing from the result.
+    """
+    key = model.feature_key
+
+    def process(batch: list[Clip]) -> list[Feature]:
+        media = [read_media(workspace.root, clip, model.spec, audio=False) for clip in batch]
+        rows = {name: value.half() for name, value in model.condition(media).items()}
+        ids = [Feature.make_id(clip.clip_id, key) for clip in batch]
+        shard = workspace.write_rows("features", ids, rows)
+        return [Feature(ids[row], clip.clip_id, key, shard, row) for row, clip in enumerate(batch)]
+
+    known = {f.item_id for f in workspace.read(Feature) if f.key == key}
+    if any(clip.clip_id not in known for clip in clips):
+        run_batches(workspace, "features", clips, lambda clip: clip.clip_id, known, process, batch_size)
+    return {f.item_id: f for f in workspace.read(Feature) if f.key == key}
+
+
+def _plan_one(clip: Clip, seed: int, name: str, weights: str, settings: SampleSettings) -> Candidate:
+    s = settings
+    candidate_id = Candidate.make_id(
+        clip.clip_id, name, weights, seed, s.solver, s.num_steps, s.guidance_scale
+    )
+    return Candidate(
+        candidate_id, clip.clip_id, name, weights, seed, s.solver, s.num_steps, s.guidance_scale, "", 0
+    )
+
+
+def _sample_batch(
+    workspace: Workspace,
+    model: Model,
+    settings: SampleSettings,
+    features: dict[str, Feature],
+    batch: list[Candidate],
+) -> list[Candidate]:
+    rows = [features[c.clip_id] for c in batch]
+    places = [(f.shard, f.row) for f in rows]
+    keys = workspace.shards.keys(places[0][0])
+    conditions = {key: workspace.shards.rows(places, key).float().to(settings.device) for key in keys}
+    with torch.inference_mode():
+        latents = sample_latents(
+            model,
+            conditions,
+            [seed_of(c.seed, c.clip_id) for c in batch],
+            num_steps=settings.num_steps,
+            guidance_scale=settings.guidance_scale,
+            solver=settings.solver,
+        )
+    ids = [c.candidate_id for c in batch]
+    shard = workspace.write_rows("latents", ids, {key: value.half() for key, value in latents.items()})
+    return [_placed(c, shard, row) for row, c in enumerate(batch)]
+
+
+def _placed(c: Candidate, shard: str, row: int) -> Candidate:
+    return Candidate(
+        c.candidate_id,
+        c.clip_id,
+        c.model,
+        c.weights,
+        c.seed,
+        c.solver,
+        c.num_steps,
+        c.guidance_scale,
+        shard,
+        row,
+    )

@@ -1,0 +1,86 @@
+"""What the world's judges share: loading a committed network, stacking items, refusing silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from foleytune.records import Score
+from foleytune.scorers import ScoreItem, is_silent
+from foleytune.world import NUM_FRAMES, NUM_SAMPLES, SAMPLE_RATE
+from foleytune.world.weights import file_hash, load_weights, weights_path
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def load_judge(name: str, make: Callable[[dict[str, Any]], N], device: str | torch.device) -> tuple[N, dict]:
+    """A committed judge, frozen, and the metadata stored with it."""
+    state, metadata = load_weights(weights_path(name))
+    network = make(metadata)
+    network.load_state_dict({k: v for k, v in state.items() if not k.startswith("extra.")})
+    network.to(device).eval().requires_grad_(False)
+    extra = {k.removeprefix("extra."): v for k, v in state.items() if k.startswith("extra.")}
+    return network, {**metadata, **extra}
+
+
+def judge_version(name: str) -> str:
+    """The first characters of the weights' hash."""
+    return file_hash(weights_path(name))[:8]
+
+
+def waves(items: Sequence[ScoreItem]) -> Tensor:
+    """Sounds stacked to (B, 64000): cut, or padded with silence. The rate must be the world's."""
+    rows = np.zeros((len(items), NUM_SAMPLES), np.float32)
+    for row, item in zip(rows, items):
+        if item.sample_rate != SAMPLE_RATE:
+            raise ValueError(f"world judges hear {SAMPLE_RATE} Hz, found {item.sample_rate} Hz")
+        n = min(len(item.wave), NUM_SAMPLES)
+        row[:n] = item.wave[:n]
+    return torch.from_numpy(rows)
+
+
+def pictures(items: Sequence[ScoreItem]) -> Tensor:
+    """Frames stacked to (B, 100, H, W, 3) uint8; a shorter clip holds its last frame."""
+    found = []
+    for item in items:
+        assert item.frames is not None
+        index = np.minimum(np.arange(NUM_FRAMES), len(item.frames) - 1)
+        found.append(item.frames[index])
+    return torch.from_numpy(np.stack(found))
+
+
+def judge_each(
+    items: Sequence[ScoreItem],
+    scorer: str,
+    version: str,
+    dimension: str,
+    needs: frozenset[str],
+    values: Callable[[list[ScoreItem]], Sequence[float]],
+) -> list[Score]:
+    """Scores of one dimension in one batch; silence and missing inputs are unscored with a reason."""
+    reasons = {item.candidate_id: unscored_reason(item, needs) for item in items}
+    usable = [item for item in items if not reasons[item.candidate_id]]
+    found = iter(values(usable)) if usable else iter(())
+    return [
+        Score.make(item.candidate_id, scorer, version, dimension, None, reason)
+        if (reason := reasons[item.candidate_id])
+        else Score.make(item.candidate_id, scorer, version, dimension, float(next(found)))
+        for item in items
+    ]
+
+
+def unscored_reason(item: ScoreItem, needs: frozenset[str]) -> str:
+    """Why an item cannot be judged, or ""."""
+    if "audio" in needs and is_silent(item.wave):
+        return "silent"
+    if "video" in needs and (item.frames is None or len(item.frames) == 0):
+        return "no video"
+    if "text" in needs and not item.prompt.strip():
+        return "no caption"
+    if "reference" in needs and (item.reference is None or is_silent(item.reference)):
+        return "no reference sound"
+    return ""

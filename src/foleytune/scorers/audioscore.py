@@ -1,0 +1,214 @@
+"""AudioScore: judge scores in, probabilities of bad, medium and good out (V2A-DPO, arXiv 2603.11089, 2.1).
+
+The paper feeds a vector of five scores and says nothing of scaling or of what is missing. Here a value is
+standardised with stored statistics, a missing one becomes the stored mean, and a validity bit tells the two
+apart: PESQ outside speech is missing, not bad. Oracles are refused, as no reward ever reads the truth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+import torch
+from pydantic import PrivateAttr
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from foleytune.networks.audioscore import AudioScoreNetwork
+from foleytune.plugins import Part, build
+from foleytune.records import Score
+from foleytune.scorers import ScoreItem, Scorer, is_oracle
+from foleytune.shards import write_atomic
+
+FORMAT = 1
+NAME = "audioscore"
+
+
+def reads_truth(scorer: str) -> bool:
+    """True for an oracle, by name or by what it needs. Raises ValueError if no such scorer can be built."""
+    return scorer.startswith("oracle") or is_oracle(cast(Scorer, build("scorers", scorer)))
+
+
+def refuse_oracles(dimensions: Iterable[str], *, unknown_ok: bool = False) -> None:
+    """Raise ValueError if a "scorer/dimension" is an oracle's, AudioScore's own or unknown."""
+    for dimension in dimensions:
+        scorer = dimension.rpartition("/")[0]
+        if scorer.partition("-")[0] == NAME:
+            raise ValueError(f"{dimension} is AudioScore's own output; give it the dimensions of judges")
+        try:
+            oracle = reads_truth(scorer)
+        except ValueError:
+            if not unknown_ok:
+                raise
+            oracle = False
+        if oracle:
+            raise ValueError(f"{dimension} reads the truth, and no reward may; leave it out")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit leaves behind: K dimensions with their scorers' versions, frozen statistics, the network."""
+
+    dimensions: tuple[str, ...]  # "scorer/dimension"
+    versions: tuple[str, ...]
+    mean: Tensor  # (K,) float64, over the valid values of the fit set
+    std: Tensor  # (K,); 1 for a dimension that never varied
+    network: AudioScoreNetwork
+    notes: Mapping[str, Any] = field(default_factory=dict)  # label agreement, fit settings
+
+    def inputs(self, values: np.ndarray) -> Tensor:
+        """(N, K) with NaN for missing -> (N, 2K): standardised values, 0 where missing, and validity bits."""
+        x = torch.as_tensor(values, dtype=torch.float64)
+        if x.ndim != 2 or x.shape[1] != len(self.dimensions):
+            wanted = ", ".join(self.dimensions)
+            raise ValueError(f"values are (N, {len(self.dimensions)}) for {wanted}; found {tuple(x.shape)}")
+        valid = torch.isfinite(x)
+        return torch.cat([torch.where(valid, (x - self.mean) / self.std, 0.0), valid.double()], 1)
+
+    @torch.no_grad()
+    def probabilities(self, values: np.ndarray) -> np.ndarray:
+        """(N, K) with NaN for missing -> (N, 3) over bad, medium, good."""
+        return self.network(self.inputs(values)).softmax(1).numpy()
+
+    def serialise(self) -> bytes:
+        """The safetensors file, the same bytes for the same content."""
+        tensors = {"mean": self.mean, "std": self.std, **self.network.state_dict()}
+        said = {
+            "format": FORMAT,
+            "dimensions": self.dimensions,
+            "versions": self.versions,
+            "hidden": self.network.hidden.out_features,
+            "notes": self.notes,
+        }
+        # One metadata key: the format does not fix the order of several.
+        return save({k: v.contiguous() for k, v in tensors.items()}, {NAME: json.dumps(said, sort_keys=True)})
+
+    @staticmethod
+    def read(path: Path) -> Fitted:
+        """The content of a file that `serialise` made. Raises ValueError for anything else."""
+        try:
+            with safe_open(path, "pt") as file:
+                said = json.loads((file.metadata() or {})[NAME])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError, OSError) as error:
+            raise ValueError(
+                f"{path} holds no AudioScore ({error}); make one with `foleytune fit`"
+            ) from error
+        if said["format"] != FORMAT:
+            raise ValueError(f"{path} is of format {said['format']}, here is {FORMAT}; fit again")
+        network = AudioScoreNetwork(len(said["dimensions"]), said["hidden"])
+        mean, std = tensors.pop("mean"), tensors.pop("std")
+        network.load_state_dict(tensors)
+        return Fitted(
+            tuple(said["dimensions"]), tuple(said["versions"]), mean, std, network.eval(), said["notes"]
+        )
+
+
+class AudioScore(Part):
+    """Settings: `weights`, the file that `fit` wrote. As a scorer it runs the judges that file names."""
+
+    weights: str = ""
+
+    dimensions: ClassVar[tuple[str, ...]] = ("p_bad", "p_medium", "p_good")
+    # Neither way is up for p_medium; True keeps the table complete.
+    higher_is_better: ClassVar[dict[str, bool]] = {"p_bad": False, "p_medium": True, "p_good": True}
+    embeddings: ClassVar[tuple[str, ...]] = ()
+
+    _fitted: Fitted | None = PrivateAttr(default=None)
+    _judges: dict[str, Scorer] | None = PrivateAttr(default=None)
+    _device: str | torch.device = PrivateAttr(default="cpu")
+
+    @classmethod
+    def of(cls, fitted: Fitted) -> Self:
+        """An AudioScore in memory. Raises ValueError for oracle dimensions."""
+        refuse_oracles(fitted.dimensions, unknown_ok=True)
+        made = cls()
+        made._fitted = fitted
+        return made
+
+    def save(self, path: str | Path) -> Self:
+        """Write the file, atomically; returns the AudioScore that reads it."""
+        write_atomic(Path(path), self.fitted.serialise())
+        return type(self)(weights=str(path)).load(self._device)
+
+    def load(self, device: str | torch.device = "cpu") -> Self:
+        """Read the file; the judges load at the first `score`, as `probabilities` does not need them."""
+        if not self.weights and self._fitted is None:
+            raise ValueError("audioscore: no weights given; fit one with `foleytune fit` and name its file")
+        if self.weights:
+            fitted = Fitted.read(Path(self.weights))
+            refuse_oracles(fitted.dimensions, unknown_ok=True)
+            self._fitted = fitted
+        self._judges, self._device = None, device
+        return self
+
+    @property
+    def fitted(self) -> Fitted:
+        """Statistics, dimensions and network."""
+        if self._fitted is None:
+            self.load(self._device)
+        assert self._fitted is not None
+        return self._fitted
+
+    @property
+    def version(self) -> str:
+        """Hash of the file."""
+        return hashlib.sha256(self.fitted.serialise()).hexdigest()[:16]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What any of its judges needs; nothing while no file is named."""
+        if self._fitted is None and not self.weights:
+            return frozenset()
+        return frozenset().union(*(cast(Scorer, build("scorers", name)).needs for name in self._scorers()))
+
+    def probabilities(self, values: np.ndarray) -> np.ndarray:
+        """(N, K) in the order of `fitted.dimensions`, NaN for missing -> (N, 3) over bad, medium, good."""
+        return self.fitted.probabilities(values)
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        """p_bad, p_medium, p_good of each item; unscored when no judge could score it."""
+        rows = {item.candidate_id: row for row, item in enumerate(items)}
+        columns = {name: column for column, name in enumerate(self.fitted.dimensions)}
+        values = np.full((len(items), len(columns)), np.nan)
+        for name, judge in self._loaded_judges().items():
+            for score in judge.score(items):
+                column = columns.get(f"{name}/{score.dimension}")
+                if column is not None and score.value is not None:
+                    values[rows[score.candidate_id], column] = score.value
+        probabilities, version = self.probabilities(values), self.version
+        return [
+            Score.make(item.candidate_id, NAME, version, dimension, float(p))
+            if judged
+            else Score.make(item.candidate_id, NAME, version, dimension, None, "no judge scored it")
+            for item, row, judged in zip(items, probabilities, np.isfinite(values).any(1))
+            for dimension, p in zip(self.dimensions, row)
+        ]
+
+    def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
+    def _scorers(self) -> list[str]:
+        return list(dict.fromkeys(name.rpartition("/")[0] for name in self.fitted.dimensions))
+
+    def _loaded_judges(self) -> dict[str, Scorer]:
+        if self._judges is None:
+            refuse_oracles(self.fitted.dimensions)
+            built = {name: cast(Scorer, build("scorers", name)) for name in self._scorers()}
+            judges = {name: judge.load(self._device) for name, judge in built.items()}
+            for dimension, version in zip(self.fitted.dimensions, self.fitted.versions):
+                found = judges[dimension.rpartition("/")[0]].version
+                if found != version:
+                    raise ValueError(
+                        f"AudioScore was fitted on {dimension} {version}, here it is {found}; fit again"
+                    )
+            self._judges = judges
+        return self._judges

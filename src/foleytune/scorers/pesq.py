@@ -1,0 +1,82 @@
+"""PESQ of generated speech against the clip's own soundtrack (ITU-T P.862; extra `pesq`, never vendored).
+
+The gate is decided on the clip, not on the candidate, so all candidates of a clip share it: the caption must
+speak of speech. Every failure mode of the C code becomes an unscored value with its reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import pesq as pesq_package
+import torch
+from torch import Tensor
+
+from foleytune.plugins import Part
+from foleytune.records import Score
+from foleytune.scorers import ScoreItem
+from foleytune.scorers._world import unscored_reason
+
+MIN_SECONDS = 0.25
+RATES: dict[str, tuple[int, ...]] = {"wb": (16000,), "nb": (8000, 16000)}
+
+
+class Pesq(Part):
+    """Settings: `mode` wb or nb; `speech_words`, one of which must stand in the caption ("" any clip)."""
+
+    mode: Literal["wb", "nb"] = "wb"
+    speech_words: str = (
+        r"speak|speaks|speaking|speech|talk|talks|talking|says|voice|voices|syllables|babbles|mouth"
+    )
+
+    needs: ClassVar[frozenset[str]] = frozenset({"audio", "reference", "text"})
+    dimensions: ClassVar[tuple[str, ...]] = ("pesq",)
+    higher_is_better: ClassVar[dict[str, bool]] = {"pesq": True}
+    embeddings: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def version(self) -> str:
+        """Package version and mode."""
+        return f"0.0.4-{self.mode}"
+
+    def load(self, device: str | torch.device = "cpu") -> Self:
+        """Nothing to load."""
+        return self
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        """One value from about 1.0 to 4.64 an item, unscored outside speech."""
+        return [self._score(item) for item in items]
+
+    def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
+    def _score(self, item: ScoreItem) -> Score:
+        value, reason = self._value(item)
+        return Score.make(item.candidate_id, "pesq", self.version, "pesq", value, reason)
+
+    def _value(self, item: ScoreItem) -> tuple[float | None, str]:
+        if self.speech_words and not re.search(rf"\b({self.speech_words})\b", item.prompt.lower()):
+            return None, "not speech"
+        reason = unscored_reason(item, frozenset({"audio", "reference"}))
+        if reason:
+            return None, reason
+        if item.sample_rate not in RATES[self.mode]:
+            return None, f"PESQ {self.mode} needs {RATES[self.mode]} Hz, found {item.sample_rate} Hz"
+        assert item.reference is not None
+        n = min(len(item.wave), len(item.reference))
+        if n < MIN_SECONDS * item.sample_rate:
+            return None, f"shorter than {MIN_SECONDS} s"
+        return _measure(item.sample_rate, item.reference[:n], item.wave[:n], self.mode)
+
+
+def _measure(rate: int, reference: np.ndarray, degraded: np.ndarray, mode: str) -> tuple[float | None, str]:
+    try:
+        value: Any = pesq_package.pesq(rate, reference, degraded, mode)
+    except (pesq_package.PesqError, ValueError) as error:
+        message = error.args[0] if error.args else type(error).__name__
+        return None, f"PESQ: {message.decode() if isinstance(message, bytes) else message}"
+    return float(value), ""

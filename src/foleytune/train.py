@@ -1,0 +1,204 @@
+"""Stage 7, train: pairs -> a tuned network. The loop cannot tell one objective from another.
+
+Everything random is a function of (seed, step), so a run that is killed and started again is the same run,
+bit for bit on the CPU. One process, or several under `torchrun` (`accelerate launch --cpu` runs only one).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from foleytune import checkpoints
+from foleytune.flow import seed_of
+from foleytune.models import fingerprint_of, with_network
+from foleytune.objectives import Loss
+from foleytune.records import Pair
+from foleytune.runlog import Meter, Pace, read_metrics
+from foleytune.shards import write_atomic
+from foleytune.stages import progress_bar, say
+from foleytune.store import Workspace
+from foleytune.train_context import split_pairs
+from foleytune.training_run import Run, TrainSettings, check_settings, data_id, start
+
+__all__ = ["TrainResult", "TrainSettings", "learning_rate", "train"]
+
+INITIAL_LOSS_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where a run is, the tuned weights (`weights=path` of the same model), steps done, last logs."""
+
+    folder: Path
+    weights: Path
+    steps: int
+    logs: dict[str, Any]
+
+
+def train(workspace: Workspace, settings: TrainSettings) -> TrainResult:
+    """Tune the model, or go on where a killed run stopped, or return what a finished one left.
+
+    Writes runs/<run_name>/: settings.json, metrics.jsonl, tensorboard/, checkpoint-<step>/, model.safetensors
+    and, last, result.json. Raises ValueError for pairs that do not fit the model, for a folder that holds a
+    run with other settings, pairs or initial weights, and for a loss that is not finite.
+    """
+    folder = workspace.run_folder(settings.run_name)
+    pairs, held_out = split_pairs(workspace.read(Pair), settings.pair_sources, settings.num_eval_pairs)
+    check_settings(folder, settings)
+    if (folder / "result.json").exists():
+        stored = json.loads((folder / "result.json").read_text())
+        checkpoints.refuse_another(folder, {"pairs": stored["identity"]["pairs"]}, {"pairs": data_id(pairs)})
+        say(f"train: run {settings.run_name!r} is finished, skipped")
+        return _read_result(folder)
+    accelerator = Accelerator(mixed_precision="no")  # bf16 is our own autocast, the same for the reference
+    main = accelerator.is_main_process
+    with workspace.lock(f"train-{settings.run_name}") if main else nullcontext():
+        run = start(workspace, settings, accelerator, pairs, held_out)
+        _loop(run)
+        return _finish(run)
+
+
+def _loop(run: Run) -> None:
+    s = run.settings
+    pace = Pace(run.step, s.max_steps, run.context.global_batch_size)
+    if run.step == 0:
+        _write(run, _evaluate(run))
+    with progress_bar("train", s.max_steps if run.log is not None else 0) as advance:
+        advance(run.step)
+        while run.step < s.max_steps:
+            _train_step(run)
+            run.step += 1
+            values: dict[str, float] = {}
+            if run.due(s.logging_steps):
+                run.meter.reduce()
+                values |= run.meter.take() | pace.read(run.step)
+            if run.due(s.eval_steps):
+                values |= _evaluate(run)
+            _write(run, values)
+            if run.due(s.save_steps):
+                _save(run)
+            advance(1)
+
+
+def _train_step(run: Run) -> None:
+    s, network = run.settings, run.policy.network
+    # for networks that draw from the global generator; ours is (seed, step)
+    torch.manual_seed(seed_of(s.seed, "train", run.step, run.context.rank))
+    rate = learning_rate(s, run.step)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    batches = run.objective.batches(run.context, run.step, run.policy)
+    losses = []
+    for index, batch in enumerate(batches):
+        last = index == len(batches) - 1
+        with nullcontext() if last else run.accelerator.no_sync(network):
+            with run.autocast():
+                loss = run.objective.loss(run.policy, run.reference, batch)
+            (loss.value / len(batches)).backward()
+        losses.append(loss)
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), s.max_grad_norm or float("inf"))
+    _check(run, batches, losses, norm.item())
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    if run.ema is not None:
+        run.ema.update_parameters(run.bare.network)
+    for loss in losses:
+        run.meter.add(loss.logs)
+    run.meter.add({"grad_norm": norm.item(), "learning_rate": rate})
+
+
+def learning_rate(settings: TrainSettings, step: int) -> float:
+    """Linear warm-up over `warmup_steps`, then constant; a function of the step (from 0) alone."""
+    return settings.learning_rate * min(1.0, (step + 1) / max(settings.warmup_steps, 1))
+
+
+def _check(run: Run, batches: Sequence[Any], losses: Sequence[Loss], norm: float) -> None:
+    """Stop before a bad step reaches the weights; what was in it is dumped beside the metrics."""
+    values = [loss.value.item() for loss in losses]
+    if not torch.tensor([norm, *values]).isfinite().all():
+        ids = [i for batch in batches for i in getattr(batch, "item_ids", ())]
+        name = f"failed-step-{run.step}-{run.context.rank}.json"
+        dump = {"step": run.step, "losses": str(values), "grad_norm": str(norm), "item_ids": ids}
+        write_atomic(run.folder / name, json.dumps(dump, indent=1).encode())
+        raise ValueError(
+            f"step {run.step}: loss {values} with gradient norm {norm} is not finite; its pairs are in "
+            f"{run.folder / name}; lower learning_rate or beta, or look at those latents"
+        )
+    known = run.objective.initial_loss(run.bare.spec)
+    if (
+        run.step == 0
+        and known is not None
+        and abs(sum(values) / len(values) - known) > INITIAL_LOSS_TOLERANCE
+    ):
+        raise ValueError(
+            f"the loss at step 0 is {sum(values) / len(values):.6f}, it must be {known:.6f} while policy = "
+            "reference; the model gives two answers to one question (randomness inside velocity?)"
+        )
+
+
+@torch.no_grad()
+def _evaluate(run: Run) -> dict[str, float]:
+    """Logs on the held-out pairs under `eval/`, of the policy as it is (never of its moving average)."""
+    meter = Meter()
+    # the bare network: processes may hold different numbers of batches, and DDP would wait for the missing
+    for batch in run.objective.eval_batches(run.held_out, run.bare):
+        with run.autocast():
+            meter.add(run.objective.loss(run.bare, run.reference, batch).logs)
+    meter.reduce()
+    return {f"eval/{key}": value for key, value in meter.take().items()}
+
+
+def _write(run: Run, values: dict[str, float]) -> None:
+    if run.log is None or not values:
+        return
+    run.log.write(run.step, values)
+    shown = ("loss", "rewards/accuracies", "eval/loss", "eval/rewards/accuracies")
+    text = "  ".join(f"{key} {values[key]:.4g}" for key in shown if key in values)
+    if "time/left_s" in values:
+        text += (
+            f"  {values['time/steps_per_s']:.2f} steps/s  {values['time/pairs_per_s']:.1f} pairs/s"
+            f"  {values['time/left_s']:.0f} s left"
+        )
+    say(f"  step {run.step}/{run.settings.max_steps}  {text}")
+
+
+def _save(run: Run) -> None:
+    if run.reference is not None and fingerprint_of(run.reference.network) != run.identity["reference"]:
+        raise ValueError(f"step {run.step}: the reference's weights have changed; something trains it too")
+    run.meter.reduce()
+    if run.accelerator.is_main_process:
+        networks = {"network": run.bare.network.state_dict()}
+        if run.ema is not None:
+            networks["ema"] = run.ema.state_dict()
+        checkpoint = checkpoints.Checkpoint(
+            run.step, run.identity, networks, run.optimizer.state_dict(), run.meter.state()
+        )
+        checkpoints.save(run.folder, checkpoint, run.settings.save_total_limit)
+    run.accelerator.wait_for_everyone()
+
+
+def _finish(run: Run) -> TrainResult:
+    """Export the weights (their moving average, if there is one), then result.json, which ends the run."""
+    if run.log is not None:
+        run.log.close()
+        tuned = run.bare if run.ema is None else with_network(run.bare, run.ema.module)
+        partial = run.folder / ".partial.safetensors"
+        tuned.export(str(partial))
+        partial.replace(run.folder / "model.safetensors")
+        result = {"steps": run.step, "identity": run.identity, "logs": read_metrics(run.folder)[-1]}
+        write_atomic(run.folder / "result.json", json.dumps(result, indent=1).encode())
+    run.accelerator.wait_for_everyone()
+    return _read_result(run.folder)
+
+
+def _read_result(folder: Path) -> TrainResult:
+    stored = json.loads((folder / "result.json").read_text())
+    return TrainResult(folder, folder / "model.safetensors", stored["steps"], stored["logs"])

@@ -1,0 +1,199 @@
+"""A training run in progress: its settings, its networks, and how it starts or goes on from its folder."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from pydantic import Field
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from foleytune import checkpoints
+from foleytune.curricula import Curriculum
+from foleytune.models import Model, fingerprint_of, frozen_copy, with_network
+from foleytune.objectives import Objective, TrainContext
+from foleytune.plugins import Settings, part_field
+from foleytune.records import Pair, digest
+from foleytune.runlog import Meter, RunLog
+from foleytune.shards import write_atomic
+from foleytune.stages import say
+from foleytune.store import Workspace
+from foleytune.train_context import make_context
+
+FREE = ("save_total_limit", "tensorboard")
+"""Settings that may differ when a run goes on: they change nothing in it."""
+
+
+class TrainSettings(Settings):
+    """How a policy is tuned; steps, batch and learning rate default to the paper's (arXiv 2603.11089)."""
+
+    model: part_field("models") = Field("world", validate_default=True)  # type: ignore[valid-type]
+    objective: part_field("objectives") = Field("flow_dpo", validate_default=True)  # type: ignore[valid-type]
+    curriculum: part_field("curricula") = Field("two_stage", validate_default=True)  # type: ignore[valid-type]
+    run_name: str = "train"
+    pair_sources: tuple[str, ...] | None = None  # None: pairs of every source
+    seed: int = 0
+    max_steps: int = Field(12_000, ge=1)
+    per_device_train_batch_size: int = Field(8, ge=1)  # pairs
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    learning_rate: float = 5e-6
+    warmup_steps: int = Field(1_000, ge=0)  # linear, then constant
+    weight_decay: float = 0.0  # decay pulls towards zero, not towards the reference
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    max_grad_norm: float | None = 1.0
+    bf16: bool = False  # autocast; weights, errors and optimizer stay float32
+    ema_decay: float | None = Field(None, gt=0, lt=1)  # if set, the average is what is exported
+    logging_steps: int = Field(50, ge=1)
+    save_steps: int = Field(500, ge=1)
+    save_total_limit: int | None = Field(2, ge=1)
+    eval_steps: int = Field(500, ge=1)
+    num_eval_pairs: int = Field(64, ge=0)  # held out; 0 trains on all and evaluates none
+    tensorboard: bool = True
+
+
+@dataclass
+class Run:
+    """A run in progress: `bare` and `policy` are views of one network, `policy` behind the DDP wrapper."""
+
+    settings: TrainSettings
+    folder: Path
+    accelerator: Accelerator
+    context: TrainContext
+    held_out: TrainContext
+    bare: Model
+    policy: Model
+    reference: Model | None
+    optimizer: torch.optim.Optimizer
+    ema: AveragedModel | None
+    identity: dict[str, Any]  # must not change under a run
+    meter: Meter = field(default_factory=Meter)
+    step: int = 0  # steps done
+    log: RunLog | None = None  # of process 0
+
+    @property
+    def objective(self) -> Objective:
+        """What the policy learns by."""
+        return cast(Objective, self.settings.objective)
+
+    def autocast(self) -> torch.autocast:
+        """bf16 where asked for, the same for policy and reference."""
+        return torch.autocast(self.context.device.type, torch.bfloat16, enabled=self.settings.bf16)
+
+    def due(self, every: int) -> bool:
+        """Whether something done every so many steps, and after the last, is done now."""
+        return self.step % every == 0 or self.step == self.settings.max_steps
+
+
+def check_settings(folder: Path, settings: TrainSettings) -> None:
+    """Raise a ValueError if the folder holds a run with other settings."""
+    path = folder / "settings.json"
+    if not path.exists():
+        return
+    stored = checkpoints.flatten(json.loads(path.read_text()))
+    now = checkpoints.flatten(settings.model_dump(mode="json"))
+    for key in FREE:
+        stored.pop(key, None), now.pop(key, None)
+    checkpoints.refuse_another(folder, stored, now)
+
+
+def start(
+    workspace: Workspace,
+    settings: TrainSettings,
+    accelerator: Accelerator,
+    pairs: list[Pair],
+    held_out: list[Pair],
+) -> Run:
+    """Load the model, freeze its reference, go on from the newest checkpoint if any, say what runs."""
+    objective = cast(Objective, settings.objective)
+    bare = cast(Model, copy.copy(settings.model)).load(accelerator.device)
+    # eval() keeps dropout off, as a loss of ln 2 at policy = reference needs; gradients flow all the same
+    network = bare.network.eval()
+    context = make_context(
+        workspace,
+        bare,
+        cast(Curriculum, settings.curriculum),
+        [*pairs, *held_out],
+        accelerator,
+        seed=settings.seed,
+        max_steps=settings.max_steps,
+        per_device_batch_size=settings.per_device_train_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+    )
+    run = Run(
+        settings=settings,
+        folder=workspace.run_folder(settings.run_name),
+        accelerator=accelerator,
+        context=replace(context, pairs=pairs),
+        held_out=replace(context, pairs=held_out),
+        bare=bare,
+        policy=bare,
+        reference=frozen_copy(bare) if objective.needs_reference else None,
+        optimizer=_optimizer(network, settings),
+        ema=_average(network, settings),
+        identity={
+            "pairs": data_id(pairs),
+            "global_batch_size": context.global_batch_size,
+            "reference": fingerprint_of(network),
+        },
+    )
+    _resume(run)
+    run.policy = with_network(bare, accelerator.prepare_model(network))
+    if accelerator.is_main_process:
+        write_atomic(run.folder / "settings.json", settings.model_dump_json(indent=1).encode())
+        run.log = RunLog(run.folder, run.step, settings.tensorboard)
+        _announce(run)
+    return run
+
+
+def data_id(pairs: Sequence[Pair]) -> str:
+    """What a run remembers its pairs by."""
+    return f"{len(pairs)} pairs {digest([p.pair_id for p in pairs])}"
+
+
+def _average(network: torch.nn.Module, settings: TrainSettings) -> AveragedModel | None:
+    if settings.ema_decay is None:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
+
+
+def _optimizer(network: torch.nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        [p for p in network.parameters() if p.requires_grad],
+        lr=settings.learning_rate,
+        betas=(settings.adam_beta1, settings.adam_beta2),
+        weight_decay=settings.weight_decay,
+    )
+
+
+def _resume(run: Run) -> None:
+    checkpoint = checkpoints.load(run.folder, run.context.device)
+    if checkpoint is None:
+        return
+    checkpoints.refuse_another(run.folder, checkpoint.identity, run.identity)
+    run.bare.network.load_state_dict(checkpoint.networks["network"])
+    run.optimizer.load_state_dict(checkpoint.optimizer)
+    if run.ema is not None:
+        run.ema.load_state_dict(checkpoint.networks["ema"])
+    if run.accelerator.is_main_process:
+        run.meter.restore(checkpoint.logs)
+    run.step = checkpoint.step
+
+
+def _announce(run: Run) -> None:
+    s, context = run.settings, run.context
+    size = sum(p.numel() for p in run.bare.network.parameters() if p.requires_grad)
+    name, device = s.model.part_name(), context.device
+    say(f"train: run {s.run_name!r}, {name} with {size:,} trained parameters on {device}")
+    say(f"  {run.objective.summary(run.bare.spec)}")
+    say(f"  {context.curriculum.summary(context.pairs, s.max_steps)}")
+    counts = f"{len(context.pairs)} pairs, {len(run.held_out.pairs)} held out"
+    say(f"  {counts}, effective batch {context.global_batch_size}")
+    if run.step:
+        say(f"  goes on after step {run.step}")

@@ -1,0 +1,134 @@
+"""Every model in the drawer: shapes, equivariance, direction of the velocity, codec bound, dtype."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+
+from foleytune import plugins
+from foleytune.flow import interpolate, noise_like_rows
+from foleytune.models import Model, sample_latents
+from tests.world_items import media_of, world_items
+
+
+@pytest.fixture(scope="module", params=plugins.names("models"))
+def model(request: pytest.FixtureRequest) -> Model:
+    return cast(Model, plugins.build("models", request.param)).load()
+
+
+@pytest.fixture(scope="module")
+def media(model: Model):
+    return [media_of(item) for item in world_items()]
+
+
+@pytest.fixture(scope="module")
+def waves(model: Model, media):
+    n = round(model.spec.clip_seconds * model.spec.sample_rate)
+    return torch.from_numpy(np.stack([m.wave[:n] for m in media]))
+
+
+@pytest.fixture(scope="module")
+def conditions(model: Model, media):
+    return model.condition(media)
+
+
+def noise(model: Model, num: int):
+    return noise_like_rows(model.spec.latents, list(range(num)))
+
+
+def test_velocity_keeps_shape_dtype_and_device(model, conditions, media):
+    x = noise(model, len(media))
+    with torch.no_grad():
+        v = model.velocity(x, torch.full((len(media),), 0.5), conditions)
+    assert v.keys() == x.keys() == model.spec.latents.keys()
+    for key in x:
+        assert (v[key].shape, v[key].dtype, v[key].device) == (x[key].shape, x[key].dtype, x[key].device)
+
+
+def test_permuting_the_batch_permutes_the_velocity(model, conditions, media):
+    x, t = noise(model, len(media)), torch.linspace(0.1, 0.9, len(media))
+    order = torch.randperm(len(media), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        v = model.velocity(x, t, conditions)
+        w = model.velocity(
+            {k: a[order] for k, a in x.items()}, t[order], {k: a[order] for k, a in conditions.items()}
+        )
+    for key in v:
+        torch.testing.assert_close(w[key], v[key][order], rtol=1e-4, atol=1e-5)
+
+
+def test_velocity_points_from_noise_to_data(model, conditions, waves):
+    x1 = model.encode(waves)
+    x0 = noise(model, len(waves))
+    with torch.no_grad():
+        x_t = interpolate(x0, x1, torch.full((len(waves),), 0.5))
+        v = model.velocity(x_t, torch.full((len(waves),), 0.5), conditions)
+    for key in x1:
+        cosine = torch.cosine_similarity(v[key].flatten(), (x1[key] - x0[key]).flatten(), dim=0)
+        assert cosine > 0.5, f"{key}: velocity against x1 - x0 has cosine {cosine:.2f}"
+
+
+def test_null_has_the_shapes_of_conditions_and_forgets_them(model, conditions):
+    null = model.null(conditions)
+    shuffled = model.null({k: v.flip(0) + 1 for k, v in conditions.items()})
+    assert {k: v.shape for k, v in null.items()} == {k: v.shape for k, v in conditions.items()}
+    for key in null:
+        torch.testing.assert_close(null[key], shuffled[key])
+
+
+def test_conditions_matter(model, conditions, media):
+    x, t = noise(model, len(media)), torch.full((len(media),), 0.3)
+    with torch.no_grad():
+        a = model.velocity(x, t, conditions)
+        b = model.velocity(x, t, {k: v.flip(0) for k, v in conditions.items()})
+    assert any(not torch.allclose(a[key], b[key], atol=1e-3) for key in a)
+
+
+def test_decode_of_encode_keeps_the_spectrum(model, waves):
+    rebuilt = model.decode(model.encode(waves))
+    assert rebuilt.shape == waves.shape
+    assert rebuilt.abs().max() <= 1
+    window = torch.hann_window(512)
+
+    def level(wave):
+        spectrum = torch.stft(wave, 512, 160, window=window, return_complex=True).abs()
+        return 20 * torch.log10(
+            spectrum.unflatten(1, (257, 1))[:, 1:].squeeze(2).unfold(1, 16, 16).mean(-1) + 1e-2
+        )
+
+    assert (level(rebuilt) - level(waves)).abs().mean() < 3.0  # dB over 16-bin bands
+
+
+def test_sampling_is_a_function_of_the_seed_alone(model, conditions):
+    two = {k: v[:2] for k, v in conditions.items()}
+    one = {k: v[1:2] for k, v in conditions.items()}
+    with torch.inference_mode():
+        a = sample_latents(model, two, [5, 6], num_steps=3, guidance_scale=2.0)
+        b = sample_latents(model, one, [6], num_steps=3, guidance_scale=2.0)
+    for key in a:
+        torch.testing.assert_close(a[key][1:], b[key], rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(a[key][0], a[key][1])
+
+
+def test_guidance_one_is_the_plain_flow(model, conditions):
+    few = {k: v[:2] for k, v in conditions.items()}
+    with torch.inference_mode():
+        plain = sample_latents(model, few, [1, 2], num_steps=2, guidance_scale=1.0)
+        near = sample_latents(model, few, [1, 2], num_steps=2, guidance_scale=1.0 + 1e-6)
+    for key in plain:
+        torch.testing.assert_close(plain[key], near[key], rtol=1e-3, atol=1e-3)
+
+
+def test_exported_weights_load_again(model, conditions, tmp_path):
+    path = tmp_path / "tuned.safetensors"
+    model.export(str(path))
+    again = cast(Model, type(model)(weights=str(path))).load()
+    x, t = noise(model, 2), torch.full((2,), 0.5)
+    few = {k: v[:2] for k, v in conditions.items()}
+    with torch.no_grad():
+        a, b = model.velocity(x, t, few), again.velocity(x, t, few)
+    for key in a:
+        torch.testing.assert_close(a[key], b[key])

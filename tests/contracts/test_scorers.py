@@ -1,0 +1,110 @@
+"""Every scorer in the drawer: order, batch size, silence, and true sound against noise."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import pytest
+
+from foleytune import plugins
+from foleytune.records import Score
+from foleytune.scorers import NEEDS, Scorer, is_oracle
+from tests.world_items import with_wave, world_item, world_items
+
+COMBINERS = {"audioscore"}  # made of other scorers and a fitted file: tests/test_fit.py
+
+
+@pytest.fixture(scope="module", params=[n for n in plugins.names("scorers") if n not in COMBINERS])
+def named(request: pytest.FixtureRequest) -> tuple[str, Scorer]:
+    try:
+        scorer = cast(Scorer, plugins.build("scorers", request.param))
+    except ValueError as error:
+        if "needs the package" in str(error):
+            pytest.skip(str(error))
+        raise
+    return request.param, scorer.load()
+
+
+def table(scores: list[Score]) -> dict[tuple[str, str], float | None]:
+    return {(s.candidate_id, s.dimension): s.value for s in scores}
+
+
+def assert_same(a: dict, b: dict) -> None:
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        assert (value is None) == (b[key] is None), key
+        if value is not None:
+            assert b[key] == pytest.approx(value, rel=1e-4, abs=1e-4), key
+
+
+def test_declares_itself(named):
+    name, scorer = named
+    assert scorer.needs <= set(NEEDS)
+    assert set(scorer.higher_is_better) == set(scorer.dimensions)
+    assert scorer.version
+    assert is_oracle(scorer) == name.startswith("oracle_")
+
+
+def test_one_score_an_item_and_dimension_with_its_name(named):
+    name, scorer = named
+    scores = scorer.score(world_items())
+    expected = {(i.candidate_id, d) for i in world_items() for d in scorer.dimensions}
+    assert sorted(table(scores)) == sorted(expected)
+    assert len(scores) == len(expected)
+    assert {s.scorer for s in scores} == {name}
+    assert {s.version for s in scores} == {scorer.version}
+    assert all(s.reason for s in scores if s.value is None)
+
+
+def test_independent_of_order_and_batch_size(named):
+    _, scorer = named
+    items = world_items()
+    whole = table(scorer.score(items))
+    assert_same(whole, table(scorer.score(items[::-1])))
+    assert_same(whole, table([s for item in items for s in scorer.score([item])]))
+
+
+def test_silence_is_no_exception(named):
+    _, scorer = named
+    items = [with_wave(i, np.zeros_like(i.wave), "silent") for i in world_items()]
+    for s in scorer.score(items):
+        if not is_oracle(scorer):  # an oracle knows that something should be heard
+            assert s.value is None
+            assert s.reason
+    assert scorer.score([]) == []
+
+
+def test_short_and_missing_inputs_are_no_exception(named):
+    _, scorer = named
+    item = world_item("drum")
+    short = with_wave(item, item.wave[:800], "short")
+    empty = with_wave(item, item.wave[:0], "empty")
+    assert len(scorer.score([short, empty, item])) == 3 * len(scorer.dimensions)
+
+
+def test_true_sound_beats_noise(named):
+    _, scorer = named
+    generator = np.random.default_rng(0)
+    items = world_items()
+    noisy = [with_wave(i, 0.2 * generator.standard_normal(len(i.wave)), "noise") for i in items]
+    true, noise = table(scorer.score(items)), table(scorer.score(noisy))
+    for dimension in scorer.dimensions:
+        sign = 1 if scorer.higher_is_better[dimension] else -1
+        pairs = [
+            (true[i.candidate_id, dimension], noise[n.candidate_id, dimension]) for i, n in zip(items, noisy)
+        ]
+        scored = [(a, b) for a, b in pairs if a is not None and b is not None]
+        assert scored, f"{dimension}: nothing was scored"
+        assert np.mean([sign * (a - b) for a, b in scored]) > 0, dimension
+
+
+def test_embeddings_are_rows_of_their_items(named):
+    _, scorer = named
+    items = world_items()
+    found = scorer.embed(items)
+    assert tuple(sorted(found)) == tuple(sorted(scorer.embeddings))
+    for name, rows in found.items():
+        assert len(rows) == len(items)
+        alone = scorer.embed(items[2:3])[name]
+        np.testing.assert_allclose(alone[0].numpy(), rows[2].numpy(), rtol=1e-3, atol=1e-3)
