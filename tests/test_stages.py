@@ -26,12 +26,13 @@ def item_id(seed: int) -> str:
     return Candidate.make_id("clip", "world", "w", seed, "euler", 1, 1.0)
 
 
-def stage(root: Path, sleep_s: float = 0.0, bad: int | None = None) -> StageCount:
+def stage(root: Path, bad: int | None = None, tell: int | None = None) -> StageCount:
     """A stage as real ones are: a shard, a feature record, and last the candidate that marks an item done."""
     workspace = Workspace(root)
 
     def process(seeds: list[int]) -> list[Record]:
-        time.sleep(sleep_s)
+        if tell is not None:
+            os.write(tell, b".")
         if bad in seeds:
             raise ValueError(f"seed {bad} is bad")
         ids = [item_id(seed) for seed in seeds]
@@ -55,8 +56,8 @@ def contents(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in files}
 
 
-def in_a_child(work: Callable[[], object], kill_after_s: float | None = None) -> bool:
-    """Run `work` in a forked process, kill -9 it after a while; True if it ended by itself."""
+def in_a_child(work: Callable[[], object], kill_when: Callable[[], bool] = lambda: False) -> bool:
+    """Run `work` in a forked process, kill -9 it once `kill_when()` is true; True if it ended by itself."""
     child = os.fork()
     if child == 0:
         try:
@@ -64,8 +65,7 @@ def in_a_child(work: Callable[[], object], kill_after_s: float | None = None) ->
             os._exit(0)
         except BaseException:
             os._exit(1)
-    if kill_after_s is not None:
-        time.sleep(kill_after_s)
+    if kill_when():
         os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     assert not (os.WIFEXITED(status) and os.WEXITSTATUS(status)), "the stage raised in the child"
@@ -141,16 +141,37 @@ def test_killed_at_each_write_then_resumed_equals_unbroken(
     assert contents(workspace.root) == unbroken
 
 
+def killed_soon_after(root: Path, bad: int | None, calls: int, wait_s: float) -> bool:
+    """Run the stage and kill it `wait_s` after its `calls`-th batch began; False if it ended before."""
+    hear, tell = os.pipe()
+
+    def work() -> None:
+        os.close(hear)
+        stage(root, bad, tell)
+
+    def moment() -> bool:
+        os.close(tell)
+        for _ in range(calls):  # progress, not time, so that a busy machine changes nothing
+            if os.read(hear, 1) == b"":
+                return False
+        time.sleep(wait_s)
+        return True
+
+    ended = in_a_child(work, moment)
+    os.close(hear)
+    return not ended
+
+
 @pytest.mark.parametrize("bad", [None, BAD])
 def test_killed_at_random_moments_then_resumed_equals_unbroken(
     workspace: Workspace, unbroken: dict[str, bytes], bad: int | None
 ) -> None:
     rng, kills = random.Random(0), 0
-    while not in_a_child(lambda: stage(workspace.root, 0.01, bad), rng.uniform(0.005, 0.06)):
+    while killed_soon_after(workspace.root, bad, rng.randint(2, 3), rng.uniform(0, 0.004)):
         kills += 1
-        assert kills < 200, "the stage never gets to its end"
-    assert kills >= 2, "the stage was never interrupted, so this test shows nothing"
-    stage(workspace.root, bad=bad)  # sweeps what the last killed writer left
+        assert kills < 50, "the stage never gets to its end"
+    assert kills >= 2, "the stage was hardly interrupted, so this test shows nothing"
+    stage(workspace.root, bad)  # sweeps what the last killed writer left
     check_records(workspace.root, bad)
     if bad is None:
         assert contents(workspace.root) == unbroken

@@ -12,10 +12,13 @@ from collections import Counter
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from foleytune import plugins
 from foleytune.records import RECORDS, Candidate, Clip, Failure, Score
-from foleytune.store import Workspace
+
+if TYPE_CHECKING:
+    from foleytune.store import Workspace
 
 PACKAGES = ("torch", "numpy", "av", "pyarrow", "safetensors", "pydantic", "tyro", "accelerate", "pesq")
 

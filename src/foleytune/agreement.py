@@ -70,7 +70,7 @@ def macro_f1(confusion: np.ndarray) -> float:
 
 
 class Bin(NamedTuple):
-    """One bar of a reliability plot: predictions with confidence in (low, high]; an empty bar's means are NaN."""
+    """One bar of a reliability plot, confidences in (low, high]; an empty bar's means are NaN."""
 
     low: float
     high: float

@@ -61,8 +61,8 @@ def save(run: Path, checkpoint: Checkpoint, keep: int | None = None) -> Path:
     return place
 
 
-def load(run: Path, device: torch.device) -> Checkpoint | None:
-    """The newest checkpoint of a run, its tensors on `device`, or None. Clears half-written ones away."""
+def load(run: Path) -> Checkpoint | None:
+    """The newest checkpoint of a run, its tensors on the CPU, or None. Clears half-written ones away."""
     for leftover in run.glob(f".*{PARTIAL}"):
         shutil.rmtree(leftover, ignore_errors=True)
     found = steps(run)
@@ -73,8 +73,8 @@ def load(run: Path, device: torch.device) -> Checkpoint | None:
     return Checkpoint(
         step=state["step"],
         identity=state["identity"],
-        networks={path.stem: load_file(path, device=str(device)) for path in place.glob("*.safetensors")},
-        optimizer=torch.load(place / "optimizer.pt", map_location=device, weights_only=True),
+        networks={path.stem: load_file(path) for path in place.glob("*.safetensors")},
+        optimizer=torch.load(place / "optimizer.pt", map_location="cpu", weights_only=True),
         logs=state["logs"],
     )
 

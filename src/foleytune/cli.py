@@ -48,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(__version__)
             return 0
-        return _run(args[0], args[1:])
+        code = _run(args[0], args[1:])
+        sys.stdout.flush()  # here, where a reader that has gone away can still be caught
+        return code
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it was", file=sys.stderr)
         return 130
@@ -106,3 +108,7 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foleytune.overrides import parse
-from foleytune.plugins import Settings
-from foleytune.store import Workspace
+
+if TYPE_CHECKING:
+    from foleytune.store import Workspace
 
 DEMO_RECIPES = {"ci": "world_demo-ci", "small": "world_demo", "full": "world_full"}
 
@@ -26,7 +27,7 @@ def stage(verb: str, settings_class: str, summary: str, args: list[str]) -> int:
     module = importlib.import_module(f"foleytune.{verb}")
     default = _defaults(verb, getattr(module, settings_class), config, recipe, args)
     note = f"{summary}\n\n--config FILE.yaml or --recipe NAME|FILE: defaults other than those shown here."
-    settings = parse(default, args, f"foleytune {verb} {where}", note)
+    settings: Any = parse(default, args, f"foleytune {verb} {where}", note)
     if verb == "ingest" and not settings.folder.is_dir():  # before a workspace is made for nothing
         raise ValueError(f"{settings.folder}: no such folder; give the folder that holds the videos")
     result = getattr(module, verb)(_open(root, create=verb == "ingest"), settings)
@@ -35,7 +36,7 @@ def stage(verb: str, settings_class: str, summary: str, args: list[str]) -> int:
     return 0
 
 
-def _defaults(verb: str, cls: Any, config: str | None, recipe: str | None, args: list[str]) -> Settings:
+def _defaults(verb: str, cls: Any, config: str | None, recipe: str | None, args: list[str]) -> Any:
     """What the flags change: a recipe's or a file's settings, or the class's own defaults."""
     if recipe:
         from foleytune.config import resolve
@@ -86,7 +87,9 @@ def _align_recipe(name: str, args: list[str], shown: str, default_workspace: str
 
     recipe = parse(resolve(name), rest, f"foleytune {shown}", note)
 
-    align(_open(root, create=True), recipe, dry_run=dry_run, until=until)
+    path = align(_open(root, create=True), recipe, dry_run=dry_run, until=until)
+    if path is not None:
+        print(path)
     return 0
 
 
@@ -95,10 +98,11 @@ def run_generate(args: list[str]) -> int:
     from foleytune.generate import GenerateSettings, generate
 
     video = "" if _asks_help(args) else _positional(args, "generate VIDEO")
-    out = _take(args, "-o") or _take(args, "--out") or f"{Path(video).stem}.foley.mp4"
-    note = "-o, --out FILE   where the video with its new sound goes (default: VIDEO.foley.mp4)"
-    settings = parse(GenerateSettings(), args, "foleytune generate VIDEO", note)
-    print(generate(Path(video), Path(out), settings))
+    default = f"{video}.foley" if Path(video).is_dir() else f"{Path(video).stem}.foley.mp4"
+    out = _take(args, "-o") or _take(args, "--out") or default
+    note = "-o, --out FILE   the video with its new sound, or the sound alone for .wav and .flac"
+    for path in generate(video, out, parse(GenerateSettings(), args, "foleytune generate VIDEO", note)):
+        print(path)
     return 0
 
 
@@ -165,6 +169,8 @@ def run_env(args: list[str]) -> int:
 
 
 def _open(path: str, *, create: bool) -> Workspace:
+    from foleytune.store import Workspace
+
     if not create and not Path(path).expanduser().is_dir():
         raise ValueError(f"{path}: no such folder; give the folder of a workspace")
     return Workspace(path, create=create)

@@ -110,6 +110,14 @@ class Evaluation:
         """The scales of the table, in its order."""
         return tuple(dict.fromkeys(row.guidance_scale for row in self.rows))
 
+    @property
+    def shown_rows(self) -> tuple[SystemRow, ...]:
+        """The rows for people: a ground truth that is the same at every guidance scale comes once, last."""
+        truths = {repr(row.cells): row for row in self.rows if row.is_truth}
+        if len(truths) == 1:
+            return (*(row for row in self.rows if not row.is_truth), *truths.values())
+        return self.rows
+
     def group(self, oracle: bool) -> list[int]:
         """Indices of the columns that are oracles, or judges."""
         return [i for i, column in enumerate(self.columns) if column.oracle == oracle]

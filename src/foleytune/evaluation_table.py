@@ -34,7 +34,7 @@ def signed(value: float, suffix: str = "") -> str:
 
 def spread(value: float, low: float, high: float) -> str:
     """The interval: "±x" where it is about even, else "[low, high]"."""
-    if not (math.isfinite(low) and math.isfinite(high)):
+    if not (math.isfinite(low) and math.isfinite(high)) or high - low < 1e-9:
         return ""
     down, up = value - low, high - value
     if min(down, up) > 0 and max(down, up) < 1.5 * min(down, up):
@@ -60,6 +60,11 @@ def system_name(row: SystemRow) -> str:
     """What the row is called in a table."""
     seeds = f" ({len(row.weights)} seeds)" if len(row.weights) > 1 else ""
     return "ground truth" if row.system == GROUND_TRUTH else row.system + seeds
+
+
+def guidance(row: SystemRow) -> str:
+    """The row's guidance scale; the ground truth has none."""
+    return "" if row.is_truth else f"{row.guidance_scale:g}"
 
 
 def notes(evaluation: Evaluation) -> list[str]:
@@ -118,13 +123,13 @@ def render_table(evaluation: Evaluation, width: int = 180) -> str:
 
 def _text_table(evaluation: Evaluation, title: str, columns: list[int]) -> Table:
     table = Table(title=title, box=box.SIMPLE, title_justify="left", show_edge=False)
-    table.add_column("system")
+    table.add_column("system", no_wrap=True)
     if len(evaluation.guidance_scales) > 1:
         table.add_column("guidance", justify="right")
     for index in columns:
         table.add_column(header(evaluation.columns[index]), justify="right", no_wrap=True)
-    for row in evaluation.rows:
-        scale = [f"{row.guidance_scale:g}"] if len(evaluation.guidance_scales) > 1 else []
+    for row in evaluation.shown_rows:
+        scale = [guidance(row)] if len(evaluation.guidance_scales) > 1 else []
         cells = ["\n".join(_lines(row.cells[i], evaluation.columns[i])) for i in columns]
         table.add_row(system_name(row), *scale, *cells)
     return table
@@ -144,9 +149,9 @@ def render_markdown(evaluation: Evaluation) -> str:
             _markdown_row(heads),
             _markdown_row(["---"] * 2 + ["---:"] * len(columns)),
         ]
-        for row in evaluation.rows:
+        for row in evaluation.shown_rows:
             cells = ["<br>".join(_lines(row.cells[i], evaluation.columns[i])) for i in columns]
-            lines.append(_markdown_row([system_name(row), f"{row.guidance_scale:g}", *cells]))
+            lines.append(_markdown_row([system_name(row), guidance(row), *cells]))
         blocks.append("\n".join(lines))
     blocks.append("\n".join(f"- {line}".replace("*", "\\*") for line in notes(evaluation)))
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -164,5 +169,5 @@ def _lines(cell: Cell, column: Column) -> list[str]:
     if d is not None:
         arrow = {"better": " ▲", "worse": " ▼", "": ""}[verdict(cell, column)]
         percent = f" ({signed(d.percent, ' %')})" if math.isfinite(d.percent) else ""
-        lines.append(f"Δ {signed(d.value)} [{number(d.low)}, {number(d.high)}]{percent}{arrow}")
+        lines += [f"Δ {signed(d.value)}{percent}{arrow}", f"[{number(d.low)}, {number(d.high)}]"]
     return lines

@@ -195,15 +195,10 @@ def _fit(
     inputs: str,
 ) -> tuple[FitReport, AudioScore]:
     names, labels = list(versions), majority_labels(opinions.counts)
-    held = cross_validate(examples, names, settings)
-    confusion = confusion_matrix(labels, held.probabilities.argmax(1))
-    bins = reliability_bins(held.probabilities, labels)
-    agreement = pair_agreement(
-        held.probabilities @ np.arange(3), examples.targets @ np.arange(3), opinions.clip_ids
-    )
-    alpha = krippendorff_alpha(opinions.table)
+    alpha = _finite(krippendorff_alpha(opinions.table))
     fitted = train(examples.values, examples.targets, names, list(versions.values()), settings, "final")
-    notes = {"alpha": _finite(alpha), "inputs": inputs, "settings": settings.model_dump(mode="json")}
+    dumped = settings.model_dump(mode="json")
+    notes = {"alpha": alpha, "inputs": inputs, "settings": dumped}
     score = AudioScore.of(dataclasses.replace(fitted, notes=notes))
     shares = opinions.counts.sum(0) / opinions.counts.sum()
     report = FitReport(
@@ -219,20 +214,34 @@ def _fit(
         num_raters=len(opinions.table),
         sources=opinions.sources,
         label_shares=dict(zip(LABELS, shares.tolist())),
-        alpha=_finite(alpha),
-        accuracy=accuracy(confusion),
+        alpha=alpha,
         majority_accuracy=float(np.bincount(labels).max() / len(labels)),
-        macro_f1=macro_f1(confusion),
-        confusion=confusion.tolist(),
-        log_likelihood=mean_log_likelihood(held.probabilities, examples.targets),
-        ece=expected_calibration_error(bins),
-        reliability=[{key: _finite(value) for key, value in b._asdict().items()} for b in bins],
-        pair_agreement=_finite(agreement.value),
-        num_pairs=agreement.n,
-        contributions=contributions(examples, labels, held, names, settings),
-        settings=settings.model_dump(mode="json"),
+        **_held_out(examples, labels, names, settings),
+        settings=dumped,
     )
     return report, score
+
+
+def _held_out(
+    examples: Examples, labels: np.ndarray, names: Sequence[str], settings: FitSettings
+) -> dict[str, Any]:
+    """The report's cross-validated fields."""
+    held = cross_validate(examples, names, settings)
+    confusion = confusion_matrix(labels, held.probabilities.argmax(1))
+    bins = reliability_bins(held.probabilities, labels)
+    classes = np.arange(len(LABELS))
+    agreement = pair_agreement(held.probabilities @ classes, examples.targets @ classes, examples.clip_ids)
+    return {
+        "accuracy": accuracy(confusion),
+        "macro_f1": macro_f1(confusion),
+        "confusion": confusion.tolist(),
+        "log_likelihood": mean_log_likelihood(held.probabilities, examples.targets),
+        "ece": expected_calibration_error(bins),
+        "reliability": [{key: _finite(value) for key, value in b._asdict().items()} for b in bins],
+        "pair_agreement": _finite(agreement.value),
+        "num_pairs": agreement.n,
+        "contributions": contributions(examples, labels, held, names, settings),
+    }
 
 
 def _finite(value: Any) -> Any:

@@ -56,12 +56,12 @@ configs:
 | score_chosen, score_rejected | p(good) by AudioScore; for people's pairs the share of raters or votes |
 | complexity | Eq. 3 of arXiv 2603.11089: 1 easy, 0 hard, 0 for people's pairs |
 | source | auto, human, simulated, or the name of a negative |
-| chosen_latents, rejected_latents | `tensors/<shard>.safetensors#<row>`, relative to the workspace; not copied |
+| chosen_latents, rejected_latents | `tensors/<shard>.safetensors#<row>` in the workspace; not copied |
 """
 
 
 def export_pairs(workspace: Workspace, folder: str | Path) -> Path:
-    """Write all pairs; returns the Parquet file. Raises ValueError if there are none or one has lost its clip."""
+    """Write all pairs; returns the Parquet file. Raises ValueError for no pairs or one that lost its clip."""
     pairs, clips, candidates = workspace.read(Pair), workspace.by_id(Clip), workspace.by_id(Candidate)
     if not pairs:
         raise ValueError(f"{workspace.root} has no pairs; run `foleytune pair` first")

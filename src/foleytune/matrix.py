@@ -6,7 +6,7 @@ Arrow and numpy touch the rows, so a million scores take a second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -16,17 +16,22 @@ from foleytune.records import Score
 from foleytune.store import Workspace
 
 
-def score_table(workspace: Workspace) -> pa.Table:
-    """The score records as columns: candidate_id, scorer, version, dimension, value."""
+def score_table(workspace: Workspace, dimensions: Iterable[str] | None = None) -> pa.Table:
+    """Score records as columns candidate_id, scorer, version, dimension, value; all, or those of the scorers
+    of some "scorer/dimension"."""
     columns = ("candidate_id", "scorer", "version", "dimension", "value")
-    return workspace.table(Score, columns).select(columns)
+    where = None
+    if dimensions is not None:
+        where = pc.field("scorer").isin(sorted({name.rpartition("/")[0] for name in dimensions}))
+    return workspace.table(Score, columns, where).select(columns)
 
 
 def scored_versions(scores: pa.Table, candidate_ids: Sequence[str] | pa.Array) -> dict[str, dict[str, int]]:
     """{"scorer/dimension": {version: how many of these candidates have a value from it}}, sorted by name."""
     here = pc.is_in(scores["candidate_id"], value_set=pa.array(candidate_ids, pa.string()))
-    valued = scores.filter(pc.and_(here, pc.is_valid(scores["value"])))
-    counted = valued.group_by(["scorer", "dimension", "version"]).aggregate([("value", "count")])
+    valued = pc.and_(here, pc.is_valid(scores["value"]))
+    counted = scores.select(["scorer", "dimension", "version", "value"]).filter(valued)
+    counted = counted.group_by(["scorer", "dimension", "version"]).aggregate([("value", "count")])
     found: dict[str, dict[str, int]] = {}
     for row in counted.to_pylist():
         found.setdefault(f"{row['scorer']}/{row['dimension']}", {})[row["version"]] = row["value_count"]

@@ -48,7 +48,7 @@ class PairSettings(Settings):
 
 
 class PairReport(BaseModel):
-    """What became of the clips. Histogram and shares are of AudioScore's pairs alone; others have complexity 0."""
+    """What became of the clips. Histogram and shares are of automatic pairs alone; others are at 0."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -163,7 +163,7 @@ def _judge(workspace: Workspace, score: AudioScore, ids: pa.ChunkedArray) -> tup
     """AudioScore's probabilities (N, 3), and whether any judge has scored the candidate (N,)."""
     wanted = dict(zip(score.fitted.dimensions, score.fitted.versions))
     ids = ids.combine_chunks()
-    scores = score_table(workspace)
+    scores = score_table(workspace, wanted)
     found = scored_versions(scores, ids)
     for name, version in wanted.items():
         if found.get(name) and version not in found[name]:

@@ -95,19 +95,24 @@ class Workspace:
         """A table as a mapping from id to record."""
         return {record.record_id: record for record in self.read(cls)}
 
-    def table(self, cls: type[Record], columns: Sequence[str] | None = None) -> pa.Table:
+    def table(
+        self,
+        cls: type[Record],
+        columns: Sequence[str] | None = None,
+        where: pc.Expression | None = None,
+    ) -> pa.Table:
         """A table as Arrow columns, each id once, in the order of ids: for stages whose rows are too many
         for Python objects. The id column always comes along; `dict` columns stay JSON text."""
         wanted = [cls.id_field, *(name for name in columns or cls.columns() if name != cls.id_field)]
         paths = sorted(self._table_folder(cls).glob("*.parquet"))
-        parts = [pq.read_table(path, columns=wanted) for path in paths]
-        whole = pa.concat_tables(parts or [_to_arrow(cls, []).select(wanted)]).combine_chunks()
-        whole = whole.take(pc.sort_indices(whole[cls.id_field]))  # stable: the first part wins, as in `read`
-        ids = whole[cls.id_field].combine_chunks()
-        if len(ids) < 2:
-            return whole
-        new = pc.not_equal(ids.slice(1), ids.slice(0, len(ids) - 1))
-        return whole.filter(pa.concat_arrays([pa.array([True]), pa.array(new)]))
+        parts = [pq.read_table(path, columns=wanted, filters=where) for path in paths]
+        whole = pa.concat_tables(parts or [_to_arrow(cls, []).select(wanted)])
+        order = pc.sort_indices(whole[cls.id_field])  # stable: the first part wins, as in `read`
+        ids = whole[cls.id_field].take(order).combine_chunks()
+        if len(ids) > 1:
+            new = pc.not_equal(ids.slice(1), ids.slice(0, len(ids) - 1))
+            order = order.filter(pa.concat_arrays([pa.array([True]), pa.array(new)]))
+        return whole.take(order)
 
     def replace_table(self, cls: type[R], records: Sequence[R]) -> None:
         """Make `records` the whole table: for results that are a function of the others, like pairs."""

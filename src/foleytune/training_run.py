@@ -99,7 +99,8 @@ def check_settings(folder: Path, settings: TrainSettings) -> None:
     stored = checkpoints.flatten(json.loads(path.read_text()))
     now = checkpoints.flatten(settings.model_dump(mode="json"))
     for key in FREE:
-        stored.pop(key, None), now.pop(key, None)
+        stored.pop(key, None)
+        now.pop(key, None)
     checkpoints.refuse_another(folder, stored, now)
 
 
@@ -169,11 +170,12 @@ def _optimizer(network: torch.nn.Module, settings: TrainSettings) -> torch.optim
         lr=settings.learning_rate,
         betas=(settings.adam_beta1, settings.adam_beta2),
         weight_decay=settings.weight_decay,
+        fused=next(network.parameters()).is_cuda,
     )
 
 
 def _resume(run: Run) -> None:
-    checkpoint = checkpoints.load(run.folder, run.context.device)
+    checkpoint = checkpoints.load(run.folder)
     if checkpoint is None:
         return
     checkpoints.refuse_another(run.folder, checkpoint.identity, run.identity)

@@ -1,4 +1,4 @@
-"""The network of AudioScore: Linear–ReLU–Linear over judge scores and their validity bits (arXiv 2603.11089, 2.1)."""
+"""AudioScore's network: Linear–ReLU–Linear over judge scores and validity bits (arXiv 2603.11089, 2.1)."""
 
 from __future__ import annotations
 

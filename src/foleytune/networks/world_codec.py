@@ -18,16 +18,18 @@ FLOOR = 1e-3  # magnitude; about -75 dBFS for a steady tone
 
 
 class _ResBlock(nn.Module):
+    """No normalisation: a norm over the clip would take away the level, and tie every frame to all others."""
+
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.GroupNorm(8, width),
             nn.SiLU(),
             nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation),
-            nn.GroupNorm(8, width),
             nn.SiLU(),
             nn.Conv1d(width, width, 1),
         )
+        nn.init.zeros_(self.body[-1].weight)
+        nn.init.zeros_(self.body[-1].bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
@@ -40,7 +42,7 @@ class WorldCodec(nn.Module):
     latent_mean: Tensor
     latent_std: Tensor
 
-    def __init__(self, latent_dim: int = 32, width: int = 192) -> None:
+    def __init__(self, latent_dim: int = 32, width: int = 256) -> None:
         super().__init__()
         bins = N_FFT // 2 + 1
         self.spectrogram = Spectrogram(N_FFT, HOP)
@@ -51,7 +53,6 @@ class WorldCodec(nn.Module):
             nn.Conv1d(NUM_MELS * FRAMES_PER_LATENT, width, 1),
             _ResBlock(width, 1),
             _ResBlock(width, 2),
-            nn.GroupNorm(8, width),
             nn.SiLU(),
             nn.Conv1d(width, 2 * latent_dim, 1),
         )
@@ -60,7 +61,6 @@ class WorldCodec(nn.Module):
             _ResBlock(width, 1),
             _ResBlock(width, 2),
             _ResBlock(width, 1),
-            nn.GroupNorm(8, width),
             nn.SiLU(),
             nn.Conv1d(width, bins * FRAMES_PER_LATENT, 1),
         )
@@ -69,9 +69,14 @@ class WorldCodec(nn.Module):
         """(B, N) -> (B, T, F), log(magnitude + floor)."""
         return torch.log(self.spectrogram(wave) + FLOOR)
 
+    def log_bands(self, log_magnitude: Tensor) -> Tensor:
+        """log(mel magnitude + floor) of log-magnitudes: (B, T, F) -> (B, T, M)."""
+        magnitude = (log_magnitude.clamp(max=6.0).exp() - FLOOR).clamp(min=0)
+        return torch.log(magnitude @ self.mel + FLOOR)
+
     def posterior(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the raw latent: two of (B, L, D)."""
-        mel = torch.log(self.spectrogram(wave) @ self.mel + FLOOR)  # (B, T, M)
+        mel = self.log_bands(self.log_magnitude(wave))
         stacked = ((mel + 3.0) / 3.0).unflatten(1, (-1, FRAMES_PER_LATENT)).flatten(2)  # (B, L, 4M)
         mean, log_var = self.encoder(stacked.transpose(1, 2)).transpose(1, 2).chunk(2, dim=-1)
         return mean, log_var.clamp(-12, 4)

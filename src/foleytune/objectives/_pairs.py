@@ -6,7 +6,7 @@ Letters as in `foleytune.flow`: B pairs of a micro-batch, x0 noise, x1 data, t t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -63,7 +63,7 @@ def draw_batches(
         batch = _load(context, pairs[share], rows, t[share], stage)
         if dropped[share].any():
             conditions = _drop(batch.conditions, policy.null(batch.conditions), dropped[share])
-            batch = PairBatch(**{**vars(batch), "conditions": conditions})
+            batch = replace(batch, conditions=conditions)
         batches.append(batch)
     return batches
 

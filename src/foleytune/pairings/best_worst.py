@@ -12,7 +12,7 @@ TOO_CLOSE = "complexity under min_complexity"
 
 
 class BestWorst(Part):
-    """One pair a clip at most. Ties go to the smaller candidate id, so the candidates' order is irrelevant."""
+    """One pair a clip at most. Ties go to the smaller candidate id, so their order is irrelevant."""
 
     min_complexity: float = 0.0  # in [-1, 1]; pairs under it are dropped
 

@@ -41,6 +41,8 @@ class OracleClass(Part):
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
         """Two scores an item. Silence is wrong (0), not unscored: the truth says what should sound."""
         assert self._network is not None, "call load() first"
+        if not items:
+            return []
         probabilities = self._network(waves(items)).softmax(1).cpu().numpy()
         scores = []
         for item, p in zip(items, probabilities):

@@ -1,8 +1,8 @@
-"""Simulated raters for the embedded world: a hidden taste over the oracles' scores, and people's disagreement.
+"""Simulated raters for the embedded world: a hidden taste over the oracles' scores, and disagreement.
 
-They stand in for the annotators of V2A-DPO (arXiv 2603.11089, 2.1) where nobody can be asked. Their ratings say
-so in `source` and in every name. AudioScore never sees the oracle scores they rate by; it has to find the taste
-again through the judges. Thresholds are absolute, so a tuned model may be all good.
+They stand in for the annotators of V2A-DPO (arXiv 2603.11089, 2.1) where nobody can be asked. Their ratings
+say so in `source` and in every name. AudioScore never sees the oracle scores they rate by; it has to find the
+taste again through the judges. Thresholds are absolute, so a tuned model may be all good.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BATCH = 4096  # ratings appended at once
 
 
 class RaterSettings(Settings):
-    """Who rates what, and the taste: utility in [0, 1] from class, timing and noise, cut at two thresholds."""
+    """Who rates what, and the taste: a utility in [0, 1] of class, timing and noise, cut in two places."""
 
     split: str = "align"
     num_clips: int | None = Field(None, ge=1)  # a random choice of so many; None is all
@@ -45,7 +45,7 @@ class RaterSettings(Settings):
     onset_weight: float = Field(0.32, ge=0)
     noise_weight: float = Field(0.18, ge=0)
     bad_below: float = 0.45  # utility
-    good_from: float = 0.75
+    good_from: float = 0.77
     spread: float = Field(1.0, ge=0)  # how far raters differ from each other and from themselves
     seed: int = 0
 
@@ -136,7 +136,7 @@ def _choose_clips(workspace: Workspace, settings: RaterSettings) -> dict[str, Cl
 def _qualities(workspace: Workspace, candidates: list[Candidate], clips: Mapping[str, Clip]) -> np.ndarray:
     """Class, timing and noise quality in [0, 1], NaN where no oracle knows: (N, 3)."""
     ids = [c.candidate_id for c in candidates]
-    scores = score_table(workspace)
+    scores = score_table(workspace, DIMENSIONS)
     found = scored_versions(scores, ids)
     latest = {
         name: max(found.get(name, {"": 0}).items(), key=lambda v: (v[1], v[0]))[0] for name in DIMENSIONS
@@ -165,9 +165,9 @@ def _rate(candidate: Candidate, quality: np.ndarray, settings: RaterSettings) ->
         taste = np.random.default_rng(seed_of(s.seed, "taste", name))
         weights = np.array([s.class_weight, s.onset_weight, s.noise_weight])
         weights = weights * np.exp(0.2 * s.spread * taste.standard_normal(3))
-        bias, shift_bad, shift_good = s.spread * taste.normal(0, (0.03, 0.02, 0.02))
+        bias, shift_bad, shift_good = s.spread * taste.normal(0, (0.04, 0.02, 0.02))
         mood = np.random.default_rng(seed_of(s.seed, "mood", name, c))
-        felt = utility(quality, weights) + bias + s.spread * mood.normal(0, 0.06)
+        felt = utility(quality, weights) + bias + s.spread * mood.normal(0, 0.085)
         label = int(felt >= s.bad_below + shift_bad) + int(felt >= s.good_from + shift_good)
         seconds = round(4 + 4 * float(mood.random()), 1)  # of a clip of 4 s, heard once or twice
         ratings.append(Rating.make(c, name, label, "simulated", seconds))

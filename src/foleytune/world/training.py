@@ -34,10 +34,10 @@ class WorldTrainSettings(Settings):
     num_wild: int = 5000
     num_judge: int = 3000
     num_oracle: int = 1500
-    codec_steps: int = 2000
-    judge_steps: int = 1000
+    codec_steps: int = 1600
+    judge_steps: int = 900
     sync_steps: int = 1200
-    flow_steps: int = 3500
+    flow_steps: int = 3200
 
 
 def train_world(settings: WorldTrainSettings) -> None:

@@ -1,0 +1,108 @@
+"""Workspaces of made-up clips, candidates and scores, and judges to go with them; no sound, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foleytune.plugins import Part
+from foleytune.records import Candidate, Clip, Rating, Score
+from foleytune.scorers import ScoreItem, is_silent
+from foleytune.store import Workspace
+
+JUDGES = ("world_semantic/similarity", "world_text/similarity", "world_sync/desync_s")
+
+
+def make_clip(index: int, split: str = "align", **meta: object) -> Clip:
+    return Clip(
+        f"clip{index:05d}", f"{index}.mp4", split, f"sound {index}", 0.0, 4.0, 25.0, 96, 96, True, meta
+    )
+
+
+def make_candidate(clip: Clip, seed: int, model: str = "world", weights: str = "base") -> Candidate:
+    candidate_id = Candidate.make_id(clip.clip_id, model, weights, seed, "euler", 25, 4.5)
+    return Candidate(candidate_id, clip.clip_id, model, weights, seed, "euler", 25, 4.5, "latents/none", seed)
+
+
+def fill(
+    root: Path, num_clips: int, values: Mapping[str, np.ndarray], num_candidates: int = 5, **clip: object
+) -> tuple[Workspace, list[Candidate]]:
+    """`num_clips` clips with candidates; `values[dimension]` (num_clips · num_candidates,), NaN unscored."""
+    workspace = Workspace(root)
+    clips = [make_clip(i, **clip) for i in range(num_clips)]  # type: ignore[arg-type]
+    candidates = [make_candidate(c, seed) for c in clips for seed in range(num_candidates)]
+    workspace.append([*clips, *candidates])
+    scores = []
+    for name, column in values.items():
+        scorer, _, dimension = name.rpartition("/")
+        scores += [
+            Score.make(c.candidate_id, scorer, "1", dimension, float(v)) for c, v in zip(candidates, column)
+        ]
+    workspace.append(scores)
+    return workspace, candidates
+
+
+def rule_values(num: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Judge values (num,): two that matter to `rule_labels` and one that is noise."""
+    rng = np.random.default_rng(seed)
+    return {
+        JUDGES[0]: rng.uniform(0, 0.5, num),
+        JUDGES[1]: rng.normal(0.2, 0.1, num),
+        JUDGES[2]: rng.uniform(0, 0.8, num),
+    }
+
+
+def rule_labels(values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The known rule: similarity up, desync down, cut at two absolute places."""
+    quality = 2 * values[JUDGES[0]] - values[JUDGES[2]]
+    return (quality > -0.1).astype(int) + (quality > 0.35).astype(int)
+
+
+def rate(
+    workspace: Workspace,
+    candidates: Sequence[Candidate],
+    labels: np.ndarray,
+    raters: Sequence[str] = ("ann",),
+) -> None:
+    """Everybody gives everything the same labels."""
+    ratings = [
+        Rating.make(c.candidate_id, rater, int(label), "human")
+        for rater in raters
+        for c, label in zip(candidates, labels)
+    ]
+    workspace.append(ratings)
+
+
+class Loudness(Part):
+    """A judge of sound alone: its level."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"audio"})
+    dimensions: ClassVar[tuple[str, ...]] = ("rms",)
+    higher_is_better: ClassVar[dict[str, bool]] = {"rms": True}
+    embeddings: ClassVar[tuple[str, ...]] = ()
+
+    version: ClassVar[str] = "1"
+
+    def load(self, device: str | torch.device = "cpu") -> Self:
+        return self
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        values = [None if is_silent(i.wave) else float(np.sqrt(np.mean(i.wave**2))) for i in items]
+        return [
+            Score.make(i.candidate_id, self.part_name(), "1", "rms", v, "" if v else "silent")
+            for i, v in zip(items, values)
+        ]
+
+    def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
+        return {}
+
+
+class Cheat(Loudness):
+    """Loudness that asks for the truth as well."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"audio", "truth"})

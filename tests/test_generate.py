@@ -1,0 +1,78 @@
+"""Generation: the picture is untouched, the sound has the video's length, windows join without a seam."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+import pytest
+
+from foleytune.generate import OVERLAP_S, GenerateSettings, _cross_fade, generate
+from foleytune.media import MediaError, read_wave, write_video
+
+FAST = GenerateSettings(num_steps=2, guidance_scale=2.0)
+
+
+def make_video(path, seconds: float):
+    generator = np.random.default_rng(0)
+    frames = generator.integers(0, 255, (round(25 * seconds), 64, 64, 3), dtype=np.uint8)
+    return write_video(path, frames, 25)
+
+
+def packets(path) -> list[bytes]:
+    with av.open(str(path)) as file:
+        return [bytes(p) for p in file.demux(file.streams.video[0]) if p.size]
+
+
+@pytest.mark.parametrize("seconds", [1.0, 4.0, 9.0])
+def test_sound_has_the_videos_length_and_the_picture_its_bytes(tmp_path, seconds):
+    video = make_video(tmp_path / "in.mp4", seconds)
+    (out,) = generate(video, tmp_path / "out.mp4", FAST)
+    wave, rate = read_wave(out)
+    assert len(wave) / rate == pytest.approx(seconds, abs=0.1)
+    assert packets(out) == packets(video)
+
+
+def test_same_seed_same_sound_other_seed_other_sound(tmp_path):
+    video = make_video(tmp_path / "in.mp4", 1.0)
+    waves = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        (out,) = generate(video, tmp_path / f"{name}.wav", FAST.model_copy(update={"seed": seed}))
+        waves.append(read_wave(out)[0])
+    assert np.array_equal(waves[0], waves[1])
+    assert not np.allclose(waves[0], waves[2], atol=1e-3)
+
+
+def test_negative_prompt_and_prompt_change_the_sound(tmp_path):
+    video = make_video(tmp_path / "in.mp4", 1.0)
+    found = []
+    for i, change in enumerate(({}, {"prompt": "a dog barks"}, {"negative_prompt": "rain on a roof"})):
+        (out,) = generate(video, tmp_path / f"{i}.wav", FAST.model_copy(update=change))
+        found.append(read_wave(out)[0])
+    assert not np.allclose(found[0], found[1], atol=1e-4)
+    assert not np.allclose(found[0], found[2], atol=1e-4)
+
+
+def test_windows_join_to_a_constant():
+    ones = [np.ones(400, np.float32)] * 3
+    starts = [0.0, 4.0 - OVERLAP_S, 8.0 - 2 * OVERLAP_S]
+    np.testing.assert_allclose(_cross_fade(ones, starts, 100), 1.0, atol=1e-6)
+
+
+def test_a_folder_names_the_bad_file_and_does_the_rest(tmp_path, capsys):
+    folder = tmp_path / "videos"
+    make_video(folder / "good.mp4", 1.0)
+    (folder / "bad.mp4").write_text("no video")
+    written = generate(folder, tmp_path / "out", FAST)
+    assert [p.name for p in written] == ["good.mp4"]
+    assert "bad.mp4" in capsys.readouterr().err
+
+
+def test_errors_say_what_was_found(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        generate(tmp_path / "no.mp4", tmp_path / "out.mp4", FAST)
+    video = make_video(tmp_path / "in.mp4", 1.0)
+    with pytest.raises(MediaError):
+        generate(video, video, FAST)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no videos"):
+        generate(tmp_path / "empty", tmp_path / "out", FAST)

@@ -1,0 +1,210 @@
+"""The report opens from disk: whole, escaped, without a network, and rebuilt to the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from foleytune.evaluate import EvaluateSettings, evaluate
+from foleytune.media import read_wave
+from foleytune.records import Clip
+from foleytune.report import ReportSettings, report
+from foleytune.report_charts import Interval, Series, bar_chart, histogram_chart, interval_chart, line_chart
+from foleytune.report_gallery import changes, choose
+from foleytune.report_page import audioscore_sections, pairs_section, run_section
+from foleytune.store import Workspace
+from tests.evaluated_workspace import REWARD, SAMPLE_RATE, SYSTEMS, fake_waves, fill
+
+SECTIONS = ("results", "charts", "scores", "gallery", "audioscore", "pairs", "training", "settings")
+SETTINGS = EvaluateSettings(systems=SYSTEMS, reward_dimensions=REWARD, num_resamples=20)
+
+
+class Page(HTMLParser):
+    """What a browser would see: ids, script elements, and everything that points at a resource."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.scripts: list[dict[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.ids += [found["id"]] if found.get("id") else []  # type: ignore[list-item]
+        for name in ("src", "href", "data-src", "poster"):
+            if found.get(name):
+                self.links.append(found[name] or "")
+        if tag == "script":
+            self.scripts.append(found)
+        assert not any(name.startswith("on") for name in found), f"an inline handler on <{tag}>"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Path, str]:
+    workspace = Workspace(tmp_path_factory.mktemp("report") / "workspace")
+    fill(workspace, num_clips=12)
+    evaluate(workspace, SETTINGS)
+    index = report(workspace, ReportSettings(num_clips=5), fake_waves(workspace))
+    return workspace, index, index.read_text()
+
+
+def test_every_section_is_there(built: tuple[Workspace, Path, str]) -> None:
+    page = Page(built[2])
+    assert set(SECTIONS) <= set(page.ids)
+    for words in (
+        "Oracles",
+        "Judges",
+        "ground truth",
+        "semantic ↑*",
+        "IS ↑†",
+        "1 clips left out",
+        "beta: 600",
+    ):
+        assert words in built[2]
+    assert built[2].count('class="clip"') == 5
+
+
+def test_captions_and_settings_are_escaped(built: tuple[Workspace, Path, str]) -> None:
+    text = built[2]
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(" in text
+    assert "<b>not bold</b>" not in text
+    assert len([s for s in Page(text).scripts if s.get("type") is None]) == 1
+
+
+def test_nothing_comes_from_a_network(built: tuple[Workspace, Path, str]) -> None:
+    assert not re.search(r"https?:|//cdn|@import|url\(|\bfetch\(|XMLHttpRequest", built[2])
+
+
+def test_all_media_exist(built: tuple[Workspace, Path, str]) -> None:
+    _, index, text = built
+    links = [link for link in Page(text).links if not link.startswith("#")]
+    scripts = re.findall(r'"script": "(media/[^"]+)"', text)
+    assert len([link for link in links if link.endswith(".mp4")]) == 5
+    assert len(scripts) == len([link for link in links if link.endswith(".webp")]) == 5 * 3
+    for link in (*links, *scripts):
+        assert (index.parent / link).stat().st_size > 0, link
+    assert not list(index.parent.glob("media/.*"))
+
+
+def test_a_soundtrack_script_holds_the_sound(built: tuple[Workspace, Path, str], tmp_path: Path) -> None:
+    script = next(built[1].parent.glob("media/*.flac.js"))
+    found = re.fullmatch(r'foleytuneSound\("(\w+)","([\w+/=]+)"\)\n', script.read_text())
+    assert found is not None
+    (tmp_path / "sound.flac").write_bytes(base64.b64decode(found[2]))
+    wave, rate = read_wave(tmp_path / "sound.flac")
+    expected, _ = fake_waves(built[0])([found[1]])[found[1]]
+    assert rate == SAMPLE_RATE
+    np.testing.assert_allclose(wave, np.clip(expected, -1, 1), atol=1e-4)
+
+
+def test_rebuilding_changes_nothing_and_decodes_nothing(built: tuple[Workspace, Path, str]) -> None:
+    workspace, index, text = built
+    before = {path: path.stat().st_mtime_ns for path in index.parent.glob("media/*")}
+
+    def refuse(candidate_ids: Sequence[str]) -> dict[str, Any]:
+        raise AssertionError(f"decoded again: {candidate_ids}")
+
+    assert report(workspace, ReportSettings(num_clips=5), refuse).read_text() == text
+    assert {path: path.stat().st_mtime_ns for path in index.parent.glob("media/*")} == before
+
+
+def test_single_file_stands_alone(built: tuple[Workspace, Path, str], tmp_path: Path) -> None:
+    settings = ReportSettings(num_clips=2, single_file=True, out=tmp_path / "one", audio_format="mp3")
+    page = Page(report(built[0], settings, fake_waves(built[0])).read_text())
+    links = [link for link in page.links if not link.startswith("#")]
+    assert links
+    assert all(link.startswith("data:") for link in links)
+    assert len([s for s in page.scripts if s.get("type") == "text/plain"]) == 6
+
+
+def test_sounds_that_cannot_be_made_leave_their_row_out(
+    built: tuple[Workspace, Path, str], tmp_path: Path
+) -> None:
+    text = report(built[0], ReportSettings(num_clips=2, out=tmp_path / "silent"), lambda ids: {}).read_text()
+    assert text.count("No soundtrack could be made") == 2
+
+
+def test_a_bare_evaluation_is_enough(workspace: Workspace) -> None:
+    fill(workspace, num_clips=12)
+    evaluate(workspace, SETTINGS)
+    (workspace.root / "pairs.json").write_text('["another version"]')
+    (workspace.root / "audioscore" / "audioscore.json").write_text('{"reliability": 3, "contributions": [1]}')
+    (workspace.root / "runs" / "tuned-0" / "metrics.jsonl").write_text("not json\n")
+    text = report(workspace, ReportSettings(num_clips=0)).read_text()
+    assert 'id="results"' in text
+    assert 'id="gallery"' not in text
+    assert 'id="training"' not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"evaluation": "none"}, "there are: evaluation"),
+        ({"guidance_scale": 2.0}, "4.5"),
+        ({"compare": "x"}, "tuned"),
+    ],
+)
+def test_errors_say_what_to_do(
+    built: tuple[Workspace, Path, str], changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        report(built[0], ReportSettings(**changes), fake_waves(built[0]))
+
+
+def test_changes_are_signed_and_in_spreads() -> None:
+    base = np.array([[1.0, 5.0], [3.0, np.nan]])
+    tuned = np.array([[3.0, 4.0], [1.0, 4.0]])
+    found = changes(base, tuned, [True, False])
+    assert found[0] == pytest.approx((2.0 / 1.0 + 1.0 / np.std([5, 4, 4])) / 2)
+    assert found[1] == pytest.approx(-2.0)
+    assert np.isnan(changes(np.full((1, 1), np.nan), np.zeros((1, 1)), [True])).all()
+
+
+def test_choice_holds_best_worst_and_every_class() -> None:
+    clips = [
+        Clip(f"{i:02d}", "x.mp4", "test", "", 0, 1, 12, 8, 8, True, {"label": "rare" if i == 7 else "common"})
+        for i in range(20)
+    ]
+    shown = choose(clips, np.linspace(-1, 1, 20), 9)
+    by_reason = {r: [s.clip.clip_id for s in shown if s.reason == r] for r in ("improved", "worse", "random")}
+    assert by_reason["improved"] == ["19", "18", "17"]
+    assert by_reason["worse"] == ["00", "01", "02"]
+    assert "07" in by_reason["random"]
+    assert len({s.clip.clip_id for s in shown}) == 9
+    assert len(choose(clips[:4], np.full(4, np.nan), 9)) == 4
+
+
+def test_charts_survive_odd_numbers() -> None:
+    nan, one = np.array([np.nan]), np.array([2.0])
+    assert "no data" in histogram_chart("empty", [Series("a", "red", nan)])
+    assert "no data" in line_chart("empty", [Series("a", "red", nan, nan)])
+    assert "no data" in interval_chart("empty", [Interval("a", "red", np.nan, np.nan, np.nan)])
+    for chart in (
+        histogram_chart("<same>", [Series("a<b", "red", np.array([3.0, 3.0]))]),
+        line_chart("<point>", [Series("a<b", "red", one, one)]),
+        interval_chart(
+            "<one>", [Interval("a<b", "red", 1.0, 1.0, 1.0), Interval("b", "red", 2, np.nan, np.nan)]
+        ),
+        bar_chart("<bars>", ["a<b", "c"], [0.0, -1.0]),
+    ):
+        assert "nan" not in chart
+        assert "<b" not in chart.replace("<bars>", "")
+        assert "&lt;" in chart
+
+
+def test_optional_sections_are_none_without_their_files(tmp_path: Path) -> None:
+    assert audioscore_sections(tmp_path) == []
+    assert pairs_section(tmp_path, np.zeros(0)) is None
+    assert run_section(tmp_path, None) is None
+    found = pairs_section(tmp_path, np.array([0.1, 0.9]))
+    assert found is not None
+    assert "polygon" in found["chart"]

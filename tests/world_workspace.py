@@ -1,0 +1,28 @@
+"""A small workspace of rendered and ingested world clips, made once a test run and copied for each test."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+from foleytune.ingest import IngestSettings, ingest
+from foleytune.store import Workspace
+from foleytune.world.make import make
+
+NUM_CLIPS = 6
+
+
+@cache
+def _original() -> Path:
+    root = Path(mkdtemp(prefix="foleytune-world-"))
+    make("align", NUM_CLIPS, root / "videos", num_workers=1, quiet=True)
+    ingest(Workspace(root / "workspace"), IngestSettings(folder=root / "videos"))
+    return root / "workspace"
+
+
+def world_workspace(folder: Path) -> Workspace:
+    """A fresh copy with `NUM_CLIPS` clips of split align."""
+    shutil.copytree(_original(), folder / "workspace")
+    return Workspace(folder / "workspace")
