@@ -142,7 +142,6 @@ def test_a_folder_with_other_things_is_not_taken_over(tmp_path: Path) -> None:
     assert not (tmp_path / "absent").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="the temporary file of workspace.json makes the folder look taken")
 def test_a_workspace_whose_first_write_was_killed_can_be_opened(tmp_path: Path) -> None:
     (tmp_path / ".workspace.json.999999999.tmp").write_bytes(b"{")
     Workspace(tmp_path)

@@ -107,14 +107,14 @@ def run_generate(args: list[str]) -> int:
 
 
 def run_world(args: list[str]) -> int:
-    """`foleytune world make OUT | train | rate WORKSPACE`, each with flags."""
+    """`foleytune world make | train | rate WORKSPACE`, each with flags."""
     what = args.pop(0) if args else ""
     if what == "make":
-        from foleytune.align import make_world
-        from foleytune.config import WorldSettings
+        from foleytune.config import MakeSettings
+        from foleytune.world.make import make
 
-        out = "" if _asks_help(args) else _positional(args, "world make OUT")
-        make_world(Path(out), parse(WorldSettings(), args, "foleytune world make OUT"))
+        s = parse(MakeSettings(), args, "foleytune world make")
+        make(s.split, s.num_clips, s.out, s.seed, s.start, s.num_workers)
     elif what == "train":
         from foleytune.world.training import WorldTrainSettings, train_world
 
@@ -126,12 +126,33 @@ def run_world(args: list[str]) -> int:
         settings = parse(RaterSettings(), args, "foleytune world rate WORKSPACE")
         simulate_ratings(_open(root, create=False), settings)
     elif what in ("-h", "--help"):
-        print("usage: foleytune world make OUT | train | rate WORKSPACE\n")
-        print("make   render clips of the embedded world, with the truth in metadata.jsonl")
+        print("usage: foleytune world make | train | rate WORKSPACE\n")
+        print("make   render clips of the embedded world to --out, with the truth in metadata.jsonl")
         print("train  train the world's own weights again (an hour or more)")
         print("rate   rate a workspace's candidates as the world's simulated raters do")
     else:
         raise ValueError(f"wants make, train or rate, found {what!r}")
+    return 0
+
+
+def run_pairs(args: list[str]) -> int:
+    """`foleytune pairs export|import WORKSPACE FOLDER`."""
+    what = args.pop(0) if args else ""
+    if what in ("-h", "--help") or _asks_help(args):
+        print("usage: foleytune pairs export|import WORKSPACE FOLDER\n")
+        print("export  write the pairs as a Hugging Face datasets folder (data/*.parquet, README.md)")
+        print("import  add the pairs of such a folder, or of its metadata.jsonl or .csv, to the workspace's")
+        return 0
+    if what not in ("export", "import"):
+        raise ValueError(f"wants export or import, found {what!r}")
+    from foleytune.interchange import export_pairs, import_pairs
+
+    workspace = _open(_positional(args, f"pairs {what} WORKSPACE"), create=False)
+    folder = _positional(args, f"pairs {what} WORKSPACE FOLDER")
+    if what == "export":
+        print(export_pairs(workspace, folder))
+    else:
+        import_pairs(workspace, folder)
     return 0
 
 

@@ -48,6 +48,17 @@ class WorldSettings(Settings):
         return {split: getattr(self, split) for split in splits if getattr(self, split)}
 
 
+class MakeSettings(Settings):
+    """What `foleytune world make` renders."""
+
+    split: str = "test"
+    num_clips: int = 64
+    out: Path = Path("world")
+    seed: int = 0
+    start: int = 0  # index of the first clip
+    num_workers: int | None = None  # None: one a usable core
+
+
 class Recipe(Settings):
     """A whole alignment: what every stage does, and the controls that every table carries."""
 

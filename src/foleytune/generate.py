@@ -44,7 +44,7 @@ class GenerateSettings(Settings):
 def generate(video: str | Path, out: str | Path, settings: GenerateSettings) -> list[Path]:
     """Make a soundtrack for a video, or for every video of a folder, and write it to `out`.
 
-    `out` is a file (.wav and .flac write the sound alone) or, for a folder, a folder. Returns the files written.
+    `out` is a file (.wav and .flac write the sound alone) or, for a folder, a folder. Returns the files.
     Raises MediaError if the one video cannot be used; in a folder such files are named and the rest goes on.
     """
     source, target = Path(video), Path(out)

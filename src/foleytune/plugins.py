@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
+import json
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -34,6 +35,13 @@ class Part(Settings):
         if package.rpartition(".")[0] == "foleytune" and package.rpartition(".")[2] in DRAWERS:
             return module
         return f"{cls.__module__}:{cls.__name__}"
+
+    def __eq__(self, other: object) -> bool:
+        """Equal settings; what has been loaded does not count."""
+        return isinstance(other, Part) and self.settings() == other.settings()
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.settings(), sort_keys=True))
 
     def settings(self) -> dict[str, Any]:
         """This part as data: its name and its fields, what a recipe stores."""

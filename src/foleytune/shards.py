@@ -91,7 +91,9 @@ class ShardReader:
         layout = self._layout(shard, layouts, key, row)
         buffer = bytearray(layout.row_bytes)
         offset = layout.offset + row * layout.row_bytes
-        if layout.row_bytes and os.preadv(descriptor, [buffer], offset) != layout.row_bytes:
+        if layout.row_bytes == 0:
+            return torch.empty(layout.row_shape, dtype=layout.dtype)
+        if os.preadv(descriptor, [buffer], offset) != layout.row_bytes:
             raise ValueError(f"{self.root / shard}.safetensors is cut short: row {row} of {key!r} is missing")
         return torch.frombuffer(buffer, dtype=layout.dtype).reshape(layout.row_shape)
 
@@ -115,7 +117,11 @@ class ShardReader:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         if len(self._open) >= MAX_OPEN_FILES:
             os.close(self._open.popitem(last=False)[1][0])
-        self._open[shard] = (descriptor, _read_header(descriptor))
+        try:
+            self._open[shard] = (descriptor, _read_header(descriptor))
+        except (struct.error, ValueError, KeyError) as error:
+            os.close(descriptor)
+            raise ValueError(f"{path} is no whole safetensors file; its header does not read") from error
         return self._open[shard]
 
 

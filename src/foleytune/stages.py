@@ -85,7 +85,11 @@ def run_batches(
             count.failed += sum(item_id(i) in failed_before for i in batch)
             count.skipped += sum(item_id(i) in done_ids for i in batch)
             if todo:
-                failures = _process(workspace, stage, todo, item_id, process)
+                # A batch that was split for a bad item stays split, or a resumed run would group it anew.
+                groups = (
+                    [todo] if not failed_before.intersection(map(item_id, batch)) else [[i] for i in todo]
+                )
+                failures = sum(_process(workspace, stage, group, item_id, process) for group in groups)
                 count.failed += failures
                 count.done += len(todo) - failures
             advance(len(batch))

@@ -53,7 +53,7 @@ class Workspace:
             raise ValueError(
                 f"{self.root} is not a workspace (no workspace.json); run `foleytune ingest` first"
             )
-        elif self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+        elif self.root.exists() and (not self.root.is_dir() or _holds_anything(self.root)):
             raise ValueError(f"{self.root} exists and is not a workspace; choose an empty or new folder")
         else:
             write_atomic(marker, json.dumps({"format_version": FORMAT_VERSION}).encode())
@@ -167,10 +167,15 @@ class Workspace:
 
     def _sweep(self) -> None:
         """Remove what writers that were killed left behind: temporary files of processes that are gone."""
-        for path in self.root.glob("*/*/.*.tmp"):
+        for path in [*self.root.glob(".*.tmp"), *self.root.glob("*/*/.*.tmp")]:
             pid = path.name.rsplit(".", 2)[1]
             if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
                 path.unlink(missing_ok=True)
+
+
+def _holds_anything(folder: Path) -> bool:
+    """Whether a folder holds more than the first write of a process that was killed in it."""
+    return any(not (p.name.startswith(".workspace.json.") and p.suffix == ".tmp") for p in folder.iterdir())
 
 
 def _to_arrow(cls: type[Record], records: Sequence[Record]) -> pa.Table:

@@ -94,14 +94,11 @@ class World(Part):
         self._device = torch.device(device)
         state, metadata = load_weights(self._weights_path)
         network = WorldDiT(**metadata.get("network", {}))
-        try:
-            network.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(f"{self._weights_path} is not a world network: {_first_line(error)}") from error
+        _fill(network, state, self._weights_path)
         self._network = network.to(self._device)
         self._codec, self._features = WorldCodec(), WorldFeatures()
         for module, name in ((self._codec, "codec"), (self._features, "features")):
-            module.load_state_dict(load_weights(weights_path(name))[0])
+            _fill(module, load_weights(weights_path(name))[0], weights_path(name))
             module.to(self._device).eval().requires_grad_(False)
         return self
 
@@ -160,5 +157,9 @@ def _frames(media: Media) -> np.ndarray:
     return media.frames[index]
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1].strip()
+def _fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        last = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"{path} does not fit {type(module).__name__}: {last}") from error

@@ -5,6 +5,8 @@ Letters: B batch, N samples, T spectrogram frames (100 a second), F bins, L late
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -22,14 +24,11 @@ class _ResBlock(nn.Module):
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.SiLU(),
-            nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation),
-            nn.SiLU(),
-            nn.Conv1d(width, width, 1),
-        )
-        nn.init.zeros_(self.body[-1].weight)
-        nn.init.zeros_(self.body[-1].bias)
+        last = nn.Conv1d(width, width, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(cast(Tensor, last.bias))
+        wide = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation)
+        self.body = nn.Sequential(nn.SiLU(), wide, nn.SiLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)

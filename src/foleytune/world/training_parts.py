@@ -105,9 +105,7 @@ def train_semantic(
     """Sound and picture of the same classes together, others apart."""
     torch.manual_seed(seed)
     judge, labels = AudioVideoJudge(), torch.from_numpy(clips.labels())
-    scenes = np.ascontiguousarray(
-        clips.frames[:, ::SCENE_STRIDE]
-    )  # strided rows are slow to gather
+    scenes = np.ascontiguousarray(clips.frames[:, ::SCENE_STRIDE])  # strided rows are slow to gather
 
     def loss(step: int) -> Tensor:
         index = pick(len(clips), 64, seed, "semantic", step)
