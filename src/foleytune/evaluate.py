@@ -54,6 +54,7 @@ def world_oracles() -> tuple[Part, ...]:
     return (
         Mean(dimension="oracle_onset/onset_f1", label="onset F1"),
         Mean(dimension="oracle_onset/onset_error_s", higher_is_better=False, label="onset error", unit="s"),
+        Mean(dimension="oracle_envelope/level_correlation", label="level correlation"),
         Mean(dimension="oracle_class/class_correct", label="class correct"),
         Mean(dimension="oracle_noise/noise_floor_db", higher_is_better=False, label="noise floor", unit="dB"),
     )

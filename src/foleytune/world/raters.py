@@ -27,6 +27,7 @@ DIMENSIONS = (
     "oracle_onset/onset_error_s",
     "oracle_noise/noise_excess_db",
     "oracle_noise/noise_floor_db",
+    "oracle_envelope/level_correlation",
 )
 WORST_ONSET_ERROR_S = 0.3  # from here on, timing is simply wrong
 WORST_NOISE_DB = 24.0  # over the clip's own clean noise floor
@@ -141,12 +142,15 @@ def _qualities(workspace: Workspace, candidates: list[Candidate], clips: Mapping
     latest = {
         name: max(found.get(name, {"": 0}).items(), key=lambda v: (v[1], v[0]))[0] for name in DIMENSIONS
     }
-    correct, probability, f1, error_s, excess_db, floor_db = score_matrix(scores, ids, latest).T
+    correct, probability, f1, error_s, excess_db, floor_db, level = score_matrix(scores, ids, latest).T
     clean_db = np.array([clips[c.clip_id].meta.get("noise_floor_db", np.nan) for c in candidates], np.float64)
     excess_db = np.where(np.isfinite(excess_db), excess_db, np.maximum(floor_db - clean_db, 0))
     timely = 1 - np.minimum(error_s / WORST_ONSET_ERROR_S, 1)
     quiet = 1 - np.minimum(excess_db / WORST_NOISE_DB, 1)
-    return np.stack([_mean(correct, probability, 0.7), _mean(f1, timely, 0.6), quiet], 1)
+    timing = _mean(f1, timely, 0.6)
+    # sounds without edges (scrapes, textures) are in time if their level follows what is seen
+    timing = np.where(np.isnan(timing), np.maximum(level, 0), timing)
+    return np.stack([_mean(correct, probability, 0.7), timing, quiet], 1)
 
 
 def _mean(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
