@@ -34,6 +34,7 @@ SCORERS = {
     "oracle_onset/onset_f1": (0.4, 0.1),
     "oracle_onset/onset_error_s": (0.2, -0.05),
     "oracle_class/class_correct": (0.5, 0.2),
+    "oracle_envelope/level_correlation": (0.5, 0.1),
     "oracle_noise/noise_floor_db": (-40.0, -6.0),
 }
 GAIN = {"base": 0.0, "weights-base": 0.0, "weights-tuned-0": 1.0, "weights-tuned-1": 0.8, "": 2.0}

@@ -69,6 +69,10 @@ def nothing_runs(yaml_texts: dict[str, str], tmp_path: Path, monkeypatch: pytest
     for name in (
         "align.make_world",
         "generate.generate",
+        "interchange.export_pairs",
+        "interchange.import_pairs",
+        "world.make.make",
+        "world.training.train_world",
         "world.raters.simulate_ratings",
         "about.show_workspace",
     ):

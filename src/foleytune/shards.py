@@ -80,8 +80,11 @@ class ShardReader:
             os.posix_fadvise(descriptor, offset, layout.row_bytes, os.POSIX_FADV_WILLNEED)
         return torch.stack([self._read(shard, row, key) for shard, row in places])
 
+    def __del__(self) -> None:
+        self.close()
+
     def close(self) -> None:
-        """Close every open file."""
+        """Close every open file; the reader may be used again."""
         for descriptor, _ in self._open.values():
             os.close(descriptor)
         self._open.clear()
