@@ -87,7 +87,7 @@ def test_marks_and_groups(filled: Workspace) -> None:
     marks = {column.label: column.mark for column in found.columns}
     assert (marks["semantic"], marks["IS"], marks["Fréchet"], marks["onset F1"]) == ("*", "†", "†", "")
     assert [found.columns[i].label for i in found.group(True)] == [
-        "onset F1", "onset error", "class correct", "noise floor",
+        "onset F1", "onset error", "level correlation", "class correct", "noise floor",
     ]  # fmt: skip
     assert "semantic ↑*" in render_table(found)
     assert "semantic ↑\\*" in render_markdown(found)
