@@ -12,20 +12,15 @@ NUM_STEPS = 25
 
 
 def recipe() -> Recipe:
-    """600 clips × 8 candidates, 1,000 steps × 16 pairs a method and seed, 200 test clips × 2 noise seeds."""
+    """600 clips × 5 candidates, 300 steps × 16 pairs a method and seed, 200 test clips × 2 noise seeds."""
     small = demo()
-    long = {
-        "max_steps": 1000,
-        "warmup_steps": 100,
-        "save_steps": 250,
-        "eval_steps": 100,
-        "num_eval_pairs": 48,
-    }
+    long = {"max_steps": 300, "warmup_steps": 30, "save_steps": 100, "eval_steps": 50, "num_eval_pairs": 48}
     return changed(
         small,
         name="world_full",
         world=WorldSettings(align=600, test=200),
-        sample=changed(small.sample, num_candidates=8, num_steps=NUM_STEPS),
+        sample=changed(small.sample, num_steps=NUM_STEPS),
+        rate=None if small.rate is None else changed(small.rate, num_clips=200),
         train=changed(small.train, **long),
         controls={row: changed(control, **long) for row, control in small.controls.items()},
         train_seeds=(0, 1, 2),
