@@ -39,6 +39,11 @@ SOUND_FILES: dict[str, tuple[str, str, int | None]] = {
 BLOCK = 1024  # samples handed to an encoder at once
 
 
+# One thread, or the bytes depend on the number of cores; and no looking ahead: with B-frames or macroblock
+# trees one encode in twenty of the very same frames came out with other bytes (x264 in PyAV 18.1).
+SAME_BYTES = "rc-lookahead=0:sync-lookahead=0:mbtree=0:bframes=0"
+
+
 def write_video(
     path: str | Path,
     frames: np.ndarray,
@@ -62,8 +67,7 @@ def write_video(
         )
     with _written(path, name) as out:
         rate = Fraction(fps).limit_denominator(1001)
-        # One thread: with more, the bytes depend on the number of cores.
-        options = {"preset": "veryfast", "crf": "18", "threads": "1"}
+        options = {"preset": "veryfast", "crf": "18", "threads": "1", "x264-params": SAME_BYTES}
         video = out.add_stream("libx264", rate=rate, options=options)
         video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         sound = None if wave is None else _Soundtrack(out, codec, only_rate, wave, sample_rate, path)
