@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import av
 import numpy as np
 import pytest
@@ -65,6 +68,16 @@ def test_a_folder_names_the_bad_file_and_does_the_rest(tmp_path, capsys):
     written = generate(folder, tmp_path / "out", FAST)
     assert [p.name for p in written] == ["good.mp4"]
     assert "bad.mp4" in capsys.readouterr().err
+
+
+def test_a_file_that_ends_before_its_header_says_gets_all_its_sound(tmp_path, capsys):
+    clips = Path(os.environ.get("FOLEYTUNE_CLIPS", Path(__file__).parents[2] / "shared" / "clips"))
+    video = clips / "odd" / "o53_corrupt_tail.mp4"
+    if not video.exists():
+        pytest.skip("the shared clips are not here")
+    (out,) = generate(video, tmp_path / "out.wav", FAST)
+    assert len(read_wave(out)[0]) == 5 * 16000
+    assert "without picture from 3.5 s" in capsys.readouterr().err
 
 
 def test_errors_say_what_was_found(tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from foleytune.flow import Solver, seed_of
-from foleytune.media import MediaClip, MediaError, probe, read_clip
+from foleytune.media import MediaError, probe, read_clip
 from foleytune.models import Media, Model, sample_latents
 from foleytune.mux import mux, write_audio
 from foleytune.plugins import Settings, build, part_field
@@ -112,7 +112,7 @@ def soundtrack(model: Model, path: Path, duration_s: float, settings: GenerateSe
 def _windows(
     model: Model, path: Path, starts: Sequence[float], first: int, settings: GenerateSettings
 ) -> list[np.ndarray]:
-    media = [Media(_window(model, path, start).frames, None, settings.prompt) for start in starts]
+    media = [Media(_frames(model, path, start), None, settings.prompt) for start in starts]
     seeds = [seed_of(settings.seed, first + i) for i in range(len(starts))]
     with torch.inference_mode():
         conditions = model.condition(media)
@@ -131,10 +131,23 @@ def _windows(
         return list(model.decode(latents).cpu().numpy())
 
 
-def _window(model: Model, path: Path, start_s: float) -> MediaClip:
-    frames = model.spec.frames
-    length = model.spec.clip_seconds
-    return read_clip(path, start_s=start_s, duration_s=length, fps=frames.fps, size=frames.size, audio=False)
+def _frames(model: Model, path: Path, start_s: float) -> np.ndarray | None:
+    """A window's frames; None where a damaged file ends early, so that the rest still gets its sound."""
+    spec = model.spec
+    try:
+        return read_clip(
+            path,
+            start_s=start_s,
+            duration_s=spec.clip_seconds,
+            fps=spec.frames.fps,
+            size=spec.frames.size,
+            audio=False,
+        ).frames
+    except MediaError as error:
+        if start_s == 0:
+            raise
+        say(f"sound without picture from {start_s:g} s on: {error}")
+        return None
 
 
 def _cross_fade(windows: Sequence[np.ndarray], starts: Sequence[float], rate: int) -> np.ndarray:
