@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from foleytune.plugins import Part
 from foleytune.records import Score
 
 NEEDS = ("audio", "video", "text", "reference", "truth")
@@ -58,6 +59,20 @@ class Scorer(Protocol):
     def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
         """Embeddings for set metrics, each (len(items), D)."""
         ...
+
+
+class PlainScorer(Part):
+    """What a scorer without weights and without embeddings need not write again."""
+
+    embeddings: ClassVar[tuple[str, ...]] = ()
+
+    def load(self, device: str | torch.device = "cpu") -> Self:
+        """Nothing to load."""
+        return self
+
+    def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
+        """None."""
+        return {}
 
 
 def is_oracle(scorer: Scorer) -> bool:

@@ -7,23 +7,20 @@ from typing import ClassVar, Self
 
 import torch
 from pydantic import PrivateAttr
-from torch import Tensor
 
 from foleytune.networks.world_towers import SecondTagger
-from foleytune.plugins import Part
 from foleytune.records import Score
-from foleytune.scorers import ScoreItem, is_silent
+from foleytune.scorers import PlainScorer, ScoreItem, is_silent
 from foleytune.scorers._world import judge_version, load_judge, waves
 from foleytune.world import CLASSES
 
 
-class OracleClass(Part):
+class OracleClass(PlainScorer):
     """class_correct: 1 if the top class is a true one; class_probability: what the true classes get."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "truth"})
     dimensions: ClassVar[tuple[str, ...]] = ("class_correct", "class_probability")
     higher_is_better: ClassVar[dict[str, bool]] = {"class_correct": True, "class_probability": True}
-    embeddings: ClassVar[tuple[str, ...]] = ()
 
     _network: SecondTagger | None = PrivateAttr(default=None)
 
@@ -56,7 +53,3 @@ class OracleClass(Part):
                     Score.make(item.candidate_id, "oracle_class", self.version, dimension, value, reason)
                 )
         return scores
-
-    def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
-        """None."""
-        return {}

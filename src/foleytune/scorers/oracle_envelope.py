@@ -3,43 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from foleytune.plugins import Part
 from foleytune.records import Score
-from foleytune.scorers import ScoreItem, is_silent
+from foleytune.scorers import PlainScorer, ScoreItem, is_silent
 
 FLOOR_DB = -60.0
 
 
-class OracleEnvelope(Part):
+class OracleEnvelope(PlainScorer):
     """level_correlation in [-1, 1] of the 25 Hz level in dB; a steady true sound is unscored."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "truth"})
     dimensions: ClassVar[tuple[str, ...]] = ("level_correlation",)
     higher_is_better: ClassVar[dict[str, bool]] = {"level_correlation": True}
-    embeddings: ClassVar[tuple[str, ...]] = ()
 
     @property
     def version(self) -> str:
         """Raised when the definition changes."""
         return "1"
 
-    def load(self, device: str | torch.device = "cpu") -> Self:
-        """Nothing to load."""
-        return self
-
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
         """One correlation an item; a silent candidate gets 0."""
         return [self._score(item) for item in items]
-
-    def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
-        """None."""
-        return {}
 
     def _score(self, item: ScoreItem) -> Score:
         truth = np.maximum(np.asarray(item.meta.get("level_db") or (), np.float64), FLOOR_DB)

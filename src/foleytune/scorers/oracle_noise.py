@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from foleytune.plugins import Part
 from foleytune.records import Score
-from foleytune.scorers import ScoreItem
+from foleytune.scorers import PlainScorer, ScoreItem
 
 FRAME_S = 0.02
 FLOOR_DB = -100.0
 
 
-class OracleNoise(Part):
+class OracleNoise(PlainScorer):
     """noise_floor_db in dBFS; noise_excess_db over the clip's clean sound, 0 where it is below."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "truth"})
     dimensions: ClassVar[tuple[str, ...]] = ("noise_floor_db", "noise_excess_db")
     higher_is_better: ClassVar[dict[str, bool]] = {"noise_floor_db": False, "noise_excess_db": False}
-    embeddings: ClassVar[tuple[str, ...]] = ()
 
     @property
     def version(self) -> str:
         """Raised when the definition changes."""
         return "1"
-
-    def load(self, device: str | torch.device = "cpu") -> Self:
-        """Nothing to load."""
-        return self
 
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
         """Two scores an item."""
@@ -47,10 +39,6 @@ class OracleNoise(Part):
                 Score.make(item.candidate_id, "oracle_noise", "1", "noise_excess_db", excess, reason)
             )
         return scores
-
-    def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
-        """None."""
-        return {}
 
 
 def noise_floor_db(wave: np.ndarray, sample_rate: int) -> float:

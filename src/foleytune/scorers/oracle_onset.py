@@ -8,15 +8,12 @@ softly (a scrape, a texture), are unscored.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from foleytune.plugins import Part
 from foleytune.records import Score
-from foleytune.scorers import ScoreItem, is_silent
+from foleytune.scorers import PlainScorer, ScoreItem, is_silent
 from foleytune.world import FAMILIES
 
 TOLERANCE_S = 0.06
@@ -25,22 +22,17 @@ HOP_S = 0.01
 SOFT = ("scrape", "texture")  # families whose starts have no edge
 
 
-class OracleOnset(Part):
+class OracleOnset(PlainScorer):
     """onset_f1 in [0, 1]; onset_error_s in [0, 0.5] seconds."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "truth"})
     dimensions: ClassVar[tuple[str, ...]] = ("onset_f1", "onset_error_s")
     higher_is_better: ClassVar[dict[str, bool]] = {"onset_f1": True, "onset_error_s": False}
-    embeddings: ClassVar[tuple[str, ...]] = ()
 
     @property
     def version(self) -> str:
         """Raised when the definition changes."""
         return "1"
-
-    def load(self, device: str | torch.device = "cpu") -> Self:
-        """Nothing to load."""
-        return self
 
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
         """Two scores an item."""
@@ -52,10 +44,6 @@ class OracleOnset(Part):
             for dimension, scored in (("onset_f1", f1), ("onset_error_s", error)):
                 scores.append(Score.make(item.candidate_id, "oracle_onset", "1", dimension, scored, reason))
         return scores
-
-    def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
-        """None."""
-        return {}
 
 
 def _unscored(truth: np.ndarray, labels: Sequence[str]) -> str:

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pesq as pesq_package
-import torch
-from torch import Tensor
 
-from foleytune.plugins import Part
 from foleytune.records import Score
-from foleytune.scorers import ScoreItem
+from foleytune.scorers import PlainScorer, ScoreItem
 from foleytune.scorers._world import unscored_reason
 
 MIN_SECONDS = 0.25
 RATES: dict[str, tuple[int, ...]] = {"wb": (16000,), "nb": (8000, 16000)}
 
 
-class Pesq(Part):
+class Pesq(PlainScorer):
     """Settings: `mode` wb or nb; `speech_words`, one of which must stand in the caption ("" any clip)."""
 
     mode: Literal["wb", "nb"] = "wb"
@@ -35,24 +32,15 @@ class Pesq(Part):
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "reference", "text"})
     dimensions: ClassVar[tuple[str, ...]] = ("pesq",)
     higher_is_better: ClassVar[dict[str, bool]] = {"pesq": True}
-    embeddings: ClassVar[tuple[str, ...]] = ()
 
     @property
     def version(self) -> str:
         """Package version and mode."""
         return f"0.0.4-{self.mode}"
 
-    def load(self, device: str | torch.device = "cpu") -> Self:
-        """Nothing to load."""
-        return self
-
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
         """One value from about 1.0 to 4.64 an item, unscored outside speech."""
         return [self._score(item) for item in items]
-
-    def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
-        """None."""
-        return {}
 
     def _score(self, item: ScoreItem) -> Score:
         value, reason = self._value(item)

@@ -7,23 +7,20 @@ from typing import ClassVar, Self
 
 import torch
 from pydantic import PrivateAttr
-from torch import Tensor
 
 from foleytune.networks.world_towers import SyncJudge
-from foleytune.plugins import Part
 from foleytune.records import Score
-from foleytune.scorers import ScoreItem
+from foleytune.scorers import PlainScorer, ScoreItem
 from foleytune.scorers._world import judge_each, judge_version, load_judge, pictures, waves
 from foleytune.world import FPS
 
 
-class WorldSync(Part):
+class WorldSync(PlainScorer):
     """|offset| in seconds, up to 0.8: the most likely class of the grid, as DeSync takes Synchformer's."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "video"})
     dimensions: ClassVar[tuple[str, ...]] = ("desync_s",)
     higher_is_better: ClassVar[dict[str, bool]] = {"desync_s": False}
-    embeddings: ClassVar[tuple[str, ...]] = ()
 
     _network: SyncJudge | None = PrivateAttr(default=None)
 
@@ -41,10 +38,6 @@ class WorldSync(Part):
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
         """One offset an item."""
         return judge_each(items, "world_sync", self.version, "desync_s", self.needs, self._values)
-
-    def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
-        """None."""
-        return {}
 
     def _values(self, items: list[ScoreItem]) -> list[float]:
         assert self._network is not None, "call load() first"

@@ -7,22 +7,19 @@ from typing import ClassVar, Self
 
 import torch
 from pydantic import PrivateAttr
-from torch import Tensor
 
 from foleytune.networks.world_towers import AudioTextJudge
-from foleytune.plugins import Part
 from foleytune.records import Score
-from foleytune.scorers import ScoreItem
+from foleytune.scorers import PlainScorer, ScoreItem
 from foleytune.scorers._world import judge_each, judge_version, load_judge, waves
 
 
-class WorldText(Part):
+class WorldText(PlainScorer):
     """Cosine in [-1, 1]."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "text"})
     dimensions: ClassVar[tuple[str, ...]] = ("similarity",)
     higher_is_better: ClassVar[dict[str, bool]] = {"similarity": True}
-    embeddings: ClassVar[tuple[str, ...]] = ()
 
     _network: AudioTextJudge | None = PrivateAttr(default=None)
 
@@ -40,10 +37,6 @@ class WorldText(Part):
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
         """One similarity an item."""
         return judge_each(items, "world_text", self.version, "similarity", self.needs, self._values)
-
-    def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
-        """None."""
-        return {}
 
     def _values(self, items: list[ScoreItem]) -> list[float]:
         assert self._network is not None, "call load() first"
