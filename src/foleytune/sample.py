@@ -106,10 +106,8 @@ def _sample_batch(
     features: dict[str, Feature],
     batch: list[Candidate],
 ) -> list[Candidate]:
-    rows = [features[c.clip_id] for c in batch]
-    places = [(f.shard, f.row) for f in rows]
-    keys = workspace.shards.keys(places[0][0])
-    conditions = {key: workspace.shards.rows(places, key).float().to(settings.device) for key in keys}
+    rows = workspace.rows([features[c.clip_id] for c in batch])
+    conditions = {key: value.float().to(settings.device) for key, value in rows.items()}
     with torch.inference_mode():
         latents = sample_latents(
             model,

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from foleytune.records import RECORDS, Candidate, Record, digest
+from foleytune.records import RECORDS, Candidate, Feature, Record, digest
 from foleytune.shards import ShardReader, write_atomic, write_shard
 
 FORMAT_VERSION = 1
@@ -139,7 +139,11 @@ class Workspace:
 
     def latents(self, candidates: Sequence[Candidate]) -> dict[str, Tensor]:
         """Latents of candidates, keyed by modality: {"audio": (B, L, D)}."""
-        places = [(c.shard, c.row) for c in candidates]
+        return self.rows(candidates)
+
+    def rows(self, records: Sequence[Candidate | Feature]) -> dict[str, Tensor]:
+        """Every tensor of the rows that records point at, in their order; their shards hold the same keys."""
+        places = [(record.shard, record.row) for record in records]
         return {key: self.shards.rows(places, key) for key in self.shards.keys(places[0][0])}
 
     # -- places and locks -----------------------------------------------------------------------------------

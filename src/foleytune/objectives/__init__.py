@@ -75,10 +75,8 @@ class TrainContext:
 
     def conditions(self, clip_ids: Sequence[str]) -> Conditions:
         """Cached conditions of clips in float32 on the device."""
-        features = [self.features[i] for i in clip_ids]
-        places = [(f.shard, f.row) for f in features]
-        keys = self.workspace.shards.keys(places[0][0])
-        return {key: self.workspace.shards.rows(places, key).float().to(self.device) for key in keys}
+        rows = self.workspace.rows([self.features[i] for i in clip_ids])
+        return {key: value.float().to(self.device) for key, value in rows.items()}
 
 
 class Objective(Protocol):
