@@ -9,10 +9,11 @@ from foleytune.config import Recipe, WorldSettings, changed
 from foleytune.recipes.world_demo import recipe as demo
 
 NUM_STEPS = 25
+GUIDANCE_SCALES = (1.0, 1.5, 2.0)  # none, half-way, and what the candidates were sampled at
 
 
 def recipe() -> Recipe:
-    """600 clips × 5 candidates, 300 steps × 16 pairs a method and seed, 200 test clips × 2 noise seeds."""
+    """600 clips × 5 candidates, 300 steps × 16 pairs a method and seed, 200 test clips, three guidance scales."""
     small = demo()
     long = {"max_steps": 300, "warmup_steps": 30, "save_steps": 100, "eval_steps": 50, "num_eval_pairs": 48}
     return changed(
@@ -24,5 +25,5 @@ def recipe() -> Recipe:
         train=changed(small.train, **long),
         controls={row: changed(control, **long) for row, control in small.controls.items()},
         train_seeds=(0, 1, 2),
-        evaluate=changed(small.evaluate, num_steps=NUM_STEPS, seeds=(0, 1)),
+        evaluate=changed(small.evaluate, num_steps=NUM_STEPS, guidance_scales=GUIDANCE_SCALES),
     )
