@@ -1,18 +1,26 @@
-"""What every test has: a fresh workspace, and torch held to one thread so that timings and sums repeat."""
+"""What every test has: a fresh workspace, checked shapes, and torch on one thread so that sums repeat."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 # Before numpy: on a loaded machine OpenBLAS's threads wait for each other far longer than they work.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
-from foleytune.store import Workspace
+from tests import shapes
+
+# Before foleytune: the hook rewrites a module while it is imported.
+assert not any(name in sys.modules for name in shapes.annotated_modules())
+jaxtyping.install_import_hook(shapes.annotated_modules(), shapes.CHECKER)
+
+from foleytune.store import Workspace  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="session")

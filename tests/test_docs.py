@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foleytune import cli, commands
+from foleytune import cli, commands, weights_commands
 from foleytune.config import dump, resolve
 from foleytune.evaluate import EvaluateSettings
 from foleytune.scorers import ScoreItem
@@ -77,6 +77,8 @@ def nothing_runs(yaml_texts: dict[str, str], tmp_path: Path, monkeypatch: pytest
         "about.show_workspace",
     ):
         monkeypatch.setattr(f"foleytune.{name}", note)
+    for name in ("_list", "_check", "_fetch", "_export"):
+        monkeypatch.setattr(weights_commands, name, lambda *args, **more: ran.append(args) or 0)
     monkeypatch.setattr(commands, "_open", note)
     return ran
 

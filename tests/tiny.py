@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import PrivateAttr
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from foleytune.flow import Latents, generator_of
-from foleytune.models import Conditions, FrameSpec, Media, ModelSpec, fingerprint_of
+from foleytune.models import Conditions, Media, ModelSpec, fingerprint_of
 from foleytune.plugins import Part
 from foleytune.records import Candidate, Clip, Feature, Pair
 from foleytune.store import Workspace
@@ -51,6 +51,9 @@ class TinyModel(Part):
     seed: int = 0
     weights: str | None = None
     noisy: bool = False  # break the contract: answer differently every time
+
+    notice: ClassVar[str] = ""
+    lora_targets: ClassVar[str] = "all-linear"
     _network: nn.Module | None = PrivateAttr(default=None)
     _device: torch.device = PrivateAttr(default=torch.device("cpu"))
 
@@ -60,7 +63,7 @@ class TinyModel(Part):
         latents: dict[str, tuple[int, ...]] = {"audio": (NUM_FRAMES, NUM_CHANNELS)}
         if self.joint:
             latents["video"] = (2, 3, 2)
-        return ModelSpec(latents, NUM_FRAMES * NUM_CHANNELS, 1.0, FrameSpec(2.0, 8))
+        return ModelSpec(latents, NUM_FRAMES * NUM_CHANNELS, 1.0)
 
     @property
     def network(self) -> nn.Module:
@@ -96,11 +99,20 @@ class TinyModel(Part):
         self._network = network.to(self._device)
         return self
 
+    def with_duration(self, seconds: float) -> Self:
+        """One second and no other."""
+        assert seconds == 1.0
+        return self
+
+    def read(self, path: Path, start_s: float = 0.0, prompt: str = "", *, audio: bool = True) -> Media:
+        """Nothing of the file."""
+        return Media({}, None, prompt)
+
     @torch.no_grad()
     def condition(self, media: Sequence[Media]) -> Conditions:
         """Brightness of the frames, length of the prompt, and one."""
         rows = [
-            [0.0 if m.frames is None else float(m.frames.mean()) / 255, len(m.prompt) / 10, 1.0]
+            [float(m.frames["video"].mean()) / 255 if m.frames else 0.0, len(m.prompt) / 10, 1.0]
             for m in media
         ]
         return {"clip": torch.tensor(rows, device=self._device)}
@@ -108,6 +120,10 @@ class TinyModel(Part):
     def null(self, conditions: Conditions) -> Conditions:
         """Zeros."""
         return {key: torch.zeros_like(value) for key, value in conditions.items()}
+
+    def prepare(self, conditions: Conditions) -> Conditions:
+        """Nothing to prepare."""
+        return conditions
 
     def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
         """v(x_t, t | conditions)."""

@@ -6,7 +6,6 @@ from functools import cache
 
 import numpy as np
 
-from foleytune.models import Media
 from foleytune.scorers import ScoreItem
 from foleytune.world import FPS, SAMPLE_RATE
 from foleytune.world.drawing import render_frames
@@ -44,11 +43,6 @@ def with_wave(item: ScoreItem, wave: np.ndarray, name: str = "other") -> ScoreIt
         item.reference,
         item.meta,
     )
-
-
-def media_of(item: ScoreItem) -> Media:
-    """A score item as a model's input."""
-    return Media(item.frames, item.wave, item.prompt)
 
 
 def world_items() -> list[ScoreItem]:

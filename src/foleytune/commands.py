@@ -94,14 +94,19 @@ def _align_recipe(name: str, args: list[str], shown: str, default_workspace: str
 
 
 def run_generate(args: list[str]) -> int:
-    """`foleytune generate VIDEO -o OUT.mp4 [flags]`."""
+    """`foleytune generate [VIDEO] -o OUT.mp4 [flags]`; without VIDEO, `--prompt` alone is sounded."""
     from foleytune.generate import GenerateSettings, generate
 
-    video = "" if _asks_help(args) else _positional(args, "generate VIDEO")
-    default = f"{video}.foley" if Path(video).is_dir() else f"{Path(video).stem}.foley.mp4"
+    video = None if not args or args[0].startswith("-") else args.pop(0)
+    default = "sound.flac"
+    if video is not None:
+        default = f"{video}.foley" if Path(video).is_dir() else f"{Path(video).stem}.foley.mp4"
     out = _take(args, "-o") or _take(args, "--out") or default
-    note = "-o, --out FILE   the video with its new sound, or the sound alone for .wav and .flac"
-    for path in generate(video, out, parse(GenerateSettings(), args, "foleytune generate VIDEO", note)):
+    note = (
+        "VIDEO            a video or a folder of them; left out, --prompt alone is sounded\n"
+        "-o, --out FILE   the video with its new sound, or the sound alone for .wav and .flac"
+    )
+    for path in generate(video, out, parse(GenerateSettings(), args, "foleytune generate [VIDEO]", note)):
         print(path)
     return 0
 
@@ -154,6 +159,13 @@ def run_pairs(args: list[str]) -> int:
     else:
         import_pairs(workspace, folder)
     return 0
+
+
+def run_weights(args: list[str]) -> int:
+    """`foleytune weights list | check | fetch | export`, each with flags."""
+    from foleytune import weights_commands
+
+    return weights_commands.run_weights(args)
 
 
 def run_list(args: list[str]) -> int:

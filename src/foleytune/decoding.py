@@ -10,6 +10,7 @@ import math
 import statistics
 import struct
 from collections import deque
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -93,13 +94,19 @@ class FramePicker:
     """
 
     def __init__(
-        self, fps: float | None, duration_s: float | None, size: int | tuple[int, int] | None, sar: Any
+        self,
+        fps: float | None,
+        duration_s: float | None,
+        size: int | tuple[int, int] | None,
+        sar: Any,
+        convert: Callable[[Any], np.ndarray] | None = None,
     ) -> None:
+        """convert: makes pixels of a chosen frame in place of `render`, which takes `size` and `sar`."""
         self.fps = None if fps is None else Fraction(fps).limit_denominator(1001)
         self.duration = None if duration_s is None else Fraction(duration_s).limit_denominator(10**6)
         limit = None if self.fps is None or self.duration is None else round(self.duration * self.fps)
         self.limit = math.inf if limit is None else max(1, limit)
-        self.size, self.sar = size, sar
+        self._convert = convert or (lambda frame: render(frame, size, sar))
         self.frames: list[np.ndarray] = []
         self.times: list[float] = []
         self.first: Fraction | None = None  # time of the first frame seen
@@ -111,12 +118,8 @@ class FramePicker:
 
     def push(self, frame: Any, time: Fraction) -> None:
         """Take the next decoded frame, shown from `time` (seconds from the window's start)."""
-        if self._pending is None:
-            self.head, self.first = frame, time
-        else:
-            time = max(time, self._pending[1])  # a repeated or backward timestamp: the later frame is shown
-            if time > self._pending[1]:
-                self.intervals.append(time - self._pending[1])
+        time = self._in_order(frame, time)
+        if self._pending is not None:
             self._emit_before(self._slot(time))
         self._pending, self._pixels = (frame, time), None
         if self.fps is None:
@@ -152,6 +155,15 @@ class FramePicker:
         """Median time between the frames seen lately (seconds); 0 when fewer than two were seen."""
         return statistics.median(self.intervals) if self.intervals else Fraction(0)
 
+    def _in_order(self, frame: Any, time: Fraction) -> Fraction:
+        if self._pending is None:
+            self.head, self.first = frame, time
+            return time
+        time = max(time, self._pending[1])  # a repeated or backward timestamp: the later frame is shown
+        if time > self._pending[1]:
+            self.intervals.append(time - self._pending[1])
+        return time
+
     def _slot(self, time: Fraction) -> int:
         return 0 if self.fps is None else math.floor(time * self.fps + Fraction(1, 2))
 
@@ -162,7 +174,7 @@ class FramePicker:
     def _keep(self) -> None:
         assert self._pending is not None
         if self._pixels is None:
-            self._pixels = render(self._pending[0], self.size, self.sar)
+            self._pixels = self._convert(self._pending[0])
         self.frames.append(self._pixels)
         self.times.append(float(self._pending[1]))
 

@@ -6,7 +6,8 @@ Models with the reverse (LTX-2, Ovi, SD3) flip time and sign in their adapter; n
 
 Letters: B batch, L latent frames, D channels, x0 noise, x1 data, v velocity, t time in [0, 1].
 Latents and velocities are `dict[str, Tensor]` keyed by modality, `{"audio": (B, L, D)}`; a joint model adds
-`"video"`. `t` is (B,) and broadcasts here, never in the caller.
+`"video"`, of another row shape, so the annotation names the batch alone. `t` is (B,) and broadcasts here,
+never in the caller.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Float32
 from torch import Tensor
 
-Latents = dict[str, Tensor]
-VelocityFn = Callable[[Latents, Tensor], Latents]
+Latents = dict[str, Float[Tensor, "B ..."]]
+VelocityFn = Callable[[Latents, Float[Tensor, " B"]], Latents]
 Solver = Literal["euler", "midpoint", "rk4"]
 
 STAGES = {"euler": 1, "midpoint": 2, "rk4": 4}
@@ -33,7 +35,7 @@ def expand(t: Tensor, like: Tensor) -> Tensor:
     return t.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def interpolate(x0: Latents, x1: Latents, t: Tensor) -> Latents:
+def interpolate(x0: Latents, x1: Latents, t: Float[Tensor, " B"]) -> Latents:
     """x_t = (1 - t) x0 + t x1, for every modality."""
     return {key: (1 - expand(t, x1[key])) * x0[key] + expand(t, x1[key]) * x1[key] for key in x1}
 
@@ -43,7 +45,9 @@ def target_velocity(x0: Latents, x1: Latents) -> Latents:
     return {key: x1[key] - x0[key] for key in x1}
 
 
-def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+def squared_error(
+    prediction: Float[Tensor, " B *row"], target: Float[Tensor, " B *row"]
+) -> Float32[Tensor, " B"]:
     """Mean of the squared velocity error over ALL latent elements, in float32: (B, ...) -> (B,).
 
     The mean scale is what makes β = 600 a sane number (β_sum = β / D); a bf16 error would lose the 1e-3
@@ -124,7 +128,7 @@ def noise_like_rows(shapes: dict[str, tuple[int, ...]], seeds: Sequence[int]) ->
 
 def sample_times(
     num: int, generator: torch.Generator, distribution: Literal["uniform", "logit_normal"] = "uniform"
-) -> Tensor:
+) -> Float32[Tensor, " {num}"]:
     """Training times (num,), float32. Uniform draws are stratified: one a stratum, in random order."""
     if distribution == "uniform":
         jitter = torch.rand(num, generator=generator)
@@ -151,7 +155,7 @@ def sde_step(
     return {key: mean[key] + std * noise[key] for key in x}, mean, std
 
 
-def gaussian_log_prob(x: Latents, mean: Latents, std: float) -> Tensor:
+def gaussian_log_prob(x: Latents, mean: Latents, std: float) -> Float32[Tensor, " B"]:
     """Log-density of x under N(mean, std²), averaged over all elements: (B,), float32.
 
     The average, not the sum, is what makes a PPO clip of 1e-4 meaningful (arXiv 2305.13301's code).

@@ -1,75 +1,106 @@
 """One video in, one with sound out: the picture is copied packet by packet, never encoded again.
 
 A video longer than the model's clip is done in windows that overlap and are cross-faded; one that is shorter
-gets sound of its own length. A folder of videos is done file by file; a bad file is said and passed over.
+gets sound of its own length. A folder of videos is done with windows of several files in one batch; a bad
+file is said and passed over. Without a video the prompt alone is sounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from foleytune.flow import Solver, seed_of
-from foleytune.media import MediaError, probe, read_clip
-from foleytune.models import Media, Model, sample_latents
+from foleytune.media import MediaError, probe
+from foleytune.models import SHORT_S, Media, Model, sample_latents
 from foleytune.mux import mux, write_audio
 from foleytune.plugins import Settings, build, part_field
 from foleytune.stages import progress_bar, say
+from foleytune.windows import Windows, cross_fade, windows_for
 
 SOUND_SUFFIXES = (".wav", ".flac")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".avi", ".mkv", ".m4v", ".flv", ".3gp")
-OVERLAP_S = 0.5
 MAX_DURATION_S = 600.0
 
 
 class GenerateSettings(Settings):
-    """How the sound is made. `duration_s` None is the whole video."""
+    """How the sound is made. Times in seconds."""
 
     model: part_field("models") = build("models", "world")  # type: ignore[valid-type]
     prompt: str = ""
     negative_prompt: str = ""
-    duration_s: float | None = None
+    duration: float | None = Field(None, gt=0)  # None: the whole video; without one, the model's own length
+    window: float | None = Field(None, gt=0)  # longest pass; None: half as much again as the model's length
     seed: int = 0
     solver: Solver = "euler"
-    num_steps: int = 25
+    num_steps: int = Field(25, ge=1)
     guidance_scale: float = 4.5
-    batch_size: int = 8
+    batch_size: int = Field(8, ge=1)  # windows, of one video or of several
     device: str = "cpu"
 
 
-def generate(video: str | Path, out: str | Path, settings: GenerateSettings) -> list[Path]:
-    """Make a soundtrack for a video, or for every video of a folder, and write it to `out`.
+@dataclass
+class Job:
+    """One soundtrack to be made; `path` None is text alone."""
+
+    path: Path | None
+    destination: Path
+    duration_s: float
+    windows: Windows
+    waves: list[np.ndarray] = field(default_factory=list)
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One window of a job, read."""
+
+    job: Job
+    index: int
+    seconds: float
+    media: Media
+
+
+def generate(video: str | Path | None, out: str | Path, settings: GenerateSettings) -> list[Path]:
+    """Make a soundtrack for a video, for every video of a folder, or for the prompt alone; write it to `out`.
 
     `out` is a file (.wav and .flac write the sound alone) or, for a folder, a folder. Returns the files.
     Raises MediaError if the one video cannot be used; in a folder such files are named and the rest goes on.
     """
-    source, target = Path(video), Path(out)
-    if not source.exists():
+    source = None if video is None else Path(video)
+    if source is not None and not source.exists():
         raise ValueError(f"{source} does not exist; give a video file or a folder of them")
-    jobs = _jobs(source, target)
+    places = _places(source, Path(out), settings)
     model = cast(Model, settings.model).load(settings.device)
     if model.notice:
         say(model.notice)
+    strict = source is None or not source.is_dir()
+    jobs = [job for path, target in places if (job := _plan(model, path, target, settings, strict))]
     written = []
-    with progress_bar("generate", len(jobs)) as advance:
-        for path, destination in jobs:
-            try:
-                written.append(_generate_one(model, path, destination, settings))
-            except MediaError as error:
-                if not source.is_dir():
-                    raise
-                say(f"passed over: {error}")
-            advance(1)
+    with progress_bar("generate", sum(len(job.windows.starts) for job in jobs)) as advance:
+        pieces = _read(model, sorted(jobs, key=lambda job: job.windows.seconds), strict)
+        for batch in _batches(pieces, settings.batch_size):
+            _sound(model, batch, settings)
+            written += [_write(model, job) for job in _finished(batch)]
+            advance(len(batch))
     if not written:
         raise ValueError(f"{source} has no video that could be used")
     return written
 
 
-def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+def _places(source: Path | None, target: Path, settings: GenerateSettings) -> list[tuple[Path | None, Path]]:
+    if source is None:
+        if not settings.prompt.strip():
+            raise ValueError("there is neither a video nor a --prompt to make sound of")
+        if target.suffix.lower() not in SOUND_SUFFIXES:
+            raise ValueError(f"without a video, -o must be .wav or .flac, found {target}")
+        return [(None, target)]
     if not source.is_dir():
         if target.is_dir():
             raise ValueError(f"{target} is a folder; give -o a file name such as {target / source.name}")
@@ -82,86 +113,95 @@ def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     return [(path, target / path.name) for path in videos]
 
 
-def _generate_one(model: Model, path: Path, destination: Path, settings: GenerateSettings) -> Path:
-    info = probe(path)
-    if not info.has_video:
-        raise MediaError(f"{path}: no video stream that can be decoded; use another file")
-    duration = min(settings.duration_s or info.duration_s or model.spec.clip_seconds, MAX_DURATION_S)
-    if duration < (info.duration_s or 0) and settings.duration_s is None:
+def _plan(
+    model: Model, path: Path | None, destination: Path, settings: GenerateSettings, strict: bool
+) -> Job | None:
+    """How long the sound is to be and in which windows; None for a bad file among others."""
+    spec, whole = model.spec, 0.0
+    try:
+        if path is not None:
+            info = probe(path)
+            if not info.has_video:
+                raise MediaError(f"{path}: no video stream that can be decoded; use another file")
+            whole = info.duration_s or 0.0
+    except MediaError as error:
+        if strict:
+            raise
+        say(f"passed over: {error}")
+        return None
+    duration = min(settings.duration or whole or spec.clip_seconds, MAX_DURATION_S)
+    if duration < whole and settings.duration is None:
         say(f"{path}: longer than {MAX_DURATION_S:.0f} s; sound is made for its first {duration:.0f} s")
-    wave = soundtrack(model, path, duration, settings)
-    if destination.suffix.lower() in SOUND_SUFFIXES:
-        return write_audio(destination, wave, model.spec.sample_rate)
-    return mux(path, wave, model.spec.sample_rate, destination)
+    windows = windows_for(duration, spec.clip_seconds, spec.any_length, settings.window)
+    return Job(path, destination, duration, windows)
 
 
-def soundtrack(model: Model, path: Path, duration_s: float, settings: GenerateSettings) -> np.ndarray:
-    """Sound for the first `duration_s` of a video: (N,) float32 at the model's rate."""
-    length = model.spec.clip_seconds
-    starts = [0.0]
-    while starts[-1] + length < duration_s - 1e-6:
-        starts.append(starts[-1] + length - OVERLAP_S)
-    windows: list[np.ndarray] = []
-    for begin in range(0, len(starts), settings.batch_size):
-        batch = starts[begin : begin + settings.batch_size]
-        windows += _windows(model, path, batch, begin, settings)
-    wave = _cross_fade(windows, starts, model.spec.sample_rate)
-    return wave[: round(duration_s * model.spec.sample_rate)]
+def _read(model: Model, jobs: Iterable[Job], strict: bool) -> Iterator[Piece]:
+    """The windows of all jobs, job by job, decoded as they are asked for."""
+    for job in jobs:
+        seconds, alone = job.windows.seconds, len(job.windows.starts) == 1
+        view = model.with_duration(seconds)
+        for index, start in enumerate(job.windows.starts):
+            try:
+                media = Media() if job.path is None else view.read(job.path, start, audio=False)
+            except MediaError as error:
+                if index == 0 and strict:
+                    raise
+                if index == 0:
+                    say(f"passed over: {error}")
+                    job.failed = True
+                    break
+                # a damaged file ends early: the rest still gets its sound
+                say(f"sound without picture from {start:g} s on: {error}")
+                media = Media()
+            if alone and model.spec.any_length and (media.seconds or seconds) < seconds - SHORT_S:
+                seconds = job.duration_s = cast(float, media.seconds)  # more was asked than there is to see
+            yield Piece(job, index, seconds, media)
 
 
-def _windows(
-    model: Model, path: Path, starts: Sequence[float], first: int, settings: GenerateSettings
-) -> list[np.ndarray]:
-    media = [Media(_frames(model, path, start), None, settings.prompt) for start in starts]
-    seeds = [seed_of(settings.seed, first + i) for i in range(len(starts))]
+def _batches(pieces: Iterable[Piece], size: int) -> Iterator[list[Piece]]:
+    """Up to `size` windows of one length, across files."""
+    batch: list[Piece] = []
+    for piece in pieces:
+        if batch and (len(batch) == size or piece.seconds != batch[0].seconds):
+            yield batch
+            batch = []
+        batch.append(piece)
+    if batch:
+        yield batch
+
+
+def _sound(model: Model, batch: list[Piece], settings: GenerateSettings) -> None:
+    """Fill the jobs' waves; a window's noise depends on the seed and its place in its file alone."""
+    view = model.with_duration(batch[0].seconds)
+    media = [Media(piece.media.frames, None, settings.prompt) for piece in batch]
     with torch.inference_mode():
-        conditions = model.condition(media)
         negative = None
         if settings.negative_prompt:
-            negative = model.condition([Media(prompt=settings.negative_prompt)] * len(starts))
+            one = view.condition([Media(prompt=settings.negative_prompt)])
+            negative = {key: value.expand(len(batch), *value.shape[1:]) for key, value in one.items()}
         latents = sample_latents(
-            model,
-            conditions,
-            seeds,
+            view,
+            view.condition(media),
+            [seed_of(settings.seed, piece.index) for piece in batch],
             num_steps=settings.num_steps,
             guidance_scale=settings.guidance_scale,
             solver=settings.solver,
             negative=negative,
         )
-        return list(model.decode(latents).cpu().numpy())
+        for piece, wave in zip(batch, view.decode(latents).float().cpu().numpy(), strict=True):
+            piece.job.waves.append(wave)
 
 
-def _frames(model: Model, path: Path, start_s: float) -> np.ndarray | None:
-    """A window's frames; None where a damaged file ends early, so that the rest still gets its sound."""
-    spec = model.spec
-    try:
-        return read_clip(
-            path,
-            start_s=start_s,
-            duration_s=spec.clip_seconds,
-            fps=spec.frames.fps,
-            size=spec.frames.size,
-            audio=False,
-        ).frames
-    except MediaError as error:
-        if start_s == 0:
-            raise
-        say(f"sound without picture from {start_s:g} s on: {error}")
-        return None
+def _finished(batch: list[Piece]) -> list[Job]:
+    jobs = {id(piece.job): piece.job for piece in batch}
+    return [job for job in jobs.values() if not job.failed and len(job.waves) == len(job.windows.starts)]
 
 
-def _cross_fade(windows: Sequence[np.ndarray], starts: Sequence[float], rate: int) -> np.ndarray:
-    """Overlap-add with linear ramps that sum to one."""
-    total = round(starts[-1] * rate) + len(windows[-1])
-    wave = np.zeros(total, np.float32)
-    overlap = round(OVERLAP_S * rate)
-    ramp = np.linspace(0, 1, overlap, dtype=np.float32)
-    for index, (window, start) in enumerate(zip(windows, starts)):
-        piece = window.astype(np.float32).copy()
-        if index > 0:
-            piece[:overlap] *= ramp
-        if index + 1 < len(windows):
-            piece[-overlap:] *= 1 - ramp
-        begin = round(start * rate)
-        wave[begin : begin + len(piece)] += piece
-    return wave
+def _write(model: Model, job: Job) -> Path:
+    rate = model.spec.sample_rate
+    wave = cross_fade(job.waves, job.windows.starts, rate)[: round(job.duration_s * rate)]
+    job.waves.clear()
+    if job.destination.suffix.lower() in SOUND_SUFFIXES or job.path is None:
+        return write_audio(job.destination, wave, rate)
+    return mux(job.path, wave, rate, job.destination)

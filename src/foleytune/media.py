@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import numpy as np
@@ -24,6 +25,7 @@ __all__ = [
     "MediaClip",
     "MediaError",
     "MediaInfo",
+    "collect_frames",
     "mux",
     "probe",
     "read_clip",
@@ -31,6 +33,8 @@ __all__ = [
     "write_audio",
     "write_video",
 ]
+
+P = TypeVar("P")  # a picker: what `FramePicker` does
 
 SEEK_AFTER_S = 3.0  # earlier windows are reached by decoding from the start: exact in every container
 PREROLL_S = 1.0  # seek this much before the window, so that sound decoders have settled at its start
@@ -111,7 +115,26 @@ def read_wave(
     return clip.wave, clip.sample_rate
 
 
-def _check_picture(path: str | Path, picker: FramePicker, damage: str | None, start_s: float) -> None:
+def collect_frames(path: str | Path, make_picker: Callable[[Any], P], *, start_s: float = 0.0) -> P:
+    """Push the picture from `start_s` (seconds) on into `make_picker(stream)` until that is done; returns it.
+
+    Raises MediaError where `read_clip` does.
+    """
+    if start_s < 0:
+        raise MediaError(f"{path}: start_s must be >= 0, got {start_s}")
+    with opened(path) as container:
+        stream = pick_stream(container.streams.video)
+        if stream is None:
+            raise MediaError(f"{path}: no video stream that can be decoded; use another file")
+        picker: Any = make_picker(stream)
+        zero = zero_of(container, stream) + Fraction(start_s).limit_denominator(10**6)
+        _seek(container, stream, zero, start_s)
+        damage = _decode(container, stream, None, picker, None, zero)
+        _check_picture(path, picker, damage, start_s)
+    return picker
+
+
+def _check_picture(path: str | Path, picker: Any, damage: str | None, start_s: float) -> None:
     if picker.head is None:
         raise MediaError(f"{path}: no frame of its picture decodes ({damage or 'no packets'}); re-encode it")
     if not picker.frames:

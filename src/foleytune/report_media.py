@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from foleytune.media import MediaError, probe, read_clip
-from foleytune.models import Model, read_media
+from foleytune.media import MediaError, probe, read_clip, read_wave
+from foleytune.models import Model
 from foleytune.mux import write_audio, write_video
 from foleytune.pictures import spectrogram_image
 from foleytune.records import GROUND_TRUTH, Candidate, Clip
@@ -52,12 +52,14 @@ def model_waves(workspace: Workspace, model: Model, device: str = "cpu") -> Wave
             found = {c.candidate_id: (wave, rate) for c, wave in zip(made, decoded)}
         for candidate_id in set(candidate_ids) - found.keys():
             try:
-                media = read_media(workspace.root, clips[candidates[candidate_id].clip_id], model.spec)
+                clip = clips[candidates[candidate_id].clip_id]
+                wave, _ = read_wave(
+                    workspace.root / clip.path, rate, start_s=clip.start_s, duration_s=model.spec.clip_seconds
+                )
             except MediaError as error:
                 say(f"report: {error}")
                 continue
-            if media.wave is not None:
-                found[candidate_id] = (media.wave, rate)
+            found[candidate_id] = (wave, rate)
         return found
 
     return waves

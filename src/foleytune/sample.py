@@ -6,17 +6,21 @@ meet the same noise on the same clip.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 import torch
 
 from foleytune.flow import Solver, seed_of
-from foleytune.models import Model, read_media, sample_latents
+from foleytune.models import Media, Model, read_clip_media, sample_latents
 from foleytune.plugins import Part, Settings, build, part_field
 from foleytune.records import Candidate, Clip, Feature
 from foleytune.stages import StageCount, run_batches
 from foleytune.store import Workspace
+
+DECODERS = min(8, os.cpu_count() or 1)  # clips decoded side by side
 
 
 class SampleSettings(Settings):
@@ -68,7 +72,7 @@ def select_clips(workspace: Workspace, split: str, num_clips: int | None = None)
 
 
 def ensure_features(
-    workspace: Workspace, model: Model, clips: Sequence[Clip], batch_size: int = 32
+    workspace: Workspace, model: Model, clips: Sequence[Clip], batch_size: int = 16
 ) -> dict[str, Feature]:
     """Cache the conditions of clips under the model's feature key; returns them by clip id.
 
@@ -76,8 +80,12 @@ def ensure_features(
     """
     key = model.feature_key
 
+    def read(clip: Clip) -> Media:
+        return read_clip_media(workspace.root, clip, model, audio=False)
+
     def process(batch: list[Clip]) -> list[Feature]:
-        media = [read_media(workspace.root, clip, model.spec, audio=False) for clip in batch]
+        with ThreadPoolExecutor(DECODERS) as pool:  # decoding and resizing leave Python's lock alone
+            media = list(pool.map(read, batch))
         rows = {name: value.half() for name, value in model.condition(media).items()}
         ids = [Feature.make_id(clip.clip_id, key) for clip in batch]
         shard = workspace.write_rows("features", ids, rows)

@@ -12,10 +12,11 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from foleytune.models import Media, Model, read_media
+from foleytune.media import MediaClip, read_clip
+from foleytune.models import Model
 from foleytune.plugins import Settings, build, part_field
 from foleytune.records import GROUND_TRUTH, Candidate, Clip, Feature, Record, Score
-from foleytune.scorers import ScoreItem, Scorer
+from foleytune.scorers import FRAMES_FPS, FRAMES_SIDE, ScoreItem, Scorer
 from foleytune.stages import StageCount, run_batches
 from foleytune.store import Workspace
 
@@ -125,7 +126,7 @@ def _score_batch(
     batch: list[Candidate],
     have: set[str],
 ) -> list[Record]:
-    media = {i: read_media(workspace.root, clips[i], model.spec) for i in sorted({c.clip_id for c in batch})}
+    media = {i: _read(workspace, clips[i], model) for i in sorted({c.clip_id for c in batch})}
     waves = decode_candidates(workspace, model, batch, lambda c: media[c.clip_id].wave)
     items = {
         c.candidate_id: _item(c, clips[c.clip_id], media[c.clip_id], wave, model)
@@ -142,13 +143,27 @@ def _score_batch(
     return [*records, *features, *scores]
 
 
-def _item(candidate: Candidate, clip: Clip, media: Media, wave: np.ndarray | None, model: Model) -> ScoreItem:
+def _read(workspace: Workspace, clip: Clip, model: Model) -> MediaClip:
+    return read_clip(
+        workspace.root / clip.path,
+        start_s=clip.start_s,
+        duration_s=model.spec.clip_seconds,
+        fps=FRAMES_FPS,
+        size=FRAMES_SIDE,
+        sample_rate=model.spec.sample_rate,
+        audio=clip.has_audio,
+    )
+
+
+def _item(
+    candidate: Candidate, clip: Clip, media: MediaClip, wave: np.ndarray | None, model: Model
+) -> ScoreItem:
     if wave is None:
         raise ValueError(f"the sound of clip {clip.clip_id} cannot be read")
     meta: dict[str, Any] = clip.meta
     rate = model.spec.sample_rate
     return ScoreItem(
-        candidate.candidate_id, wave, rate, clip.prompt, media.frames, model.spec.frames.fps, media.wave, meta
+        candidate.candidate_id, wave, rate, clip.prompt, media.frames, FRAMES_FPS, media.wave, meta
     )
 
 

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 
 from foleytune import checkpoints
 from foleytune.flow import seed_of
+from foleytune.lora import merged, save_adapters, trained_state
 from foleytune.models import fingerprint_of, with_network
 from foleytune.objectives import Loss
 from foleytune.records import Pair
@@ -47,8 +48,9 @@ def train(workspace: Workspace, settings: TrainSettings) -> TrainResult:
     """Tune the model, or go on where a killed run stopped, or return what a finished one left.
 
     Writes runs/<run_name>/: settings.json, metrics.jsonl, tensorboard/, checkpoint-<step>/, model.safetensors
-    and, last, result.json. Raises ValueError for pairs that do not fit the model, for a folder that holds a
-    run with other settings, pairs or initial weights, and for a loss that is not finite.
+    (adapters merged), adapter/ (of a LoRA run) and, last, result.json. Raises ValueError for pairs that do
+    not fit the model, for a folder that holds a run with other settings, pairs or initial weights, and for a
+    loss that is not finite.
     """
     folder = workspace.run_folder(settings.run_name)
     pairs, held_out = split_pairs(workspace.read(Pair), settings.pair_sources, settings.num_eval_pairs)
@@ -96,6 +98,8 @@ def _train_step(run: Run) -> None:
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     batches = run.objective.batches(run.context, run.step, run.policy)
+    if run.errors is not None:
+        batches = run.errors.attach(run.step, s.max_steps, batches)
     losses = []
     for index, batch in enumerate(batches):
         last = index == len(batches) - 1
@@ -149,7 +153,8 @@ def _evaluate(run: Run) -> dict[str, float]:
     """Logs on the held-out pairs under `eval/`, of the policy as it is (never of its moving average)."""
     meter = Meter()
     # the bare network: processes may hold different numbers of batches, and DDP would wait for the missing
-    for batch in run.objective.eval_batches(run.held_out, run.bare):
+    batches = run.objective.eval_batches(run.held_out, run.bare)
+    for batch in batches if run.errors is None else run.errors.attach_held_out(batches):
         with run.autocast():
             meter.add(run.objective.loss(run.bare, run.reference, batch).logs)
     meter.reduce()
@@ -175,7 +180,7 @@ def _save(run: Run) -> None:
         raise ValueError(f"step {run.step}: the reference's weights have changed; something trains it too")
     run.meter.reduce()
     if run.accelerator.is_main_process:
-        networks = {"network": run.bare.network.state_dict()}
+        networks = {"network": trained_state(run.bare.network)}
         if run.ema is not None:
             networks["ema"] = run.ema.state_dict()
         checkpoint = checkpoints.Checkpoint(
@@ -190,6 +195,9 @@ def _finish(run: Run) -> TrainResult:
     if run.log is not None:
         run.log.close()
         tuned = run.bare if run.ema is None else with_network(run.bare, run.ema.module)
+        if run.settings.use_peft:
+            save_adapters(tuned.network, run.folder / "adapter")
+            tuned = with_network(tuned, merged(tuned.network))
         partial = run.folder / ".partial.safetensors"
         tuned.export(str(partial))
         partial.replace(run.folder / "model.safetensors")

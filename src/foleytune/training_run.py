@@ -16,10 +16,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from foleytune import checkpoints
 from foleytune.curricula import Curriculum
+from foleytune.flow import seed_of
+from foleytune.lora import LoraSettings, WithoutAdapters, add_adapters, load_trained_state
 from foleytune.models import Model, fingerprint_of, frozen_copy, with_network
 from foleytune.objectives import Objective, TrainContext
 from foleytune.plugins import Settings, part_field
 from foleytune.records import Pair, digest
+from foleytune.reference_errors import HasReferenceErrors, ReferenceErrors
 from foleytune.runlog import Meter, RunLog
 from foleytune.shards import write_atomic
 from foleytune.stages import say
@@ -49,6 +52,10 @@ class TrainSettings(Settings):
     adam_beta2: float = 0.999
     max_grad_norm: float | None = 1.0
     bf16: bool = False  # autocast; weights, errors and optimizer stay float32
+    gradient_checkpointing: bool = False  # blocks are run again in the backward pass: time for memory
+    use_peft: bool = False  # train LoRA adapters; the reference is the network without them
+    lora: LoraSettings = LoraSettings()
+    precompute_reference_errors: bool = False  # before the first step, to disk: no reference in memory
     ema_decay: float | None = Field(None, gt=0, lt=1)  # if set, the average is what is exported
     logging_steps: int = Field(50, ge=1)
     save_steps: int = Field(500, ge=1)
@@ -70,6 +77,7 @@ class Run:
     bare: Model
     policy: Model
     reference: Model | None
+    errors: ReferenceErrors | None  # the reference's, where they are precomputed
     optimizer: torch.optim.Optimizer
     ema: AveragedModel | None
     identity: dict[str, Any]  # must not change under a run
@@ -115,7 +123,7 @@ def start(
     objective = cast(Objective, settings.objective)
     bare = cast(Model, copy.copy(settings.model)).load(accelerator.device)
     # eval() keeps dropout off, as a loss of ln 2 at policy = reference needs; gradients flow all the same
-    network = bare.network.eval()
+    fingerprint = fingerprint_of(bare.network.eval())
     context = make_context(
         workspace,
         bare,
@@ -127,6 +135,8 @@ def start(
         per_device_batch_size=settings.per_device_train_batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
     )
+    reference = _prepare_networks(bare, settings, objective)
+    network = bare.network
     run = Run(
         settings=settings,
         folder=workspace.run_folder(settings.run_name),
@@ -135,15 +145,18 @@ def start(
         held_out=replace(context, pairs=held_out),
         bare=bare,
         policy=bare,
-        reference=frozen_copy(bare) if objective.needs_reference else None,
+        reference=reference,
+        errors=None,
         optimizer=_optimizer(network, settings),
         ema=_average(network, settings),
         identity={
             "pairs": data_id(pairs),
             "global_batch_size": context.global_batch_size,
-            "reference": fingerprint_of(network),
+            "reference": fingerprint,
         },
     )
+    if settings.precompute_reference_errors:
+        run.errors = _precompute(run)
     _resume(run)
     run.policy = with_network(bare, accelerator.prepare_model(network))
     if accelerator.is_main_process:
@@ -151,6 +164,49 @@ def start(
         run.log = RunLog(run.folder, run.step, settings.tensorboard)
         _announce(run)
     return run
+
+
+def _prepare_networks(bare: Model, settings: TrainSettings, objective: Objective) -> Model | None:
+    """Adapters and checkpointing where asked for; returns the reference that is to be kept, if any."""
+    if settings.gradient_checkpointing:
+        if not hasattr(bare.network, "gradient_checkpointing"):
+            raise ValueError(f"gradient_checkpointing: {type(bare.network).__name__} has none; leave it off")
+        bare.network.gradient_checkpointing = True  # type: ignore[assignment]
+    kept = objective.needs_reference and not settings.precompute_reference_errors
+    if settings.use_peft:
+        seed = seed_of(settings.seed, "adapters")
+        adapted = add_adapters(bare.network, settings.lora, bare.lora_targets, seed).eval()
+        bare.set_network(adapted)
+        return with_network(bare, WithoutAdapters(adapted)) if kept else None
+    return frozen_copy(bare) if kept else None
+
+
+def _precompute(run: Run) -> ReferenceErrors:
+    """The reference's errors of every step. The policy still is the reference: nothing is resumed yet."""
+    s, objective, context = run.settings, run.objective, run.context
+    if not isinstance(objective, HasReferenceErrors):
+        raise ValueError(
+            f"precompute_reference_errors: {s.objective.part_name()} has no errors to precompute; "
+            "leave it off"
+        )
+    shape = [s.per_device_train_batch_size, s.gradient_accumulation_steps, context.num_processes]
+    drawn = [objective.reference_settings(), s.curriculum.settings(), s.seed, s.max_steps]
+    key = digest(run.identity, data_id(run.held_out.pairs), shape, run.bare.feature_key, drawn, s.bf16)
+    errors = ReferenceErrors(context.workspace.root / "reference_errors" / key, context.rank)
+
+    def measure(batch: Any) -> dict[str, torch.Tensor]:
+        with run.autocast():
+            return objective.reference_errors(run.bare, batch)
+
+    done = errors.compute(
+        s.max_steps,
+        lambda step: run.objective.batches(context, step, run.bare),
+        lambda: run.objective.eval_batches(run.held_out, run.bare),
+        measure,
+    )
+    if run.accelerator.is_main_process:
+        say(f"reference errors: {done} steps done, {s.max_steps - done} found in {errors.folder}")
+    return errors
 
 
 def data_id(pairs: Sequence[Pair]) -> str:
@@ -179,7 +235,7 @@ def _resume(run: Run) -> None:
     if checkpoint is None:
         return
     checkpoints.refuse_another(run.folder, checkpoint.identity, run.identity)
-    run.bare.network.load_state_dict(checkpoint.networks["network"])
+    load_trained_state(run.bare.network, checkpoint.networks["network"])
     run.optimizer.load_state_dict(checkpoint.optimizer)
     if run.ema is not None:
         run.ema.load_state_dict(checkpoint.networks["ema"])

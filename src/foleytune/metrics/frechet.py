@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Float
 
 from foleytune.metrics import Rows
 from foleytune.plugins import Part
@@ -44,7 +45,7 @@ class Frechet(Part):
         return int(rows.scored(self.embedding, truth=True).sum())
 
 
-def frechet_distance(p: np.ndarray, g: np.ndarray) -> float:
+def frechet_distance(p: Float[np.ndarray, "n_p D"], g: Float[np.ndarray, "n_g D"]) -> float:
     """FD of two sets of features, (n_p, D) and (n_g, D), n ≥ 2 each."""
     if len(p) < 2 or len(g) < 2:
         raise ValueError(f"a Fréchet distance needs two rows on each side, found {len(p)} and {len(g)}")

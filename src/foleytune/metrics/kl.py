@@ -1,6 +1,7 @@
 """KL divergence between class posteriors of true and generated sound of the same clip (lower is better).
 
 KL(ground truth ‖ predicted) of softmaxed logits in nats, mean over clips: av-benchmark's `kl_softmax`.
+Letters: g ground truth, p predicted, n clips, K classes.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Float, Float64
 
 from foleytune.metrics import Rows
 from foleytune.plugins import Part
@@ -39,13 +41,13 @@ class KL(Part):
         return int(rows.scored(self.embedding, truth=True).sum())
 
 
-def kl_divergence(g: np.ndarray, p: np.ndarray) -> np.ndarray:
+def kl_divergence(g: Float[np.ndarray, "n K"], p: Float[np.ndarray, "n K"]) -> Float64[np.ndarray, " n"]:
     """KL(softmax g ‖ softmax p) of logits (n, K), in nats: (n,)."""
     log_g, log_p = log_softmax(g), log_softmax(p)
     return (np.exp(log_g) * (log_g - log_p)).sum(axis=1)
 
 
-def log_softmax(logits: np.ndarray) -> np.ndarray:
+def log_softmax(logits: Float[np.ndarray, "n K"]) -> Float64[np.ndarray, "n K"]:
     """(n, K) logits to log-probabilities, in float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol, Self, TypeVar
 
@@ -18,19 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from foleytune.flow import Latents, Solver, guide, integrate, noise_like_rows
-from foleytune.media import read_clip
+from foleytune.media import MediaError
 from foleytune.records import Clip
+
+SHORT_S = 0.5  # a picture that ends this much before the model's length holds its last frame
 
 Conditions = dict[str, Tensor]
 """What a batch is conditioned on, every tensor (B, ...); rows are cached as features."""
-
-
-@dataclass(frozen=True)
-class FrameSpec:
-    """How a model wants to see the video: frames a second, and the side of the square crop in pixels."""
-
-    fps: float
-    size: int
 
 
 @dataclass(frozen=True)
@@ -40,16 +34,21 @@ class ModelSpec:
     latents: dict[str, tuple[int, ...]]
     sample_rate: int  # Hz of encode's input and decode's output
     clip_seconds: float
-    frames: FrameSpec
+    any_length: bool = False  # whether `with_duration` takes other lengths
 
 
 @dataclass(frozen=True)
 class Media:
-    """One clip as arrays: frames (T, H, W, 3) uint8 at `FrameSpec`, wave (N,) float32 at the model's rate."""
+    """One clip as arrays: frames (T, H, W, 3) uint8 by stream, wave (N,) float32 at the model's rate.
 
-    frames: np.ndarray | None = None
+    Which streams there are, at what size and rate, is the model's own affair (`read`); {} is no picture.
+    `seconds` is how long the picture lasts, None where nobody looked.
+    """
+
+    frames: Mapping[str, np.ndarray] = field(default_factory=dict)
     wave: np.ndarray | None = None
     prompt: str = ""
+    seconds: float | None = None
 
 
 class Model(Protocol):
@@ -57,6 +56,9 @@ class Model(Protocol):
 
     notice: ClassVar[str]
     """One line that anybody who listens to this model must know, or ""."""
+
+    lora_targets: ClassVar[str]
+    """Modules that get a LoRA adapter: a regular expression for peft, or "all-linear"."""
 
     @property
     def spec(self) -> ModelSpec:
@@ -86,12 +88,30 @@ class Model(Protocol):
         """Read the weights; nothing heavy happens before. Returns itself."""
         ...
 
+    def with_duration(self, seconds: float) -> Self:
+        """A view of this model that makes sound of another length; ValueError if it has but one."""
+        ...
+
+    def read(self, path: Path, start_s: float = 0.0, prompt: str = "", *, audio: bool = True) -> Media:
+        """Decode `clip_seconds` of a file the way this model wants it, in one pass. Raises MediaError.
+
+        `audio=False` leaves the sound out.
+        """
+        ...
+
     def condition(self, media: Sequence[Media]) -> Conditions:
         """Conditions of a batch of clips; no gradient. A clip without frames gets null video."""
         ...
 
     def null(self, conditions: Conditions) -> Conditions:
         """Conditions of the same shapes that say nothing, for guidance and dropout."""
+        ...
+
+    def prepare(self, conditions: Conditions) -> Conditions:
+        """What `velocity` makes of conditions before it looks at x_t and t, so that sampling does it once.
+
+        `velocity` takes conditions either way; training gives them unprepared, for the gradient.
+        """
         ...
 
     def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
@@ -111,21 +131,19 @@ class Model(Protocol):
         ...
 
 
-def read_media(root: Path, clip: Clip, spec: ModelSpec, *, audio: bool = True) -> Media:
-    """Decode a clip the way a model wants it, picture and sound in one pass. Raises MediaError.
+def read_clip_media(root: Path, clip: Clip, model: Model, *, audio: bool = True) -> Media:
+    """Decode a clip the way a model wants it. Raises MediaError, also where the picture is too short for it.
 
     `root` is the workspace's, against which relative paths are read; `audio=False` leaves the sound out.
     """
-    found = read_clip(
-        root / clip.path,
-        start_s=clip.start_s,
-        duration_s=spec.clip_seconds,
-        fps=spec.frames.fps,
-        size=spec.frames.size,
-        sample_rate=spec.sample_rate,
-        audio=audio and clip.has_audio,
-    )
-    return Media(found.frames, found.wave, clip.prompt)
+    media = model.read(root / clip.path, clip.start_s, clip.prompt, audio=audio and clip.has_audio)
+    wanted = model.spec.clip_seconds
+    if media.seconds is not None and media.seconds < wanted - SHORT_S:
+        raise MediaError(
+            f"{clip.path}: {media.seconds:.2f} s of picture from {clip.start_s:g} s on, the model takes "
+            f"{wanted:g} s; set its duration lower or leave the clip out"
+        )
+    return media
 
 
 M = TypeVar("M", bound=Model)
@@ -172,9 +190,10 @@ def sample_latents(
     device = next(iter(conditions.values())).device
     x0 = {key: noise.to(device) for key, noise in noise_like_rows(model.spec.latents, seeds).items()}
     if guidance_scale == 1.0:
-        return integrate(lambda x, t: model.velocity(x, t, conditions), x0, num_steps, solver)
+        prepared = model.prepare(conditions)
+        return integrate(lambda x, t: model.velocity(x, t, prepared), x0, num_steps, solver)
     null = model.null(conditions) if negative is None else negative
-    both = {key: torch.cat([conditions[key], null[key]]) for key in conditions}
+    both = model.prepare({key: torch.cat([conditions[key], null[key]]) for key in conditions})
 
     def velocity(x_t: Latents, t: Tensor) -> Latents:
         v = model.velocity({k: torch.cat([x_t[k], x_t[k]]) for k in x_t}, torch.cat([t, t]), both)

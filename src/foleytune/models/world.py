@@ -18,7 +18,8 @@ from pydantic import PrivateAttr
 from torch import Tensor, nn
 
 from foleytune.flow import Latents
-from foleytune.models import Conditions, FrameSpec, Media, ModelSpec
+from foleytune.media import read_clip
+from foleytune.models import Conditions, Media, ModelSpec
 from foleytune.networks.world_codec import WorldCodec
 from foleytune.networks.world_dit import WorldDiT
 from foleytune.networks.world_towers import MotionTower, SceneTower, TextTower, word_ids
@@ -59,6 +60,8 @@ class World(Part):
         "the world model knows the embedded world alone: on real video its sound means nothing"
     )
 
+    lora_targets: ClassVar[str] = "all-linear"
+
     _network: nn.Module | None = PrivateAttr(default=None)
     _codec: WorldCodec | None = PrivateAttr(default=None)
     _features: WorldFeatures | None = PrivateAttr(default=None)
@@ -67,7 +70,7 @@ class World(Part):
     @property
     def spec(self) -> ModelSpec:
         """One modality, 100 latent frames of 32 channels for 4 s of 16 kHz sound."""
-        return ModelSpec({"audio": (NUM_FRAMES, 32)}, SAMPLE_RATE, CLIP_SECONDS, FrameSpec(FPS, FRAME_SIDE))
+        return ModelSpec({"audio": (NUM_FRAMES, 32)}, SAMPLE_RATE, CLIP_SECONDS)
 
     @property
     def network(self) -> nn.Module:
@@ -102,6 +105,25 @@ class World(Part):
             module.to(self._device).eval().requires_grad_(False)
         return self
 
+    def with_duration(self, seconds: float) -> Self:
+        """This model knows 4 s and nothing else."""
+        if seconds != CLIP_SECONDS:
+            raise ValueError(f"world makes {CLIP_SECONDS:g} s of sound at a time, asked for {seconds:g} s")
+        return self
+
+    def read(self, path: Path, start_s: float = 0.0, prompt: str = "", *, audio: bool = True) -> Media:
+        """4 s of a file, 100 frames of 48 × 48 pixels as stream "video"."""
+        found = read_clip(
+            path,
+            start_s=start_s,
+            duration_s=CLIP_SECONDS,
+            fps=FPS,
+            size=FRAME_SIDE,
+            sample_rate=SAMPLE_RATE,
+            audio=audio,
+        )
+        return Media({} if found.frames is None else {"video": found.frames}, found.wave, prompt)
+
     @torch.no_grad()
     def condition(self, media: Sequence[Media]) -> Conditions:
         """Cached features of clips; without frames, the null video."""
@@ -109,7 +131,7 @@ class World(Part):
         frames = torch.from_numpy(np.stack([_frames(m) for m in media])).to(self._device)
         conditions = self._features(frames, [m.prompt for m in media])
         for row, item in enumerate(media):
-            if item.frames is None:
+            if not item.frames:
                 conditions["scene"][row], conditions["motion"][row] = 0.0, 0.0
             if not item.prompt.strip():
                 conditions["text"][row] = 0.0
@@ -118,6 +140,10 @@ class World(Part):
     def null(self, conditions: Conditions) -> Conditions:
         """Zeros: what dropout showed the transformer in pre-training."""
         return {key: torch.zeros_like(value) for key, value in conditions.items()}
+
+    def prepare(self, conditions: Conditions) -> Conditions:
+        """As they are: the transformer's own layers on them cost next to nothing."""
+        return conditions
 
     def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
         """v(x_t, t | conditions) for {"audio": (B, 100, 32)}."""
@@ -151,10 +177,10 @@ class World(Part):
 
 def _frames(media: Media) -> np.ndarray:
     """Exactly 100 frames: a shorter clip holds its last frame, a longer one is cut."""
-    if media.frames is None or len(media.frames) == 0:
+    video = media.frames.get("video", np.empty(0))
+    if len(video) == 0:
         return np.zeros((NUM_FRAMES, FRAME_SIDE, FRAME_SIDE, 3), np.uint8)
-    index = np.minimum(np.arange(NUM_FRAMES), len(media.frames) - 1)
-    return media.frames[index]
+    return video[np.minimum(np.arange(NUM_FRAMES), len(video) - 1)]
 
 
 def _fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:

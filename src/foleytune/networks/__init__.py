@@ -1,1 +1,1 @@
-"""The neural networks themselves: one architecture a file, torch only, no files read, no settings classes."""
+"""The neural networks themselves: one architecture a file, torch (and shapes as types) alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor, nn
 
 
@@ -22,6 +23,6 @@ class AudioScoreNetwork(nn.Module):
                 for parameter in (layer.weight, layer.bias):
                     parameter.uniform_(-bound, bound, generator=generator)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Float64[Tensor, "B {self.hidden.in_features}"]) -> Float64[Tensor, "B 3"]:
         """Logits (B, 3)."""
         return self.out(torch.relu(self.hidden(inputs)))

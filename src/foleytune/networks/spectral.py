@@ -1,14 +1,20 @@
-"""Spectrograms and back: STFT magnitude, mel bands, and phase by fast Griffin-Lim (no learned vocoder)."""
+"""Spectrograms and back: STFT magnitude, mel bands, and phase by fast Griffin-Lim (no learned vocoder).
+
+Letters: B batch, N samples, T frames (one a hop), F bins, M mel bands.
+"""
 
 from __future__ import annotations
 
 import math
 
 import torch
+from jaxtyping import Complex64, Float
 from torch import Tensor, nn
 
 
-def mel_basis(sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float) -> Tensor:
+def mel_basis(
+    sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float
+) -> Float[Tensor, "{n_fft}//2+1 {num_mels}"]:
     """Triangular HTK mel filters without area normalisation: (n_fft // 2 + 1, num_mels)."""
 
     def to_mel(hz: float) -> float:
@@ -32,15 +38,17 @@ class Spectrogram(nn.Module):
         self.n_fft, self.hop = n_fft, hop
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
-    def complex(self, wave: Tensor) -> Tensor:
+    def complex(self, wave: Float[Tensor, "B N"]) -> Complex64[Tensor, "B F N//{self.hop}+1"]:
         """Complex STFT, centred: (B, n_fft // 2 + 1, N // hop + 1)."""
         return torch.stft(wave, self.n_fft, self.hop, window=self.window, center=True, return_complex=True)
 
-    def forward(self, wave: Tensor) -> Tensor:
+    def forward(self, wave: Float[Tensor, "B N"]) -> Float[Tensor, "B N//{self.hop} F"]:
         """Magnitudes; the last, half-empty frame is dropped."""
         return self.complex(wave).abs()[..., : wave.shape[-1] // self.hop].transpose(1, 2)
 
-    def invert(self, magnitude: Tensor, num_iterations: int = 24, momentum: float = 0.99) -> Tensor:
+    def invert(
+        self, magnitude: Float[Tensor, "B T F"], num_iterations: int = 24, momentum: float = 0.99
+    ) -> Float[Tensor, "B T*{self.hop}"]:
         """Fast Griffin-Lim (Perraudin 2013): magnitudes (B, T, F) -> wave (B, T·hop). Deterministic."""
         target = torch.cat([magnitude, magnitude[:, -1:]], dim=1).transpose(1, 2)  # (B, F, T + 1)
         length = magnitude.shape[1] * self.hop
@@ -72,6 +80,6 @@ class LogMel(nn.Module):
         basis = mel_basis(sample_rate, n_fft, num_mels, 40.0, sample_rate / 2)
         self.register_buffer("basis", basis, persistent=False)
 
-    def forward(self, wave: Tensor) -> Tensor:
+    def forward(self, wave: Float[Tensor, "B N"]) -> Float[Tensor, "B N//{self.spectrogram.hop} M"]:
         """log(mel + 1e-3), shifted and scaled to about unit range."""
         return (torch.log(self.spectrogram(wave) @ self.basis + 1e-3) + 3.0) / 3.0

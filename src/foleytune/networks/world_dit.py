@@ -1,6 +1,7 @@
 """The world's flow network: a small diffusion transformer over audio latents with aligned motion features.
 
-Letters: B batch, L latent frames (25 a second, as many as video frames), D latent channels, W width.
+Letters: B batch, L latent frames (25 a second, as many as video frames), D latent channels, C condition
+channels, S scene tokens, W width, H heads of d channels.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ import math
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 
-def time_embedding(t: Tensor, dim: int) -> Tensor:
+def time_embedding(t: Float[Tensor, " B"], dim: int) -> Float32[Tensor, "B {dim}"]:
     """Sinusoids of t in [0, 1], in float32 whatever the autocast: (B,) -> (B, dim)."""
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(dim // 2, device=t.device) / (dim // 2))
     angles = 1000.0 * t.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def rotate(x: Tensor) -> Tensor:
+def rotate(x: Float[Tensor, "B H L d"]) -> Float[Tensor, "B H L d"]:
     """Rotary positions on (B, H, L, d)."""
     half = x.shape[-1] // 2
     frequencies = torch.exp(-math.log(1000.0) * torch.arange(half, device=x.device) / half)
@@ -44,7 +46,7 @@ class _Block(nn.Module):
         nn.init.zeros_(self.shift.weight)
         nn.init.zeros_(self.shift.bias)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B L W"], c: Float[Tensor, "B W"]) -> Float[Tensor, "B L W"]:
         width = x.shape[-1]
         s1, b1, g1, s2, b2, g2 = self.shift(F.silu(c))[:, None].chunk(6, dim=-1)
         h = F.layer_norm(x, (width,)) * (1 + s1) + b1
@@ -79,8 +81,15 @@ class WorldDiT(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, t: Tensor, scene: Tensor, motion: Tensor, text: Tensor) -> Tensor:
-        """x (B, L, D), t (B,), scene (B, S, C), motion (B, L, C), text (B, C)."""
+    def forward(
+        self,
+        x: Float[Tensor, "B L D"],
+        t: Float[Tensor, " B"],
+        scene: Float[Tensor, "B S C"],
+        motion: Float[Tensor, "B L C"],
+        text: Float[Tensor, "B C"],
+    ) -> Float[Tensor, "B L D"]:
+        """The velocity at (x, t)."""
         c = self.time(time_embedding(t, self.width).to(x.dtype)) + self.text(text)
         c = c + self.scene(torch.cat([scene.mean(1), scene.amax(1)], dim=-1))
         h = self.inputs(torch.cat([x, motion], dim=-1)) + self.motion(motion.transpose(1, 2)).transpose(1, 2)

@@ -1,6 +1,6 @@
 """Small encoders of the world's sounds, pictures and captions: the judges are made of them.
 
-Letters: B batch, T frames, N samples, D embedding.
+Letters: B batch, T frames, N samples, D embedding, W words, C classes.
 """
 
 from __future__ import annotations
@@ -9,12 +9,18 @@ import zlib
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from foleytune.networks.spectral import LogMel
 
 VOCABULARY = 512  # hash buckets
 MAX_WORDS = 24
+
+Wave = Float[Tensor, "B N"]
+Frames = UInt8[Tensor, "B T 48 48 3"]
+Embedding = Float[Tensor, "B D"]
+Features = Float[Tensor, "B T D"]
 
 
 def _conv(channels_in: int, channels_out: int, kernel: int, stride: int | tuple[int, int]) -> nn.Sequential:
@@ -36,7 +42,7 @@ class AudioTower(nn.Module):
         )
         self.out = nn.Linear(2 * 96, dim)
 
-    def forward(self, wave: Tensor) -> Tensor:
+    def forward(self, wave: Wave) -> Embedding:
         x = self.body(self.mel(wave)[:, None])  # (B, 96, t, f)
         return self.out(torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1))
 
@@ -51,7 +57,7 @@ class SceneTower(nn.Module):
         )
         self.out = nn.Linear(96 * 9, dim)
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Frames) -> Features:
         x = frames.flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1  # (BT, 3, 48, 48)
         return self.out(self.body(x).flatten(1)).unflatten(0, frames.shape[:2])
 
@@ -68,7 +74,7 @@ class MotionTower(nn.Module):
         )
         self.out = nn.Linear(96, dim)
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Frames) -> Features:
         x = frames.permute(0, 1, 4, 2, 3).float() / 127.5 - 1  # (B, T, 3, 48, 48)
         step = x - torch.cat([x[:, :1], x[:, :-1]], dim=1)
         later = torch.cat([step[:, 1:], torch.zeros_like(step[:, :1])], dim=1)
@@ -90,7 +96,7 @@ class SoundEventTower(nn.Module):
             nn.Conv1d(96, dim, 3, padding=1),
         )  # fmt: skip
 
-    def forward(self, wave: Tensor) -> Tensor:
+    def forward(self, wave: Wave) -> Float[Tensor, "B N//640 D"]:
         return self.body(self.mel(wave).transpose(1, 2)).transpose(1, 2)
 
 
@@ -102,13 +108,13 @@ class TextTower(nn.Module):
         self.words = nn.Embedding(VOCABULARY, 64, padding_idx=0)
         self.body = nn.Sequential(nn.Linear(64, 128), nn.SiLU(), nn.Linear(128, dim))
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Int64[Tensor, "B W"]) -> Embedding:
         mask = (ids != 0).float()
         total = (self.words(ids) * mask[..., None]).sum(1)
         return self.body(total / mask.sum(1, keepdim=True).clamp(min=1).sqrt())
 
 
-def word_ids(captions: list[str]) -> Tensor:
+def word_ids(captions: list[str]) -> Int64[Tensor, "B W"]:
     """Words hashed to ids, padded with 0: (B, MAX_WORDS). The same on every machine."""
     rows = torch.zeros(len(captions), MAX_WORDS, dtype=torch.long)
     for row, caption in zip(rows, captions):
@@ -128,12 +134,12 @@ class AudioVideoJudge(nn.Module):
         self.video = nn.Sequential(nn.SiLU(), nn.Linear(2 * dim, dim))
         self.log_scale = nn.Parameter(torch.tensor(2.3))
 
-    def embed_video(self, frames: Tensor) -> Tensor:
+    def embed_video(self, frames: Frames) -> Embedding:
         """(B, T, 48, 48, 3) -> unit vectors (B, D)."""
         tokens = self.scene(frames)
         return F.normalize(self.video(torch.cat([tokens.mean(1), tokens.amax(1)], dim=-1)), dim=-1)
 
-    def embed_audio(self, wave: Tensor) -> Tensor:
+    def embed_audio(self, wave: Wave) -> Embedding:
         """(B, N) -> unit vectors (B, D)."""
         return F.normalize(self.audio(wave), dim=-1)
 
@@ -147,11 +153,11 @@ class AudioTextJudge(nn.Module):
         self.text = TextTower(dim)
         self.log_scale = nn.Parameter(torch.tensor(2.3))
 
-    def embed_text(self, captions: list[str]) -> Tensor:
+    def embed_text(self, captions: list[str]) -> Embedding:
         """Captions -> unit vectors (B, D)."""
         return F.normalize(self.text(word_ids(captions).to(self.log_scale.device)), dim=-1)
 
-    def embed_audio(self, wave: Tensor) -> Tensor:
+    def embed_audio(self, wave: Wave) -> Embedding:
         """(B, N) -> unit vectors (B, D)."""
         return F.normalize(self.audio(wave), dim=-1)
 
@@ -170,14 +176,14 @@ class SyncJudge(nn.Module):
         self.sound = SoundEventTower(dim)
         self.mix = nn.Sequential(nn.Conv1d(dim, 64, 3, padding=1), nn.SiLU(), nn.Conv1d(64, 1, 3, padding=1))
 
-    def correlate(self, motion: Tensor, sound: Tensor) -> Tensor:
+    def correlate(self, motion: Features, sound: Features) -> Float[Tensor, "B D 2*{self.num_lags}+1"]:
         """Mean over time of motion(t) · sound(t − lag), lag by lag: (B, D, 2·num_lags + 1)."""
         k, length = self.num_lags, motion.shape[1]
         padded = F.pad(sound, (0, 0, k, k))  # (B, T + 2k, D)
         lags = [(motion * padded[:, k - lag : k - lag + length]).mean(1) for lag in range(-k, k + 1)]
         return torch.stack(lags, dim=2)
 
-    def forward(self, frames: Tensor, wave: Tensor) -> Tensor:
+    def forward(self, frames: Frames, wave: Wave) -> Float[Tensor, "B 2*{self.num_lags}+1"]:
         return self.mix(4 * self.correlate(self.motion(frames), self.sound(wave)))[:, 0]
 
 
@@ -189,7 +195,7 @@ class Tagger(nn.Module):
         self.audio = AudioTower(dim)
         self.head = nn.Linear(dim, num_classes)
 
-    def forward(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, wave: Wave) -> tuple[Float[Tensor, "B C"], Embedding]:
         """(B, N) -> logits (B, C), features (B, D)."""
         features = F.silu(self.audio(wave))
         return self.head(features), features
@@ -209,7 +215,7 @@ class SecondTagger(nn.Module):
         self.attention = nn.Conv1d(width, num_classes, 1)
         self.head = nn.Conv1d(width, num_classes, 1)
 
-    def forward(self, wave: Tensor) -> Tensor:
+    def forward(self, wave: Wave) -> Float[Tensor, "B C"]:
         """(B, N) -> logits (B, C), pooled over time by a learned attention for each class."""
         x = self.body(self.mel(wave).transpose(1, 2))
         return (self.attention(x).softmax(2) * self.head(x)).sum(2)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from foleytune.flow import Latents, expand, noise_like_rows, sample_times, seed_of
@@ -29,9 +30,10 @@ class PairBatch:
     chosen: Latents
     rejected: Latents
     x0: Latents
-    t: Tensor  # (B,)
+    t: Float[Tensor, " B"]
     conditions: Conditions
     groups: list[list[str]]  # of each pair: the names its margins are also logged under
+    reference_errors: dict[str, Float[Tensor, " 2*B"]] | None = None  # chosen first, where precomputed
 
     @property
     def item_ids(self) -> list[str]:
@@ -102,12 +104,14 @@ def _drop(conditions: Conditions, null: Conditions, dropped: Tensor) -> Conditio
     }
 
 
-def pack(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def pack(
+    first: Mapping[str, Shaped[Tensor, "B ..."]], second: Mapping[str, Shaped[Tensor, "B ..."]]
+) -> dict[str, Shaped[Tensor, "2*B ..."]]:
     """Two batches in one, `first` above `second`: (B, ...) and (B, ...) to (2B, ...)."""
     return {key: torch.cat([first[key], second[key]]) for key in first}
 
 
-def by_group(logs: Mapping[str, Tensor], batch: PairBatch) -> dict[str, Tensor]:
+def by_group(logs: Mapping[str, Float[Tensor, " B"]], batch: PairBatch) -> dict[str, Float[Tensor, " _"]]:
     """Logs (B,) split by t-bin, source and stage: `rewards/margins/t0`, `.../source/auto`, `.../stage/1`."""
     rows: dict[str, list[int]] = {}
     for row, names in enumerate(batch.groups):

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from foleytune.flow import Latents, interpolate, squared_error, target_velocity
+from foleytune.flow import interpolate, squared_error, target_velocity
 from foleytune.models import Model, ModelSpec
 from foleytune.objectives import Loss, TrainContext
 from foleytune.objectives._pairs import (
@@ -41,13 +42,15 @@ SATURATED_LOGIT = 3.0  # σ(−3) = 0.047: beyond it a pair has next to no gradi
 class Contrast(NamedTuple):
     """Of one modality, each (B,)."""
 
-    loss: Tensor
-    reward_chosen: Tensor  # −(β/2) Δ_chosen
-    reward_rejected: Tensor
+    loss: Float[Tensor, " B"]
+    reward_chosen: Float[Tensor, " B"]  # −(β/2) Δ_chosen
+    reward_rejected: Float[Tensor, " B"]
 
 
-def contrast(policy_error: Tensor, reference_error: Tensor, beta: float) -> Contrast:
-    """−log σ(−β/2 (Δ_chosen − Δ_rejected)) of packed errors (2B,), chosen first."""
+def contrast(
+    policy_error: Float[Tensor, " n"], reference_error: Float[Tensor, " n"], beta: float
+) -> Contrast:
+    """−log σ(−β/2 (Δ_chosen − Δ_rejected)) of packed errors (n,), n = 2B, chosen first."""
     delta_w, delta_l = (policy_error - reference_error).chunk(2)
     logit = -beta / 2 * (delta_w - delta_l)
     # softplus(−x) = −log σ(x), finite for every x
@@ -99,14 +102,12 @@ class FlowDPO(Part):
 
     def loss(self, policy: Model, reference: Model | None, batch: PairBatch) -> Loss:
         """One packed 2B forward of the policy, one of the reference; one sigmoid a modality, summed."""
-        assert reference is not None
-        x0, x1 = pack(batch.x0, batch.x0), pack(batch.chosen, batch.rejected)
-        t, conditions = torch.cat([batch.t, batch.t]), pack(batch.conditions, batch.conditions)
-        x_t, v = interpolate(x0, x1, t), target_velocity(x0, x1)
-        e_policy = self._errors(policy.velocity(x_t, t, conditions), v)
-        with torch.no_grad():
-            e_reference = self._errors(reference.velocity(x_t, t, conditions), v)
-        contrasts = {key: contrast(e_policy[key], e_reference[key], self.beta_of(key)) for key in v}
+        e_policy = self._errors(policy, batch)
+        e_reference = batch.reference_errors
+        if e_reference is None:
+            assert reference is not None
+            e_reference = self.reference_errors(reference, batch)
+        contrasts = {key: contrast(e, e_reference[key], self.beta_of(key)) for key, e in e_policy.items()}
         per_pair = torch.stack([part.loss for part in contrasts.values()]).sum(0)  # (B,)
         if self.winner_weight:
             per_pair = per_pair + self.winner_weight * sum(e.chunk(2)[0] for e in e_policy.values())
@@ -114,9 +115,22 @@ class FlowDPO(Part):
             logs = {"loss": per_pair.detach()} | _logs(contrasts, e_policy, e_reference, batch)
         return Loss(per_pair.mean(), logs)
 
-    def _errors(self, prediction: Latents, target: Latents) -> dict[str, Tensor]:
-        scale = {key: value[0].numel() if self.reduction == "sum" else 1 for key, value in target.items()}
-        return {key: scale[key] * squared_error(prediction[key], target[key]) for key in target}
+    def reference_settings(self) -> dict[str, Any]:
+        """What shapes the reference's errors, and so what precomputed ones are kept under; β does not."""
+        return self.model_dump(include={"time_distribution", "condition_dropout", "reduction"})
+
+    @torch.no_grad()
+    def reference_errors(self, reference: Model, batch: PairBatch) -> dict[str, Tensor]:
+        """The reference's errors (2B,) a modality, chosen first: all that the loss asks of it."""
+        return self._errors(reference, batch)
+
+    def _errors(self, model: Model, batch: PairBatch) -> dict[str, Tensor]:
+        x0, x1 = pack(batch.x0, batch.x0), pack(batch.chosen, batch.rejected)
+        t, conditions = torch.cat([batch.t, batch.t]), pack(batch.conditions, batch.conditions)
+        v = target_velocity(x0, x1)
+        prediction = model.velocity(interpolate(x0, x1, t), t, conditions)
+        scale = {key: value[0].numel() if self.reduction == "sum" else 1 for key, value in v.items()}
+        return {key: scale[key] * squared_error(prediction[key], v[key]) for key in v}
 
 
 def _logs(

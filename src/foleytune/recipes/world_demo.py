@@ -24,8 +24,8 @@ def recipe() -> Recipe:
     """96 clips × 5 candidates, 100 steps × 16 pairs a method, 48 test clips.
 
     β and the learning rate move together. The paper's β = 600 saturates here (docs/results.md); 30 with a
-    winner term of 10 keeps the winners' error from rising. One pair in five is trained without its conditions:
-    preference that moves the conditional half of guidance alone is amplified by guidance, past the truth.
+    winner term of 10 keeps the winners' error from rising. One pair in five is trained without its
+    conditions: preference that moves the conditional half of guidance alone is amplified past the truth.
     """
     train = TrainSettings(
         model=build("models", "world"),

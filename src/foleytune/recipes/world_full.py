@@ -13,7 +13,7 @@ GUIDANCE_SCALES = (1.0, 1.5, 2.0)  # none, half-way, and what the candidates wer
 
 
 def recipe() -> Recipe:
-    """600 clips × 5 candidates, 300 steps × 16 pairs a method and seed, 200 test clips, three guidance scales."""
+    """600 clips × 5 candidates, 300 steps × 16 pairs a method and seed, 200 test clips at three scales."""
     small = demo()
     long = {"max_steps": 300, "warmup_steps": 30, "save_steps": 100, "eval_steps": 50, "num_eval_pairs": 48}
     return changed(

@@ -18,6 +18,7 @@ from foleytune.plugins import Part
 from foleytune.records import Score
 
 NEEDS = ("audio", "video", "text", "reference", "truth")
+FRAMES_FPS, FRAMES_SIDE = 25.0, 48  # of `ScoreItem.frames`, short side then centre square
 
 
 @dataclass(frozen=True)

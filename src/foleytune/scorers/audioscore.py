@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from pydantic import PrivateAttr
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -58,12 +59,12 @@ class Fitted:
 
     dimensions: tuple[str, ...]  # "scorer/dimension"
     versions: tuple[str, ...]
-    mean: Tensor  # (K,) float64, over the valid values of the fit set
-    std: Tensor  # (K,); 1 for a dimension that never varied
+    mean: Float64[Tensor, " K"]  # over the valid values of the fit set
+    std: Float64[Tensor, " K"]  # 1 for a dimension that never varied
     network: AudioScoreNetwork
     notes: Mapping[str, Any] = field(default_factory=dict)  # label agreement, fit settings
 
-    def inputs(self, values: np.ndarray) -> Tensor:
+    def inputs(self, values: np.ndarray) -> Float64[Tensor, "N {2*len(self.dimensions)}"]:
         """(N, K) with NaN for missing -> (N, 2K): standardised values, 0 where missing, and validity bits."""
         x = torch.as_tensor(values, dtype=torch.float64)
         if x.ndim != 2 or x.shape[1] != len(self.dimensions):
@@ -73,7 +74,7 @@ class Fitted:
         return torch.cat([torch.where(valid, (x - self.mean) / self.std, 0.0), valid.double()], 1)
 
     @torch.no_grad()
-    def probabilities(self, values: np.ndarray) -> np.ndarray:
+    def probabilities(self, values: np.ndarray) -> Float64[np.ndarray, "N 3"]:
         """(N, K) with NaN for missing -> (N, 3) over bad, medium, good."""
         return self.network(self.inputs(values)).softmax(1).numpy()
 
@@ -169,7 +170,7 @@ class AudioScore(Part):
             return frozenset()
         return frozenset().union(*(cast(Scorer, build("scorers", name)).needs for name in self._scorers()))
 
-    def probabilities(self, values: np.ndarray) -> np.ndarray:
+    def probabilities(self, values: np.ndarray) -> Float64[np.ndarray, "N 3"]:
         """(N, K) in the order of `fitted.dimensions`, NaN for missing -> (N, 3) over bad, medium, good."""
         return self.fitted.probabilities(values)
 
