@@ -64,7 +64,11 @@ def guide(v: Latents, v_null: Latents, guidance_scale: float) -> Latents:
 
 
 def integrate(velocity: VelocityFn, x0: Latents, num_steps: int, solver: Solver = "euler") -> Latents:
-    """Follow dx/dt = v from noise (t = 0) to data (t = 1) in `num_steps` equal steps, in float32."""
+    """Follow dx/dt = v from noise (t = 0) to data (t = 1) in `num_steps` equal steps, in float32.
+
+    Times are `torch.linspace`'s to the last bit, as in the published samplers: a network that multiplies t by
+    10000 tells them from i / num_steps.
+    """
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, found {num_steps}")
     step = {"euler": _euler, "midpoint": _midpoint, "rk4": _rk4}.get(solver)
@@ -73,10 +77,9 @@ def integrate(velocity: VelocityFn, x0: Latents, num_steps: int, solver: Solver 
     x = x0
     batch = next(iter(x0.values())).shape[0]
     device = next(iter(x0.values())).device
-    dt = 1.0 / num_steps
-    for index in range(num_steps):
-        t = torch.full((batch,), index * dt, dtype=torch.float32, device=device)
-        x = step(velocity, x, t, dt)
+    times = torch.linspace(0, 1, num_steps + 1, dtype=torch.float32)
+    for now, then in zip(times[:-1], times[1:]):
+        x = step(velocity, x, now.expand(batch).to(device), float(then - now))
     return x
 
 

@@ -185,11 +185,12 @@ def sample_latents(
 ) -> Latents:
     """Integrate the flow from seeded noise, both guidance halves in one forward: latents (B, L, D).
 
-    Row i's noise depends on seeds[i] alone. `negative` takes the place of the null conditions.
+    Row i's noise depends on seeds[i] alone. `negative` takes the place of the null conditions. At a scale of
+    1 or less the conditional flow is followed alone.
     """
     device = next(iter(conditions.values())).device
     x0 = {key: noise.to(device) for key, noise in noise_like_rows(model.spec.latents, seeds).items()}
-    if guidance_scale == 1.0:
+    if guidance_scale <= 1.0:
         prepared = model.prepare(conditions)
         return integrate(lambda x, t: model.velocity(x, t, prepared), x0, num_steps, solver)
     null = model.null(conditions) if negative is None else negative

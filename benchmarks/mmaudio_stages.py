@@ -1,0 +1,106 @@
+"""One video through MMAudio at real size: seconds and peak memory of every stage, then of a Flow-DPO step.
+
+    python benchmarks/random_weights.py weights mmaudio-small-16k
+    FOLEYTUNE_WEIGHTS=weights python benchmarks/mmaudio_stages.py VIDEO.mp4 --model mmaudio-small-16k
+
+Weights may be random: neither time nor memory depends on their values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foleytune.lora import LoraSettings, WithoutAdapters, add_adapters
+from foleytune.models import Conditions, Model, frozen_copy, sample_latents, with_network
+from foleytune.objectives._pairs import PairBatch
+from foleytune.objectives.flow_dpo import FlowDPO
+from foleytune.plugins import build
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Print how long it took and the highest memory of the process up to its end."""
+    begin = time.perf_counter()
+    yield
+    seconds = time.perf_counter() - begin
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        peak = f"{torch.cuda.max_memory_allocated() / 1024**3:.2f} GiB on the device"
+    else:
+        peak = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2:.2f} GiB"
+    print(f"{name:34}{seconds:9.2f} s   peak so far {peak}", flush=True)
+
+
+def sound(model: Any, video: Path, num_steps: int) -> tuple[Conditions, dict[str, torch.Tensor]]:
+    """Everything `foleytune generate` does for one window, stage by stage."""
+    with stage("frames, both streams"):
+        media = model.read(video, 0.0, "rain on a tin roof", audio=False)
+    with stage("CLIP and Synchformer, loading"):
+        _ = model._parts._clip, model._parts._sync
+    with torch.inference_mode():
+        with stage("CLIP and Synchformer, running"):
+            conditions = model.condition([media])
+        with stage(f"{num_steps} guided Euler steps"):
+            latents = sample_latents(model, conditions, [0], num_steps=num_steps, guidance_scale=4.5)
+        with stage("VAE and vocoder, loading"):
+            _ = model._parts.codec
+        with stage("VAE and vocoder, running"):
+            wave = model.decode(latents)
+    print(f"{wave.shape[1] / model.spec.sample_rate:.2f} s of sound")
+    return conditions, latents
+
+
+def dpo_steps(model: Any, conditions: Conditions, latents: dict[str, torch.Tensor], adapters: bool) -> None:
+    """Two Flow-DPO steps of one pair: the first loss must be ln 2."""
+    rejected = {key: value.clone().flip(1) for key, value in latents.items()}
+    noise = {key: torch.randn(value.shape, device=value.device) for key, value in latents.items()}
+    t = torch.tensor([0.4], device=next(iter(noise.values())).device)
+    clones = {key: value.clone() for key, value in latents.items()}
+    kept = {key: value.clone() for key, value in conditions.items()}
+    batch = PairBatch([], clones, rejected, noise, t, kept, [[]])
+    if not adapters:
+        reference: Model = frozen_copy(model)
+    else:
+        network = add_adapters(model.network, LoraSettings(), model.lora_targets, seed=0)
+        model, reference = with_network(model, network), with_network(model, WithoutAdapters(network))
+    parameters = [p for p in model.network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=5e-6)
+    kind = "LoRA" if adapters else "full"
+    print(f"{kind}: {sum(p.numel() for p in parameters):,} trained parameters")
+    for index in range(2):
+        with stage(f"Flow-DPO step {index}, {kind}, one pair"):
+            loss = FlowDPO().loss(model, reference, batch)
+            loss.value.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        print(f"  loss {loss.value.item():.9f} (ln 2 is {math.log(2):.9f})")
+
+
+def main() -> None:
+    """Run the stages."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("video", type=Path)
+    parser.add_argument("--model", default="mmaudio-small-16k")
+    parser.add_argument("--num-steps", type=int, default=25)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--train", choices=("none", "full", "lora"), default="none")
+    args = parser.parse_args()
+    model: Any = build("models", args.model)
+    with stage("network, loading"):
+        model.load(args.device)
+    conditions, latents = sound(model, args.video, args.num_steps)
+    if args.train != "none":
+        dpo_steps(model, conditions, latents, adapters=args.train == "lora")
+
+
+if __name__ == "__main__":
+    main()
