@@ -13,6 +13,7 @@ never in the caller.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -78,7 +79,7 @@ def integrate(velocity: VelocityFn, x0: Latents, num_steps: int, solver: Solver 
     batch = next(iter(x0.values())).shape[0]
     device = next(iter(x0.values())).device
     times = torch.linspace(0, 1, num_steps + 1, dtype=torch.float32)
-    for now, then in zip(times[:-1], times[1:]):
+    for now, then in itertools.pairwise(times):
         x = step(velocity, x, now.expand(batch).to(device), float(then - now))
     return x
 
