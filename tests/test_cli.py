@@ -104,7 +104,11 @@ def test_ctrl_c_is_one_line_and_130(
         return 0
 
     monkeypatch.setattr(cli, "_run", interrupted)
-    assert cli.main(["train", "x"]) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        assert cli.main(["train", "x"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "stopped; the same command goes on where it was\n"
 
 
