@@ -32,3 +32,12 @@ def _one_thread() -> None:
 def workspace(tmp_path: Path) -> Workspace:
     """An empty workspace in a folder of its own."""
     return Workspace(tmp_path / "workspace")
+
+
+@pytest.fixture
+def filled(workspace: Workspace) -> Workspace:
+    """A workspace with 48 pairs of 24 clips, for a tiny model."""
+    from tests.tiny import fill_workspace
+
+    fill_workspace(workspace)
+    return workspace

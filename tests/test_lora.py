@@ -14,17 +14,11 @@ from foleytune.models import fingerprint_of
 from foleytune.runlog import read_metrics
 from foleytune.store import Workspace
 from foleytune.train import train
-from tests.test_train import _spawn, make_settings, metrics_without_time
-from tests.tiny import TinyModel, fill_workspace
+from tests.test_train import _spawn, make_settings, metrics_without_time, train_elsewhere
+from tests.tiny import TinyModel
 
 pytest.importorskip("peft")
 LORA = {"use_peft": True, "lora": LoraSettings(r=4, lora_alpha=8.0)}
-
-
-@pytest.fixture
-def filled(workspace: Workspace) -> Workspace:
-    fill_workspace(workspace)
-    return workspace
 
 
 def _inputs() -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
@@ -75,9 +69,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(filled: Workspace, tmp_path: Path
     settings = make_settings(**LORA)
     assert _spawn(filled, settings, KILL_AT_STEP="10")[0] == -9
     resumed = train(filled, settings)
-    other = Workspace(tmp_path / "other")
-    fill_workspace(other)
-    unbroken = train(other, settings)
+    unbroken = train_elsewhere(tmp_path, settings)
     assert resumed.weights.read_bytes() == unbroken.weights.read_bytes()
     assert metrics_without_time(resumed.folder) == metrics_without_time(unbroken.folder)
 

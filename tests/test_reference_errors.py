@@ -12,16 +12,9 @@ from foleytune.objectives.flow_dpo import FlowDPO
 from foleytune.objectives.sft import SFT
 from foleytune.store import Workspace
 from foleytune.train import train
-from tests.test_train import _spawn, make_settings, metrics_without_time
-from tests.tiny import fill_workspace
+from tests.test_train import _spawn, make_settings, metrics_without_time, train_elsewhere
 
 STORED = {"precompute_reference_errors": True}
-
-
-@pytest.fixture
-def filled(workspace: Workspace) -> Workspace:
-    fill_workspace(workspace)
-    return workspace
 
 
 def test_the_run_is_the_same_run_without_a_reference(
@@ -59,9 +52,7 @@ def test_a_kill_costs_no_part_and_changes_no_bit(filled: Workspace, tmp_path: Pa
     # the draws of the errors come first: this kill lands in them
     assert _spawn(filled, settings, KILL_AT_STEP="10")[0] == -9
     resumed = train(filled, settings)
-    other = Workspace(tmp_path / "other")
-    fill_workspace(other)
-    unbroken = train(other, settings)
+    unbroken = train_elsewhere(tmp_path, settings)
     assert resumed.weights.read_bytes() == unbroken.weights.read_bytes()
     assert not list((filled.root / "reference_errors").rglob("*.tmp"))
 

@@ -21,7 +21,7 @@ from foleytune.objectives.flow_dpo import FlowDPO
 from foleytune.records import Feature, Pair
 from foleytune.runlog import RunLog, read_metrics
 from foleytune.store import Workspace
-from foleytune.train import TrainSettings, learning_rate, train
+from foleytune.train import TrainResult, TrainSettings, learning_rate, train
 from tests.tiny import TinyModel, fill_workspace
 
 REPOSITORY = Path(__file__).parent.parent
@@ -50,11 +50,11 @@ def metrics_without_time(run: Path) -> str:
     return "\n".join(json.dumps(line) for line in lines)
 
 
-@pytest.fixture
-def filled(workspace: Workspace) -> Workspace:
-    """A workspace with 48 pairs of 24 clips."""
-    fill_workspace(workspace)
-    return workspace
+def train_elsewhere(folder: Path, settings: TrainSettings) -> TrainResult:
+    """The same run, unbroken, on another workspace filled alike."""
+    other = Workspace(folder / "other")
+    fill_workspace(other)
+    return train(other, settings)
 
 
 def _spawn(
@@ -187,9 +187,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(
     assert not (folder / "result.json").exists()
     resumed = train(filled, settings)
 
-    other = Workspace(tmp_path / "other")
-    fill_workspace(other)
-    unbroken = train(other, settings)
+    unbroken = train_elsewhere(tmp_path, settings)
     assert resumed.weights.read_bytes() == unbroken.weights.read_bytes()
     assert metrics_without_time(resumed.folder) == metrics_without_time(unbroken.folder)
     last = ("checkpoint-12/network.safetensors", "checkpoint-12/ema.safetensors", "checkpoint-12/state.json")

@@ -54,7 +54,6 @@ class Job:
     duration_s: float
     windows: Windows
     waves: list[np.ndarray] = field(default_factory=list)
-    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,6 @@ def _read(model: Model, jobs: Iterable[Job], strict: bool) -> Iterator[Piece]:
                     raise
                 if index == 0:
                     say(f"passed over: {error}")
-                    job.failed = True
                     break
                 # a damaged file ends early: the rest still gets its sound
                 say(f"sound without picture from {start:g} s on: {error}")
@@ -195,7 +193,7 @@ def _sound(model: Model, batch: list[Piece], settings: GenerateSettings) -> None
 
 def _finished(batch: list[Piece]) -> list[Job]:
     jobs = {id(piece.job): piece.job for piece in batch}
-    return [job for job in jobs.values() if not job.failed and len(job.waves) == len(job.windows.starts)]
+    return [job for job in jobs.values() if len(job.waves) == len(job.windows.starts)]
 
 
 def _write(model: Model, job: Job) -> Path:

@@ -26,6 +26,7 @@ __all__ = [
     "MediaError",
     "MediaInfo",
     "collect_frames",
+    "held",
     "mux",
     "probe",
     "read_clip",
@@ -132,6 +133,11 @@ def collect_frames(path: str | Path, make_picker: Callable[[Any], P], *, start_s
         damage = _decode(container, stream, None, picker, None, zero)
         _check_picture(path, picker, damage, start_s)
     return picker
+
+
+def held(frames: np.ndarray, num: int) -> np.ndarray:
+    """Exactly `num` frames of (T, ...), T ≥ 1: a picture that ends early holds its last one."""
+    return frames[np.minimum(np.arange(num), len(frames) - 1)]
 
 
 def _check_picture(path: str | Path, picker: Any, damage: str | None, start_s: float) -> None:

@@ -48,8 +48,8 @@ def sample(workspace: Workspace, settings: SampleSettings) -> StageCount:
         features = ensure_features(workspace, model, clips)
         usable = [clip for clip in clips if clip.clip_id in features]
         seeds = range(settings.first_seed, settings.first_seed + settings.num_candidates)
-        name = part.part_name()
-        plan = [_plan_one(clip, seed, name, model.fingerprint, settings) for clip in usable for seed in seeds]
+        name, weights = part.part_name(), model.fingerprint  # asked once: it may look at files
+        plan = [_plan_one(clip, seed, name, weights, settings) for clip in usable for seed in seeds]
         return run_batches(
             workspace,
             "sample",

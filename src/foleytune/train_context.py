@@ -56,11 +56,12 @@ def make_context(
     if len(candidates) < len(named):
         lost = len(named) - len(candidates)
         raise ValueError(f"{lost} candidates that pairs name are not in the workspace; run sample, then pair")
-    features = {f.item_id: f for f in workspace.read(Feature) if f.key == model.feature_key}
+    key = model.feature_key  # asked once: it may look at files
+    features = {f.item_id: f for f in workspace.read(Feature) if f.key == key}
     missing = {p.clip_id for p in pairs} - set(features)
     if missing:
         raise ValueError(
-            f"{len(missing)} clips of the pairs have no cached conditions under {model.feature_key!r}; "
+            f"{len(missing)} clips of the pairs have no cached conditions under {key!r}; "
             "run sample with this model first"
         )
     _check_latents(workspace, model, candidates)

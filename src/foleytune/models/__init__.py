@@ -156,6 +156,13 @@ def with_network(model: M, network: nn.Module) -> M:
     return view
 
 
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network itself, out of the wrappers (DDP) that keep it as their `module`."""
+    while isinstance(inner := getattr(network, "module", None), nn.Module):
+        network = inner
+    return network
+
+
 def frozen_copy(model: M) -> M:
     """The reference: a view of `model` around a frozen copy of its flow network, as it is now.
 

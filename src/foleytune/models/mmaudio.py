@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from foleytune.flow import Latents
 from foleytune.frame_rules import CLIP_SIDE, SYNC_SIDE, FrameRule, read_conditioning_frames
-from foleytune.media import read_wave
-from foleytune.models import Conditions, Media, ModelSpec
+from foleytune.media import held, read_wave
+from foleytune.models import Conditions, Media, ModelSpec, unwrapped
 from foleytune.networks.mmaudio import SYNC_FPS, VARIANTS, Lengths, sequence_lengths
 from foleytune.networks.mmaudio import MMAudio as Network
 from foleytune.plugins import Part
-from foleytune.published.mmaudio_parts import Parts
+from foleytune.published.mmaudio_parts import Parts, sample_rate_of
 from foleytune.records import digest
 
 Variant = Literal["small-16k", "small-44k", "medium-44k", "large-44k", "large-44k-v2"]
@@ -151,7 +151,7 @@ class MMAudio(Part):
 
     def export(self, path: str) -> None:
         """Write the network in the official layout: .safetensors, or .pth as upstream loads it."""
-        self._loaded.export_network(self.network, Path(path))
+        self._loaded.export_network(unwrapped(self.network), Path(path))
 
     @property
     def _loaded(self) -> Parts:
@@ -164,7 +164,7 @@ class MMAudio(Part):
 
     @property
     def _sample_rate(self) -> int:
-        return 16000 if self.variant.endswith("16k") else 44100
+        return sample_rate_of(self.variant)
 
     @property
     def _lengths(self) -> Lengths:
@@ -186,4 +186,4 @@ def _held(frames: np.ndarray, num: int, side: int) -> np.ndarray:
     """Exactly `num` frames: a picture that ends early holds its last one."""
     if len(frames) == 0:
         return np.zeros((num, side, side, 3), np.uint8)
-    return frames[np.minimum(np.arange(num), len(frames) - 1)]
+    return held(frames, num)

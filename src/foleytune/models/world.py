@@ -18,8 +18,8 @@ from pydantic import PrivateAttr
 from torch import Tensor, nn
 
 from foleytune.flow import Latents
-from foleytune.media import read_clip
-from foleytune.models import Conditions, Media, ModelSpec
+from foleytune.media import held, read_clip
+from foleytune.models import Conditions, Media, ModelSpec, unwrapped
 from foleytune.networks.world_codec import WorldCodec
 from foleytune.networks.world_dit import WorldDiT
 from foleytune.networks.world_towers import MotionTower, SceneTower, TextTower, word_ids
@@ -164,11 +164,9 @@ class World(Part):
 
     def export(self, path: str) -> None:
         """Write the transformer alone; codec and towers never change."""
-        network = self.network
-        while isinstance(inner := getattr(network, "module", None), nn.Module):
-            network = inner  # out of the DDP wrapper
         metadata = load_weights(self._weights_path)[1]
-        save_weights(Path(path), network.state_dict(), {"network": metadata.get("network", {})}, half=False)
+        state = unwrapped(self.network).state_dict()
+        save_weights(Path(path), state, {"network": metadata.get("network", {})}, half=False)
 
     @property
     def _weights_path(self) -> Path:
@@ -180,7 +178,7 @@ def _frames(media: Media) -> np.ndarray:
     video = media.frames.get("video", np.empty(0))
     if len(video) == 0:
         return np.zeros((NUM_FRAMES, FRAME_SIDE, FRAME_SIDE, 3), np.uint8)
-    return video[np.minimum(np.arange(NUM_FRAMES), len(video) - 1)]
+    return held(video, NUM_FRAMES)
 
 
 def _fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -41,6 +41,11 @@ class LatentStatistics:
         return latents * self.std + self.mean
 
 
+def sample_rate_of(variant: str) -> int:
+    """Hz of a variant's sound, by its name."""
+    return 16000 if variant.endswith("16k") else 44100
+
+
 class Parts:
     """Network, codec, CLIP and Synchformer of one variant on one device."""
 
@@ -95,8 +100,6 @@ class Parts:
 
     def export_network(self, network: nn.Module, path: Path) -> None:
         """Write a state dict with the official keys: .safetensors, or a .pth that upstream loads."""
-        while isinstance(inner := getattr(network, "module", None), nn.Module):
-            network = inner  # out of the DDP wrapper
         state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
         state["latent_mean"], state["latent_std"] = self.statistics.mean.cpu(), self.statistics.std.cpu()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,9 +115,8 @@ class Parts:
     @cached_property
     def codec(self) -> MMAudioCodec:
         """The VAE and the vocoder, in float32."""
-        rate = 16000 if self.variant.endswith("16k") else 44100
         vae, vocoder = (load_published(self._files[name].name, self.folder) for name in ("vae", "vocoder"))
-        return build_codec(rate, vae, vocoder).to(self.device)
+        return build_codec(sample_rate_of(self.variant), vae, vocoder).to(self.device)
 
     @property
     def vocoder_rows(self) -> int:

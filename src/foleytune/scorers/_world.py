@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from foleytune.media import held
 from foleytune.records import Score
 from foleytune.scorers import ScoreItem, is_silent
 from foleytune.world import NUM_FRAMES, NUM_SAMPLES, SAMPLE_RATE
@@ -48,8 +49,7 @@ def pictures(items: Sequence[ScoreItem]) -> Tensor:
     found = []
     for item in items:
         assert item.frames is not None
-        index = np.minimum(np.arange(NUM_FRAMES), len(item.frames) - 1)
-        found.append(item.frames[index])
+        found.append(held(item.frames, NUM_FRAMES))
     return torch.from_numpy(np.stack(found))
 
 

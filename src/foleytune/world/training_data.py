@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from foleytune.media import read_clip, read_wave
+from foleytune.media import held, read_clip, read_wave
 from foleytune.stages import progress_bar
 from foleytune.world import CLASSES, CLIP_SECONDS, FPS, NUM_FRAMES, NUM_SAMPLES, SAMPLE_RATE
 from foleytune.world.make import make
@@ -79,8 +79,7 @@ def _decode(path: str) -> tuple[np.ndarray, np.ndarray]:
     clip = read_clip(path, duration_s=CLIP_SECONDS, fps=FPS, size=FRAME_SIDE, sample_rate=SAMPLE_RATE)
     assert clip.frames is not None
     assert clip.wave is not None
-    index = np.minimum(np.arange(NUM_FRAMES), len(clip.frames) - 1)
-    return clip.frames[index], clip.wave.astype(np.float16)
+    return held(clip.frames, NUM_FRAMES), clip.wave.astype(np.float16)
 
 
 def clean_wave(folder: Path, row: dict[str, Any]) -> np.ndarray:
