@@ -69,20 +69,20 @@ class Ours:
 
     def sample(self, x: dict[str, Tensor], steps: int) -> Tensor:
         """Guided Euler steps, conditions prepared once, both halves in one forward."""
-        n, length = len(x["x0"]), x["x0"].shape[1]
+        n = len(x["x0"])
         null = self.network.null_features(n, x["clip"].shape[1], x["sync"].shape[1])
         features = [torch.cat([x[key], empty]) for key, empty in zip(("clip", "sync", "text"), null)]
-        prepared = self.network.prepare(*features, length)
+        prepared = self.network.prepare(*features)
 
         def velocity(x_t: dict[str, Tensor], t: Tensor) -> dict[str, Tensor]:
-            v = self.network(torch.cat([x_t["audio"]] * 2), torch.cat([t, t]), prepared)
+            v = self.network(x_t["audio"], t, prepared)
             return guide({"audio": v[:n]}, {"audio": v[n:]}, GUIDANCE)
 
         return integrate(velocity, {"audio": x["x0"]}, steps, "euler")["audio"]
 
     def flow(self, x: dict[str, Tensor], x_t: Tensor) -> Tensor:
         """One velocity with its conditions."""
-        prepared = self.network.prepare(x["clip"], x["sync"], x["text"], x_t.shape[1])
+        prepared = self.network.prepare(x["clip"], x["sync"], x["text"])
         return self.network(x_t, x["t"], prepared)
 
 

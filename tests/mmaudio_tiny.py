@@ -62,8 +62,7 @@ class TinyParts(Parts):
             patch.setitem(SIZES, 16000, sizes)
             return build_codec(16000, vae_state(sizes), vocoder_state(sizes))
 
-    @cached_property
-    def _clip(self) -> ClipEncoders:
+    def _load_clip(self) -> ClipEncoders:
         shapes = open_clip_shapes(CLIP)
         return load_clip({k: recipes.mmaudio_weight(k, shape) for k, shape in shapes.items()}, CLIP)
 
@@ -71,9 +70,8 @@ class TinyParts(Parts):
         rows = [[62, *(ord(c) % 60 for c in prompt[:75]), 63] for prompt in prompts]
         return torch.tensor([row + [0] * (77 - len(row)) for row in rows])
 
-    @cached_property
-    def _sync(self) -> SynchformerVisual:
-        network = SynchformerVisual(16, 1, 2).eval()
+    def _load_sync(self) -> SynchformerVisual:
+        network = SynchformerVisual(16, 1, 2)
         network.load_state_dict(visual_weights(synchformer_state(network)))
         return network
 

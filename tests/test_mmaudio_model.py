@@ -63,7 +63,7 @@ def test_what_is_missing_becomes_the_networks_own_stand_in(model: MMAudio) -> No
     conditions = model.condition([Media(prompt=""), make_media()])
     lengths = sequence_lengths(1.0, 16000)
     null = network.null_features(2, lengths.clip, lengths.sync)
-    expected = network.prepare(*(feature.float() for feature in null), lengths.latent)
+    expected = network.prepare(*(feature.float() for feature in null))
     for key, value in model.prepare(model.null(conditions)).items():
         torch.testing.assert_close(value, expected[key])
     for key, value in model.prepare(conditions).items():
@@ -92,15 +92,25 @@ def test_a_picture_that_ends_early_holds_its_last_frame(model: MMAudio) -> None:
         torch.testing.assert_close(short[key], filled[key])
 
 
+def test_features_in_bfloat16_are_near_those_in_float32(model: MMAudio) -> None:
+    media = [make_media()]
+    half = model.with_settings(feature_dtype="bfloat16").load()
+    for key, exact in model.condition(media).items():
+        rounded = half.condition(media)[key]
+        assert rounded.dtype == torch.float32
+        assert (rounded - exact).norm() <= 0.03 * exact.norm()
+        assert key.startswith("has_") or not torch.equal(rounded, exact)
+
+
 def test_the_feature_key_names_what_shapes_features_and_the_fingerprint_what_shapes_sound(
     model: MMAudio,
 ) -> None:
     keys, prints = {model.feature_key}, {model.fingerprint}
-    for change in ({"frame_rule": "training"}, {"duration": 2.0}):
+    for change in ({"frame_rule": "training"}, {"duration": 2.0}, {"feature_dtype": "bfloat16"}):
         other = model.with_settings(**change).load()
         keys.add(other.feature_key)
         prints.add(other.fingerprint)
-    assert len(keys) == len(prints) == 3
+    assert len(keys) == len(prints) == 4
     assert "training" in "".join(keys)
     assert model.with_settings(dtype="bfloat16").load().fingerprint not in prints
 

@@ -54,7 +54,7 @@ def flow_of(golden: Golden, network: MMAudio | None = None) -> Tensor:
     """The velocity that the file calls `out.flow`."""
     network = golden.network if network is None else network
     with torch.no_grad():
-        prepared = network.prepare(*golden.features(), golden["in.latent"].shape[1])
+        prepared = network.prepare(*golden.features())
         return network(golden["in.latent"], golden["in.t"], prepared)
 
 
@@ -95,8 +95,8 @@ def test_files_at_real_size_are_read(named: bool, tmp_path: Path, monkeypatch: p
     with torch.no_grad():
         tensors = {
             "in.t": t,
-            "out.flow": network(x, t, network.prepare(*features, latent)),
-            "out.flow_empty": network(x, t, network.prepare(*network.null_features(1, clip, sync), latent)),
+            "out.flow": network(x, t, network.prepare(*features)),
+            "out.flow_empty": network(x, t, network.prepare(*network.null_features(1, clip, sync))),
         }
     config = {k: v for k, v in sizes.items() if k != "text_len"}
     config |= dict(
@@ -182,7 +182,7 @@ def test_trap_4_the_final_layer_does_not_see_the_frame_wise_condition(tiny: Gold
     last = network.fused_blocks[-1]
     handles = [
         network.final_layer.register_forward_pre_hook(lambda _, found: inputs.update(x=found[0], g=found[1])),
-        last.register_forward_pre_hook(lambda _, found: inputs.update(e=found[1])),
+        last.register_forward_pre_hook(lambda _, found: inputs.update(e=found[1][:, found[3]])),
     ]
     flow_of(tiny)
     for handle in handles:
@@ -205,9 +205,9 @@ def test_trap_5_sync_is_stretched_with_float32_ties(monkeypatch: pytest.MonkeyPa
     features = Features(torch.randn(1, 64, 12), torch.randn(1, 192, 10), torch.randn(1, 5, 14))
     x, t = torch.randn(1, 345, 4), torch.full((1,), 0.3)
     with torch.no_grad():
-        right = network(x, t, network.prepare(*features, 345))
+        right = network(x, t, network.prepare(*features))
         monkeypatch.setattr(mmaudio, "stretch_index", lambda *_: exact)
-        other = network(x, t, network.prepare(*features, 345))
+        other = network(x, t, network.prepare(*features))
     assert rms_error(other[:, wrong], right[:, wrong]) > 0.1
 
 
@@ -280,7 +280,7 @@ def test_rotations_stay_float32_and_out_of_the_state_dict() -> None:
     network = check.filled(SMALL).to(torch.bfloat16)
     seen: list[Tensor] = []
     network.fused_blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2]))
-    prepared = network.prepare(*network.null_features(1, 6, 16), 20)
+    prepared = network.prepare(*network.null_features(1, 6, 16))
     network(torch.zeros(1, 20, 4), torch.zeros(1), prepared)
     assert seen[0].dtype == torch.float32
     assert not [key for key in network.state_dict() if "rot" in key or "freqs" in key]
@@ -301,8 +301,8 @@ def test_tables_made_in_inference_mode_serve_training() -> None:
     network = check.filled(SMALL)
     x, t = torch.zeros(1, 23, 4), torch.zeros(1)
     with torch.inference_mode():
-        network(x, t, network.prepare(*network.null_features(1, 7, 16), 23))
-    network(x, t, network.prepare(*network.null_features(1, 7, 16), 23)).sum().backward()
+        network(x, t, network.prepare(*network.null_features(1, 7, 16)))
+    network(x, t, network.prepare(*network.null_features(1, 7, 16))).sum().backward()
 
 
 # -- conditions ---------------------------------------------------------------------------------------------
@@ -311,13 +311,15 @@ def test_tables_made_in_inference_mode_serve_training() -> None:
 def test_prepared_rows_concatenate_and_index(tiny: Golden) -> None:
     network, x, t = tiny.network, tiny["in.latent"], tiny["in.t"]
     with torch.no_grad():
-        given, null = (network.prepare(*f, x.shape[1]) for f in (tiny.features(), tiny.null(2)))
+        given, null = (network.prepare(*f) for f in (tiny.features(), tiny.null(2)))
         assert all(isinstance(value, Tensor) and len(value) == 2 for value in given.values())
         both = {key: torch.cat([given[key], null[key]]) for key in given}
         velocity = network(x.repeat(2, 1, 1), t.repeat(2), both)
         row = network(x[1:], t[1:], {key: value[1:2] for key, value in both.items()})
+        shared = network(x, t, both)
     assert relative_error(velocity[:2], tiny["out.flow"]) <= LIMIT
     assert relative_error(velocity[2:], tiny["out.flow_empty"]) <= LIMIT
+    assert relative_error(shared, velocity) <= LIMIT  # x_t serves both groups
     assert relative_error(row, tiny["out.flow"][1:]) <= LIMIT
 
 
@@ -355,10 +357,10 @@ def test_null_features_are_learned_but_for_the_empty_prompt() -> None:
 def test_sync_comes_in_whole_segments() -> None:
     network = check.filled(SMALL)
     with pytest.raises(ValueError, match="13 tokens"):
-        network.prepare(torch.zeros(1, 6, 12), torch.zeros(1, 13, 10), torch.zeros(1, 5, 14), 20)
-    prepared = network.prepare(*network.null_features(1, 6, 16), 20)
-    with pytest.raises(AssertionError, match="prepared for 20 latents"):
-        network(torch.zeros(1, 19, 4), torch.zeros(1), prepared)
+        network.prepare(torch.zeros(1, 6, 12), torch.zeros(1, 13, 10), torch.zeros(1, 5, 14))
+    prepared = network.prepare(*network.null_features(1, 6, 16))
+    with pytest.raises(AssertionError, match="2 rows of x_t, 1 of conditions"):
+        network(torch.zeros(2, 19, 4), torch.zeros(2), prepared)
 
 
 def test_lengths_refuse_what_no_network_takes() -> None:
@@ -380,7 +382,7 @@ def test_checkpointing_recomputes_every_block_and_changes_no_gradient(tiny: Gold
     for switch in (False, True):
         network.gradient_checkpointing = switch
         network.zero_grad(set_to_none=True)
-        prepared = network.prepare(*tiny.features(), tiny["in.latent"].shape[1])
+        prepared = network.prepare(*tiny.features())
         network(tiny["in.latent"], tiny["in.t"], prepared).square().mean().backward()
         gradients.append([p.grad for p in network.parameters() if p.grad is not None])
     assert len(calls) == 3 * 4
@@ -411,7 +413,7 @@ def test_initialise_draws_as_the_paper_trains() -> None:
     )
     assert not [key for key, p in network.named_parameters() if "adaLN" in key and p.any()]
     network.empty_string_feat.zero_()
-    prepared = network.prepare(torch.randn(1, 6, 12), torch.randn(1, 16, 10), torch.randn(1, 5, 14), 20)
+    prepared = network.prepare(torch.randn(1, 6, 12), torch.randn(1, 16, 10), torch.randn(1, 5, 14))
     assert not network(torch.randn(1, 20, 4), torch.zeros(1), prepared).any()
 
 
@@ -427,7 +429,7 @@ def test_the_last_joint_block_leaves_clip_and_text_alone(tiny: Golden) -> None:
 
 @pytest.mark.slow
 def test_compiles_as_one_graph(tiny: Golden) -> None:
-    prepared = {key: value.detach() for key, value in tiny.network.prepare(*tiny.features(), 30).items()}
+    prepared = {key: value.detach() for key, value in tiny.network.prepare(*tiny.features()).items()}
     torch.compiler.reset()
     compiled = torch.compile(tiny.network, backend="aot_eager", fullgraph=True, dynamic=False)
     with torch.no_grad():
@@ -516,10 +518,10 @@ def test_lora_adapts_convolutions_and_merges() -> None:
     peft = pytest.importorskip("peft")
     network = check.filled(SMALL)
     x, t, features = torch.randn(1, 20, 4), torch.full((1,), 0.4), network.null_features(1, 6, 16)
-    before = network(x, t, network.prepare(*features, 20)).detach()
+    before = network(x, t, network.prepare(*features)).detach()
     config = peft.LoraConfig(r=2, target_modules=r"(joint|fused)_blocks\..*(attn\.qkv|linear1|ffn\.w[123])")
     adapted = peft.get_peft_model(network, config)
-    prepared = {k: v.detach() for k, v in adapted.prepare(*features, 20).items()}
+    prepared = {k: v.detach() for k, v in adapted.prepare(*features).items()}
     assert torch.equal(adapted(x, t, prepared), before)
     adapters = [p for p in adapted.parameters() if p.requires_grad]
     shapes = {tuple(p.shape) for p in adapters}
@@ -540,5 +542,5 @@ def test_every_variant_runs_on_the_meta_device() -> None:
             network = MMAudio(**sizes)
             features = network.null_features(2, lengths.clip, lengths.sync)
             x, t = torch.zeros(2, lengths.latent, sizes["latent_dim"]), torch.zeros(2)
-            velocity = network(x, t, network.prepare(*features, lengths.latent))
+            velocity = network(x, t, network.prepare(*features))
         assert velocity.shape == x.shape, name

@@ -18,7 +18,7 @@ from pydantic import PrivateAttr
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from foleytune.flow import Latents, generator_of
+from foleytune.flow import Latents, generator_of, repeated
 from foleytune.models import Conditions, Media, ModelSpec, fingerprint_of
 from foleytune.plugins import Part
 from foleytune.records import Candidate, Clip, Feature, Pair
@@ -127,6 +127,7 @@ class TinyModel(Part):
 
     def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
         """v(x_t, t | conditions)."""
+        x_t, t = repeated(x_t, t, len(conditions["clip"]))
         v = self.network(x_t, t, conditions["clip"])
         return {key: value + torch.randn_like(value) for key, value in v.items()} if self.noisy else v
 

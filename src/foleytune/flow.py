@@ -59,6 +59,15 @@ def squared_error(
     return error
 
 
+def repeated(x: Latents, t: Float[Tensor, " B"], rows: int) -> tuple[dict[str, Tensor], Tensor]:
+    """`x` and `t` of B rows again and again until there are `rows`, a multiple of B."""
+    if rows == len(t):
+        return x, t
+    assert rows % len(t) == 0, f"{len(t)} rows of x_t do not go into {rows} rows of conditions"
+    times = rows // len(t)
+    return {key: torch.cat([value] * times) for key, value in x.items()}, torch.cat([t] * times)
+
+
 def guide(v: Latents, v_null: Latents, guidance_scale: float) -> Latents:
     """Classifier-free guidance: v_null + s (v - v_null), for every modality."""
     return {key: v_null[key] + guidance_scale * (v[key] - v_null[key]) for key in v}

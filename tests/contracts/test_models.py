@@ -88,6 +88,17 @@ def test_permuting_the_batch_permutes_the_velocity(model, conditions, media):
         torch.testing.assert_close(w[key], v[key][order], rtol=1e-4, atol=1e-5)
 
 
+def test_one_x_t_serves_every_group_of_conditions(model, conditions, media):
+    x, t = noise(model, len(media)), torch.linspace(0.1, 0.9, len(media))
+    null = model.null(conditions)
+    with torch.no_grad():
+        both = model.velocity(x, t, model.prepare({k: torch.cat([conditions[k], null[k]]) for k in null}))
+        halves = [model.velocity(x, t, half) for half in (conditions, null)]
+    for key in x:
+        expected = torch.cat([half[key] for half in halves])
+        torch.testing.assert_close(both[key], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_velocity_points_from_noise_to_data(model, trained, conditions, waves):
     x1 = model.encode(waves)
     x0 = noise(model, len(waves))

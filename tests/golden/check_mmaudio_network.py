@@ -89,7 +89,7 @@ def record(network: nn.Module, names: dict[str, str], run: Callable[[], Any]) ->
 
 def predict(golden: Golden, features: Features, latent: Tensor, t: Tensor) -> Tensor:
     """One velocity, conditions and all."""
-    return golden.network(latent, t, golden.network.prepare(*features, latent.shape[1]))
+    return golden.network(latent, t, golden.network.prepare(*features))
 
 
 def small(path: Path) -> Quantities:
@@ -160,9 +160,12 @@ def blocks(golden: Golden) -> Quantities:
     names |= {f"joint{i}": f"joint_blocks.{i}" for i in range(joint)}
     names |= {f"mid.fused{i}": f"fused_blocks.{i}" for i in range(fused)}
     for prefix, features in (("empty", golden.null(1)), ("pre", golden.features())):
-        prepared, inside = record(network, names, lambda f=features: network.prepare(*f, latent.shape[1]))
-        for name in ("clip", "sync", "text"):
-            yield f"{prefix}.{name}_f", prepared[name], golden[f"{prefix}.{name}_f"]
+        prepared, inside = record(network, names, lambda f=features: network.prepare(*f))
+        stretched = prepared["sync"][:, stretch_index(prepared["sync"].shape[1], latent.shape[1])]
+        for name, ours in {**prepared, "sync": stretched}.items():
+            if name == "global":
+                continue
+            yield f"{prefix}.{name}_f", ours, golden[f"{prefix}.{name}_f"]
         for name in ("clip_f_c", "text_f_c"):
             yield f"{prefix}.{name}", inside[name], golden[f"{prefix}.{name}"]
     yield "mid.global_cond_mlp", inside["mid.global_cond_mlp"], golden["mid.global_cond_mlp"]
@@ -202,17 +205,17 @@ def flows(golden: Golden) -> Quantities:
 
 def guided_velocity(golden: Golden, scale: float, negative: Tensor | None = None) -> flow.VelocityFn:
     """Guidance as the official code has it: from strength 1 on; below, the conditional velocity alone."""
-    network, length = golden.network, golden["in.latent"].shape[1]
+    network = golden.network
     given, null = golden.features(), golden.null(2)
     if negative is not None:
         null = null._replace(text=negative)
-    halves = (network.prepare(*given, length), network.prepare(*null, length))
+    halves = (network.prepare(*given), network.prepare(*null))
     both = {key: torch.cat([half[key] for half in halves]) for key in halves[0]}
 
     def velocity(x: Latents, t: Tensor) -> Latents:
         if scale < 1:
             return {"audio": network(x["audio"], t, halves[0])}
-        v = network(torch.cat([x["audio"]] * 2), torch.cat([t, t]), both)
+        v = network(x["audio"], t, both)
         conditional, unconditional = v.chunk(2)
         return flow.guide({"audio": conditional}, {"audio": unconditional}, scale)
 
@@ -309,7 +312,7 @@ def real(path: Path) -> Quantities:
     null = network.null_features(1, clip_len, sync_len)
     with torch.no_grad():
         for name, features in (("out.flow", given), ("out.flow_empty", null)):
-            prepared = network.prepare(*features, latent_len)
+            prepared = network.prepare(*features)
             yield name, network(latent, golden["in.t"].reshape(1), prepared), golden[name]
 
 

@@ -115,7 +115,10 @@ class Model(Protocol):
         ...
 
     def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
-        """v(x_t, t | conditions), t (B,) in [0, 1] with 0 noise; shapes as x_t."""
+        """v(x_t, t | conditions), t (B,) in [0, 1] with 0 noise; shapes as x_t.
+
+        Guidance gives conditions of k B rows: x_t and t serve every B of them, and k B velocities come back.
+        """
         ...
 
     def encode(self, waves: Tensor) -> Latents:
@@ -204,7 +207,7 @@ def sample_latents(
     both = model.prepare({key: torch.cat([conditions[key], null[key]]) for key in conditions})
 
     def velocity(x_t: Latents, t: Tensor) -> Latents:
-        v = model.velocity({k: torch.cat([x_t[k], x_t[k]]) for k in x_t}, torch.cat([t, t]), both)
+        v = model.velocity(x_t, t, both)
         n = len(t)
         return guide({k: v[k][:n] for k in v}, {k: v[k][n:] for k in v}, guidance_scale)
 

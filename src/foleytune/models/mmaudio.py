@@ -43,6 +43,7 @@ class MMAudio(Part):
     duration: float = Field(8.0, ge=0.64)  # seconds
     frame_rule: FrameRule = "demo"  # "training": as the training features were extracted
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the network's weights; train in float32
+    feature_dtype: Literal["float32", "bfloat16"] = "float32"  # of CLIP and Synchformer; cached apart
     compile: bool = False  # torch.compile the network
 
     notice: ClassVar[str] = "MMAudio's weights are CC-BY-NC 4.0: not for commercial use"
@@ -70,18 +71,20 @@ class MMAudio(Part):
     @property
     def fingerprint(self) -> str:
         """Hash of the network's and the codec's files, and of the settings that change a candidate."""
-        settings = (self.duration, self.frame_rule, self.dtype)
+        settings = (self.duration, self.frame_rule, self.dtype, self.feature_dtype)
         return digest("mmaudio", self._loaded.network_hashes(self.weights, self.adapter), settings)
 
     @property
     def feature_key(self) -> str:
         """Hash of CLIP and Synchformer, frame rule, length and decoder; the same for every variant."""
         encoders = self._loaded.encoder_hash()
-        return f"mmaudio/{encoders}/{self.frame_rule}/{self.duration:g}s/av{av.__version__}"
+        dtype = "" if self.feature_dtype == "float32" else f"/{self.feature_dtype}"
+        return f"mmaudio/{encoders}/{self.frame_rule}/{self.duration:g}s/av{av.__version__}{dtype}"
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the network; the codec and the encoders of conditions follow when they are first wanted."""
-        self._parts = Parts(self.variant, self.weights_folder, torch.device(device))
+        feature_dtype = getattr(torch, self.feature_dtype)
+        self._parts = Parts(self.variant, self.weights_folder, torch.device(device), feature_dtype)
         network = self._parts.load_network(self.weights, self.adapter, getattr(torch, self.dtype))
         if self.compile:
             network.compile(dynamic=False)
@@ -128,10 +131,13 @@ class MMAudio(Part):
 
     def prepare(self, conditions: Conditions) -> Conditions:
         """The network's projections of conditions, which depend on neither x_t nor t."""
-        return cast(Network, self.network).prepare_conditions(conditions, self._lengths.latent)
+        return cast(Network, self.network).prepare_conditions(conditions)
 
     def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
-        """v(x_t, t | conditions) of normalised latents {"audio": (B, L, dim)}."""
+        """v(x_t, t | conditions) of normalised latents {"audio": (B, L, dim)}.
+
+        The network looks at x_t once for all groups of rows that conditions may have.
+        """
         return {"audio": self.network(x_t["audio"], t, conditions)}
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ import torch
 from pydantic import PrivateAttr
 from torch import Tensor, nn
 
-from foleytune.flow import Latents
+from foleytune.flow import Latents, repeated
 from foleytune.media import held, read_clip
 from foleytune.models import Conditions, Media, ModelSpec, unwrapped
 from foleytune.networks.world_codec import WorldCodec
@@ -148,6 +148,7 @@ class World(Part):
     def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
         """v(x_t, t | conditions) for {"audio": (B, 100, 32)}."""
         c = conditions
+        x_t, t = repeated(x_t, t, len(c["text"]))
         return {"audio": self.network(x_t["audio"], t, c["scene"], c["motion"], c["text"])}
 
     @torch.no_grad()

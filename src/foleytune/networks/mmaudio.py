@@ -193,10 +193,10 @@ class MMAudio(nn.Module):
         """The weights' dtype, in which everything but time and rotations is computed."""
         return self.sync_pos_emb.dtype
 
-    def prepare(self, clip: Tensor, sync: Tensor, text: Tensor, latent_len: int) -> dict[str, Tensor]:
-        """Features, shaped as `Features` -> what `forward` wants of them for `latent_len` latents.
+    def prepare(self, clip: Tensor, sync: Tensor, text: Tensor) -> dict[str, Tensor]:
+        """Features, shaped as `Features` -> what `forward` wants of them.
 
-        clip (B, C, D), sync (B, L, D), text (B, T, D), global (B, D): rows may be indexed and concatenated.
+        clip (B, C, D), sync (B, S, D), text (B, T, D), global (B, D): rows may be indexed and concatenated.
         """
         if sync.shape[1] % SEGMENT_TOKENS:
             raise ValueError(
@@ -205,11 +205,10 @@ class MMAudio(nn.Module):
         clip, sync, text = clip.to(self.dtype), sync.to(self.dtype), text.to(self.dtype)
         sync = (sync.unflatten(1, (-1, SEGMENT_TOKENS)) + self.sync_pos_emb).flatten(1, 2)
         clip, sync, text = self.clip_input_proj(clip), self.sync_input_proj(sync), self.text_input_proj(text)
-        sync = sync[:, stretch_index(sync.shape[1], latent_len).to(sync.device)]  # (B, L, D)
         summary = self.clip_cond_proj(clip.mean(1)) + self.text_cond_proj(text.mean(1))  # (B, D)
         return {"clip": clip, "sync": sync, "text": text, "global": self.global_cond_mlp(summary)}
 
-    def prepare_conditions(self, conditions: dict[str, Tensor], latent_len: int) -> dict[str, Tensor]:
+    def prepare_conditions(self, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
         """`prepare` with null features in the rows where `has_video` or `has_text` (B, 1) is 0."""
         clip, sync, text = conditions["clip"], conditions["sync"], conditions["text"]
         null = self.null_features(len(clip), clip.shape[1], sync.shape[1])
@@ -218,30 +217,33 @@ class MMAudio(nn.Module):
             torch.where(has_video, clip, null.clip),
             torch.where(has_video, sync, null.sync),
             torch.where(has_text, text, null.text),
-            latent_len,
         )
 
     def forward(self, x_t: Tensor, t: Tensor, prepared: dict[str, Tensor]) -> Tensor:
-        """x_t (B, L, latent_dim), t (B,) in float32 -> velocity like x_t, in its dtype.
+        """x_t (B, L, latent_dim), t (B,) in float32 -> velocity (k B, L, latent_dim), in x_t's dtype.
 
+        `prepared` has k B rows: x_t and t serve every B of them (guidance: k = 2) and are projected once.
         What `prepare_conditions` takes may come unprepared: DDP must see all parameters used in one call.
         """
         if "global" not in prepared:
-            prepared = self.prepare_conditions(prepared, x_t.shape[1])
+            prepared = self.prepare_conditions(prepared)
         clip, text, sync = prepared["clip"], prepared["text"], prepared["sync"]
-        assert sync.shape[1] == x_t.shape[1], f"prepared for {sync.shape[1]} latents, x_t has {x_t.shape[1]}"
-        length, device = x_t.shape[1], x_t.device
+        length, device, groups = x_t.shape[1], x_t.device, len(clip) // len(x_t)
+        assert len(clip) == groups * len(x_t), f"{len(x_t)} rows of x_t, {len(clip)} of conditions"
         tables = (
             rotation_table(length, self.head_dim, 1.0, device),
             rotation_table(clip.shape[1], self.head_dim, length / clip.shape[1], device),
         )
-        x = self.audio_input_proj(x_t.to(self.dtype))
-        g = (self.t_embed(t, self.dtype) + prepared["global"])[:, None]  # (B, 1, D)
-        silu_g, silu_e = F.silu(g), F.silu(g + sync)  # e = g + sync is (B, L, D)
+        x = self.audio_input_proj(x_t.to(self.dtype)).repeat(groups, 1, 1)
+        g = (self.t_embed(t, self.dtype).repeat(groups, 1) + prepared["global"])[:, None]  # (k B, 1, D)
+        silu_g, silu_e = F.silu(g), F.silu(g + sync)  # e = g + sync is (k B, S, D)
+        stretch: Tensor | None = stretch_index(sync.shape[1], length).to(device)
+        if torch.is_grad_enabled():  # a gather's gradient adds in no fixed order on a GPU: do it once
+            silu_e, stretch = silu_e[:, stretch], None
         for block in self.joint_blocks:
-            x, clip, text = self._run(block, (x, clip, text), silu_e, silu_g, tables)
+            x, clip, text = self._run(block, (x, clip, text), silu_e, silu_g, tables, stretch)
         for block in self.fused_blocks:
-            x = self._run(block, x, silu_e, tables[0])
+            x = self._run(block, x, silu_e, tables[0], stretch)
         return self.final_layer(x, silu_g).to(x_t.dtype)
 
     def _run(self, block: nn.Module, *args: Any) -> Any:

@@ -228,7 +228,8 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 class StreamBlock(nn.Module):
     """One stream's part of a joint block, or a whole fused block: tokens and a condition to tokens (adaLN).
 
-    Conditions come as SiLU(c), (B, 1, D) or (B, N, D), which all blocks share. `kernel` is 1 for text.
+    Conditions come as SiLU(c), (B, 1, D) or (B, N, D), which all blocks share, or as (B, S, D) with the index
+    (N,) that makes N of S: fewer rows to modulate. `kernel` is 1 for text.
     A block that is `pre_only` serves the others with keys and values and leaves its tokens alone.
     """
 
@@ -240,9 +241,14 @@ class StreamBlock(nn.Module):
         # the SiLU stands for the checkpoint's numbering; it has been applied
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, (2 if pre_only else 6) * dim))
 
-    def before(self, x: Tensor, silu_c: Tensor, table: Tensor | None) -> tuple[QKV, Sequence[Tensor]]:
+    def before(
+        self, x: Tensor, silu_c: Tensor, table: Tensor | None, stretch: Tensor | None = None
+    ) -> tuple[QKV, Sequence[Tensor]]:
         """x (B, N, D) -> what it brings to attention, and the modulations left for `after`."""
-        shift, scale, *rest = self.adaLN_modulation[1](silu_c).chunk(2 if self.ffn is None else 6, dim=-1)
+        modulation = self.adaLN_modulation[1](silu_c)
+        if stretch is not None:
+            modulation = modulation[:, stretch]
+        shift, scale, *rest = modulation.chunk(2 if self.ffn is None else 6, dim=-1)
         return self.attn(modulate(x, shift, scale), table), rest
 
     def after(self, x: Tensor, attended: Tensor, rest: Sequence[Tensor]) -> Tensor:
@@ -253,9 +259,11 @@ class StreamBlock(nn.Module):
         x = torch.addcmul(x, self.linear1(attended), gate_a)
         return torch.addcmul(x, self.ffn(modulate(x, shift, scale)), gate_m)
 
-    def forward(self, x: Tensor, silu_c: Tensor, table: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, silu_c: Tensor, table: Tensor | None, stretch: Tensor | None = None
+    ) -> Tensor:
         """The fused block: x (B, N, D) attends to itself."""
-        part, rest = self.before(x, silu_c, table)
+        part, rest = self.before(x, silu_c, table, stretch)
         return self.after(x, attend([part])[0], rest)
 
 
@@ -269,11 +277,16 @@ class JointBlock(nn.Module):
         self.text_block = StreamBlock(dim, num_heads, kernel=1, pre_only=last)
 
     def forward(
-        self, tokens: Sequence[Tensor], silu_e: Tensor, silu_g: Tensor, tables: Sequence[Tensor]
+        self,
+        tokens: Sequence[Tensor],
+        silu_e: Tensor,
+        silu_g: Tensor,
+        tables: Sequence[Tensor],
+        stretch: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Latent, clip and text tokens -> the same; e (B, L, D), g (B, 1, D), tables of latent and clip."""
         latent, clip, text = tokens
-        latent_part, latent_rest = self.latent_block.before(latent, silu_e, tables[0])
+        latent_part, latent_rest = self.latent_block.before(latent, silu_e, tables[0], stretch)
         clip_part, clip_rest = self.clip_block.before(clip, silu_g, tables[1])
         text_part, text_rest = self.text_block.before(text, silu_g, None)
         latent_seen, clip_seen, text_seen = attend([latent_part, clip_part, text_part])

@@ -52,8 +52,11 @@ class Parts:
     statistics: LatentStatistics
     feature_dims: tuple[int, int, int]  # of clip, sync and text
 
-    def __init__(self, variant: str, folder: str, device: torch.device) -> None:
+    def __init__(
+        self, variant: str, folder: str, device: torch.device, feature_dtype: torch.dtype = torch.float32
+    ) -> None:
         self.variant, self.folder, self.device = variant, folder or None, device
+        self.feature_dtype = feature_dtype  # of CLIP and Synchformer
         network, vae, vocoder, clip, sync = files_for(f"mmaudio-{variant}")
         self._files: dict[str, WeightFile] = {
             "network": network, "vae": vae, "vocoder": vocoder, "clip": clip, "sync": sync
@@ -71,11 +74,13 @@ class Parts:
         with torch.device("meta"):
             network = MMAudio(**VARIANTS[self.variant.replace("-", "_")])
         try:
-            # cloned: the file stays mapped read-only, training writes to its tensors
-            network.load_state_dict({k: v.float().clone() for k, v in state.items()}, assign=True)
+            network.load_state_dict(state, assign=True)
         except RuntimeError as error:
             last = str(error).strip().splitlines()[-1].strip()
             raise ValueError(f"{weights or entry.name} does not fit {entry.role}: {last}") from None
+        with torch.no_grad():  # the file stays mapped read-only, and training writes to these
+            for tensor in (*network.parameters(), *network.buffers()):
+                tensor.data = tensor.data.to(torch.float32, copy=True)
         network.requires_grad_(True)
         mean, std = (network.get_buffer(name).to(self.device) for name in ("latent_mean", "latent_std"))
         if not (mean.isfinite().all() and std.isfinite().all()):
@@ -134,7 +139,8 @@ class Parts:
         from foleytune.published.clip import clip_pixels
 
         pixels = torch.from_numpy(frames).to(self.device).split(CLIP_FRAMES_AT_ONCE)
-        return torch.cat([self._clip.encode_image(clip_pixels(part)) for part in pixels]).float()
+        dtype = self.feature_dtype
+        return torch.cat([self._clip.encode_image(clip_pixels(part).to(dtype)) for part in pixels]).float()
 
     def text_states(self, prompts: Sequence[str]) -> Tensor:
         """Prompts -> (B, 77, 1024), each token's state of length 1."""
@@ -142,7 +148,7 @@ class Parts:
 
     def sync_tokens(self, frames: np.ndarray) -> Tensor:
         """Frames (25 a second, 224, 224, 3) uint8 -> (S, 768)."""
-        video = sync_pixels(torch.from_numpy(frames).to(self.device))
+        video = sync_pixels(torch.from_numpy(frames).to(self.device)).to(self.feature_dtype)
         return cast(Tensor, self._sync(video[None])[0].float())
 
     def _ids(self, prompts: Sequence[str]) -> Tensor:
@@ -152,17 +158,24 @@ class Parts:
 
     @cached_property
     def _clip(self) -> Any:
-        from foleytune.published.clip import load_clip  # transformers: seconds to import
-
-        return load_clip(load_published(self._files["clip"].name, self.folder)).to(self.device)
+        return self._load_clip().to(self.device, self.feature_dtype)
 
     @cached_property
     def _sync(self) -> SynchformerVisual:
+        network = self._load_sync().to(self.device, self.feature_dtype)
+        return network.eval().requires_grad_(False)
+
+    def _load_clip(self) -> Any:
+        from foleytune.published.clip import load_clip  # transformers: seconds to import
+
+        return load_clip(load_published(self._files["clip"].name, self.folder))
+
+    def _load_sync(self) -> SynchformerVisual:
         with torch.device("meta"):
             network = SynchformerVisual()
         weights = visual_weights(load_published(self._files["sync"].name, self.folder))
         network.load_state_dict(weights, assign=True)
-        return network.to(self.device).eval().requires_grad_(False)
+        return network
 
     def _path(self, name: str) -> Path:
         return locate(self._files[name].name, self.folder)
