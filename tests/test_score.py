@@ -6,7 +6,7 @@ import pytest
 
 from foleytune.records import GROUND_TRUTH, Candidate, Clip, Feature, Score
 from foleytune.sample import SampleSettings, sample
-from foleytune.score import ScoreSettings, embedding_key, load_scorers, score
+from foleytune.score import ScoreSettings, build_scorers, embedding_key, score
 from tests.world_workspace import NUM_CLIPS, world_workspace
 
 FEW = ScoreSettings(scorers=("world_tagger", "oracle_noise"), optional_scorers=(), batch_size=5)
@@ -44,7 +44,7 @@ def test_another_scorer_adds_its_scores_alone(workspace):
 
 def test_embeddings_are_stored_under_scorer_and_version(workspace):
     score(workspace, FEW)
-    (_, tagger), *_ = load_scorers(FEW)
+    (_, tagger), *_ = build_scorers(FEW)
     key = embedding_key("world_tagger", tagger.version)
     features = [f for f in workspace.read(Feature) if f.key == key]
     assert {f.item_id for f in features} == {c.candidate_id for c in workspace.read(Candidate)}
@@ -60,3 +60,18 @@ def test_nothing_to_score_is_an_error(workspace):
 def test_an_unknown_scorer_gets_the_nearest_name(workspace):
     with pytest.raises(ValueError, match="did you mean 'world_tagger'"):
         score(workspace, FEW.model_copy(update={"scorers": ("world_taggr",)}))
+
+
+def test_one_scorer_at_a_time_gives_the_same_scores(workspace, tmp_path):
+    together = {(s.score_id, s.value) for s in _scores_after(workspace, FEW)}
+    other = world_workspace(tmp_path / "other")
+    sample(other, SampleSettings(num_candidates=2, num_steps=2, guidance_scale=1.0))
+    alone = {
+        (s.score_id, s.value) for s in _scores_after(other, FEW.model_copy(update={"scorers_at_once": 1}))
+    }
+    assert alone == together
+
+
+def _scores_after(workspace, settings):
+    assert score(workspace, settings).failed == 0
+    return workspace.read(Score)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 
 from foleytune.scorers import ScoreItem
-from foleytune.world import FPS, SAMPLE_RATE
+from foleytune.scorers._world import PICTURE
+from foleytune.world import SAMPLE_RATE
 from foleytune.world.drawing import render_frames
 from foleytune.world.scenes import sample_scene
 from foleytune.world.sound import synthesise
@@ -28,21 +30,15 @@ def world_item(label: str, index: int = 0) -> ScoreItem:
         "level_db": list(sound.level_db),
         "noise_floor_db": sound.noise_floor_db,
     }
-    return ScoreItem(f"{label}-{index}", sound.wave, SAMPLE_RATE, scene.caption, small, FPS, sound.wave, meta)
+    return ScoreItem(
+        f"{label}-{index}", sound.wave, SAMPLE_RATE, scene.caption, {PICTURE.key: small}, sound.wave,
+        SAMPLE_RATE, meta, clip_id=f"{label}-{index}",
+    )  # fmt: skip
 
 
 def with_wave(item: ScoreItem, wave: np.ndarray, name: str = "other") -> ScoreItem:
     """The same clip with another soundtrack."""
-    return ScoreItem(
-        f"{item.candidate_id}-{name}",
-        wave.astype(np.float32),
-        item.sample_rate,
-        item.prompt,
-        item.frames,
-        item.fps,
-        item.reference,
-        item.meta,
-    )
+    return replace(item, candidate_id=f"{item.candidate_id}-{name}", wave=wave.astype(np.float32))
 
 
 def world_items() -> list[ScoreItem]:

@@ -180,10 +180,14 @@ class FramePicker:
 
 
 class SoundCollector:
-    """Collects decoded sound as mono float32 segments at `sample_rate`, each placed by its own timestamps."""
+    """Collects decoded sound as float32 segments at `sample_rate`, each placed by its own timestamps.
 
-    def __init__(self, sample_rate: int, duration_s: float | None) -> None:
+    Mono (N,), or with `channels` all of the stream's channels (C, N), as its first frame has them.
+    """
+
+    def __init__(self, sample_rate: int, duration_s: float | None, channels: bool = False) -> None:
         self.rate, self.duration_s = sample_rate, math.inf if duration_s is None else duration_s
+        self.channels, self._target = channels, "" if channels else "mono"
         self.end: float | None = None  # where the decoded sound ends (seconds from the window's start)
         self.done = False
         self._segments: list[tuple[float, np.ndarray]] = []
@@ -211,32 +215,36 @@ class SoundCollector:
                 self._close()
         if self._resampler is None:
             # rematrix_maxval: without it the float down-mix of two equal channels comes out 3 dB louder
-            self._resampler = av.AudioResampler("flt", "mono", self.rate, options={"rematrix_maxval": "1.0"})
+            self._target = self._target or frame.layout.name
+            options = {"rematrix_maxval": "1.0"}
+            self._resampler = av.AudioResampler("fltp", self._target, self.rate, options=options)
             self._layout = layout
         self._offsets.append(time - self._counted_s)
         self._counted_s += length
         frame.pts = None  # the resampler must count samples, not trust timestamps
-        self._chunks += [out.to_ndarray()[0] for out in self._resampler.resample(frame)]
+        self._chunks += [out.to_ndarray() for out in self._resampler.resample(frame)]
 
     def wave(self, pad: bool) -> np.ndarray:
-        """(N,) float32 from the window's start; N = round(duration·rate), or to the sound's end."""
+        """(N,) or (C, N) float32 from the window's start; N = round(duration·rate), or to the sound's end."""
         self._close()
-        end = max((t + len(w) / self.rate for t, w in self._segments), default=0.0)
+        end = max((t + w.shape[1] / self.rate for t, w in self._segments), default=0.0)
         length = (
             self.duration_s if pad and math.isfinite(self.duration_s) else min(max(end, 0.0), self.duration_s)
         )
         total = round(length * self.rate)
-        wave = np.zeros(total, np.float32)
+        wave = np.zeros((len(self._segments[0][1]) if self._segments else 1, total), np.float32)
         for time, samples in self._segments:
             at = round(time * self.rate)
-            piece = samples[max(0, -at) : max(0, total - at)]
-            wave[max(0, at) : max(0, at) + len(piece)] = piece
-        return np.nan_to_num(wave, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
+            piece = samples[:, max(0, -at) : max(0, total - at)]
+            wave[:, max(0, at) : max(0, at) + piece.shape[1]] = piece
+        np.nan_to_num(wave, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
+        return wave if self.channels else wave[0]
 
     def _close(self) -> None:
         if self._resampler is not None:
-            self._chunks += [out.to_ndarray()[0] for out in self._resampler.resample(None)]
-            # The median, as single timestamps are rounded (webm: to 1 ms) or, at edit lists, plainly off.
-            samples = np.concatenate([*self._chunks, np.zeros(0, np.float32)])
-            self._segments.append((statistics.median(self._offsets), samples))
+            self._chunks += [out.to_ndarray() for out in self._resampler.resample(None)]
+            if self._chunks:
+                # The median, as single timestamps are rounded (webm: to 1 ms) or, at edit lists, plainly off.
+                samples = np.concatenate(self._chunks, axis=1)
+                self._segments.append((statistics.median(self._offsets), samples))
         self._resampler, self._chunks, self._offsets, self._counted_s = None, [], [], 0.0

@@ -86,11 +86,19 @@ def clip_frame(pixels: np.ndarray) -> np.ndarray:
 
 def sync_frame(pixels: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 -> (224, 224, 3): short side 224, centre crop."""
+    return resize_short(pixels, SYNC_SIDE, crop=True)
+
+
+def resize_short(pixels: np.ndarray, side: int, *, crop: bool) -> np.ndarray:
+    """(H, W, 3) uint8 -> the same with a short side of `side`, the centre square alone if `crop`."""
     height, width = pixels.shape[:2]
-    long = int(SYNC_SIDE * max(height, width) / min(height, width))
-    height, width = (SYNC_SIDE, long) if height <= width else (long, SYNC_SIDE)
-    top, left = round((height - SYNC_SIDE) / 2), round((width - SYNC_SIDE) / 2)  # half to even, as upstream
-    return _resize(pixels, height, width)[top : top + SYNC_SIDE, left : left + SYNC_SIDE].copy()
+    long = int(side * max(height, width) / min(height, width))
+    height, width = (side, long) if height <= width else (long, side)
+    resized = _resize(pixels, height, width)
+    if not crop:
+        return resized
+    top, left = round((height - side) / 2), round((width - side) / 2)  # half to even, as upstream
+    return resized[top : top + side, left : left + side].copy()
 
 
 def _resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

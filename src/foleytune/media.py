@@ -29,6 +29,7 @@ __all__ = [
     "held",
     "mux",
     "probe",
+    "read_channels",
     "read_clip",
     "read_wave",
     "write_audio",
@@ -47,7 +48,7 @@ class MediaClip:
     """One window of a file.
 
     frames: (T, H, W, 3) uint8 RGB, or None without picture; times_s: (T,) when each is shown in the file.
-    wave: (N,) float32 mono, or None without sound; sample_rate: Hz.
+    wave: (N,) float32 mono, (C, N) where all channels were asked for, or None without sound; sample_rate: Hz.
     truncated: damage or a cut-off file ended a stream before the window's end and before its header says.
     video_end_s, audio_end_s: how far into the window each stream reaches (at most duration_s), or None.
     """
@@ -73,14 +74,16 @@ def read_clip(
     video: bool = True,
     audio: bool = True,
     pad: bool = True,
+    channels: bool = False,
 ) -> MediaClip:
     """Read one window of picture and sound in one pass, decoding no more than it needs.
 
     duration_s: seconds, None to the end. fps: ffmpeg's `fps` rule; None keeps every frame in the window.
     size: None as shown; int short side then centre square; (height, width) stretched to exactly that.
     sample_rate: Hz; None keeps the file's. pad: fill the sound to round(duration_s * rate) samples, else stop
-    at its end. video, audio: False leaves a stream out. Frames that the file does not have are not invented:
-    T is then smaller and `video_end_s` says where the picture stopped.
+    at its end. video, audio: False leaves a stream out. channels: keep all of them, the wave is (C, N).
+    Frames that the file does not have are not invented: T is then smaller and `video_end_s` says where the
+    picture stopped.
     Raises MediaError when the file does not open, has neither stream, or nothing of its picture decodes.
     """
     if start_s < 0 or (duration_s is not None and duration_s <= 0):
@@ -93,7 +96,7 @@ def read_clip(
             raise MediaError(f"{path}: no {wanted} stream that can be decoded; use another file")
         picker = FramePicker(fps, duration_s, size, v.sample_aspect_ratio) if v is not None else None
         rate = sample_rate or (a.codec_context.sample_rate if a is not None else 0) or 48000
-        sound = SoundCollector(rate, duration_s) if a is not None else None
+        sound = SoundCollector(rate, duration_s, channels) if a is not None else None
         zero = zero_of(container, pick_stream(container.streams.video) or a)
         zero += Fraction(start_s).limit_denominator(10**6)
         _seek(container, v or a, zero, start_s)
@@ -111,6 +114,19 @@ def read_wave(
 ) -> tuple[np.ndarray, int]:
     """The sound alone: ((N,) float32 mono, rate in Hz), to its end unless duration_s is given."""
     clip = read_clip(path, start_s=start_s, duration_s=duration_s, sample_rate=sample_rate, video=False)
+    assert clip.wave is not None
+    assert clip.sample_rate is not None
+    return clip.wave, clip.sample_rate
+
+
+def read_channels(
+    path: str | Path, *, start_s: float = 0.0, duration_s: float | None = None, pad: bool = False
+) -> tuple[np.ndarray, int]:
+    """The sound with all its channels at its own rate: ((C, N) float32, Hz), filled to duration_s if `pad`.
+
+    Scorers mix, resample and cut each in its own way. Raises MediaError without a sound that decodes.
+    """
+    clip = read_clip(path, start_s=start_s, duration_s=duration_s, video=False, pad=pad, channels=True)
     assert clip.wave is not None
     assert clip.sample_rate is not None
     return clip.wave, clip.sample_rate

@@ -1,24 +1,32 @@
 """Stage 3, score: scorers × candidates -> raw scores, and embeddings for the metrics over sets.
 
 A clip's picture and its own sound are decoded once for all its candidates, a candidate's latents once for
-all scorers. Scores are stored raw with scorer and version; what cannot be judged is unscored with a reason.
+all scorers that are loaded together. Scores are stored raw with scorer and version; what cannot be judged is
+unscored with a reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
+from pydantic import Field
+from torch import Tensor
 
-from foleytune.media import MediaClip, read_clip
+from foleytune.media import read_channels
 from foleytune.models import Model
 from foleytune.plugins import Settings, build, part_field
 from foleytune.records import GROUND_TRUTH, Candidate, Clip, Feature, Record, Score
-from foleytune.scorers import FRAMES_FPS, FRAMES_SIDE, ScoreItem, Scorer
+from foleytune.scorers import ScoreItem, Scorer
 from foleytune.stages import StageCount, run_batches
 from foleytune.store import Workspace
+from foleytune.streams import FrameStream, read_streams
 
 WORLD_JUDGES = ("world_semantic", "world_text", "world_sync", "world_tagger")
 WORLD_ORACLES = ("oracle_onset", "oracle_class", "oracle_noise", "oracle_envelope")
@@ -33,12 +41,13 @@ class ScoreSettings(Settings):
     split: str | None = None  # None is every split
     ground_truth: bool = True  # score the clips' own sound too
     batch_size: int = 40
+    scorers_at_once: int = Field(0, ge=0)  # 1: each loads, scores everything, is freed; 0: all together
     device: str = "cpu"
 
 
 def score(workspace: Workspace, settings: ScoreSettings) -> StageCount:
     """Score what has not been scored by these scorers in these versions."""
-    scorers = load_scorers(settings)
+    scorers = build_scorers(settings)
     model = cast(Model, settings.model).load(settings.device)
     clips = {clip.clip_id: clip for clip in workspace.read(Clip) if settings.split in (None, clip.split)}
     with workspace.lock("score"):
@@ -47,20 +56,39 @@ def score(workspace: Workspace, settings: ScoreSettings) -> StageCount:
             raise ValueError(
                 f"{workspace.root} has nothing to score in split {settings.split!r}; run sample first"
             )
-        have = workspace.ids(Score)
-        return run_batches(
-            workspace,
-            "score",
-            plan,
-            lambda candidate: candidate.candidate_id,
-            {c.candidate_id for c in plan if all(not _missing(s, name, [c], have) for name, s in scorers)},
-            lambda batch: _score_batch(workspace, model, scorers, clips, batch, have),
-            settings.batch_size,
-        )
+        total = StageCount("score")
+        at_once = settings.scorers_at_once or max(1, len(scorers))
+        for begin in range(0, len(scorers), at_once):
+            # copies, so that a turn's weights go with it: the next scorers may want the memory
+            turn = scorers[begin : begin + at_once]
+            group = [(name, copy.copy(scorer).load(settings.device)) for name, scorer in turn]
+            total.add(_score_with(workspace, settings, model, group, clips, plan))
+    return total
 
 
-def load_scorers(settings: ScoreSettings) -> list[tuple[str, Scorer]]:
-    """The scorers by name, loaded; an optional one whose extra is not installed is left out."""
+def _score_with(
+    workspace: Workspace,
+    settings: ScoreSettings,
+    model: Model,
+    scorers: list[tuple[str, Scorer]],
+    clips: dict[str, Clip],
+    plan: list[Candidate],
+) -> StageCount:
+    have = workspace.ids(Score)
+    done = {c.candidate_id for c in plan if all(not _missing(s, name, [c], have) for name, s in scorers)}
+    return run_batches(
+        workspace,
+        "score",
+        plan,
+        lambda candidate: candidate.candidate_id,
+        done,
+        lambda batch: _score_batch(workspace, model, scorers, clips, batch, have),
+        settings.batch_size,
+    )
+
+
+def build_scorers(settings: ScoreSettings) -> list[tuple[str, Scorer]]:
+    """The scorers by name, not loaded; an optional one whose extra is not installed is left out."""
     found = [(name, cast(Scorer, build("scorers", name))) for name in settings.scorers]
     for name in settings.optional_scorers:
         try:
@@ -68,7 +96,7 @@ def load_scorers(settings: ScoreSettings) -> list[tuple[str, Scorer]]:
         except ValueError as error:
             if "needs the package" not in str(error):
                 raise
-    return [(name, scorer.load(settings.device)) for name, scorer in found]
+    return found
 
 
 def embedding_key(scorer: str, version: str) -> str:
@@ -126,11 +154,13 @@ def _score_batch(
     batch: list[Candidate],
     have: set[str],
 ) -> list[Record]:
-    media = {i: _read(workspace, clips[i], model) for i in sorted({c.clip_id for c in batch})}
-    waves = decode_candidates(workspace, model, batch, lambda c: media[c.clip_id].wave)
+    seconds = model.spec.clip_seconds
+    streams = tuple({s.key: s for _, scorer in scorers for s in scorer.streams}.values())
+    shown = {i: _read(workspace.root, clips[i], streams, seconds) for i in sorted({c.clip_id for c in batch})}
+    sounds = decode_candidates(workspace, model, batch, lambda c: shown[c.clip_id].sound)
     items = {
-        c.candidate_id: _item(c, clips[c.clip_id], media[c.clip_id], wave, model)
-        for c, wave in zip(batch, waves)
+        c.candidate_id: score_item(c.candidate_id, shown[c.clip_id], sound, model.spec.sample_rate)
+        for c, sound in zip(batch, sounds)
     }
     records: list[Record] = [c for c in batch if c.model == GROUND_TRUTH]
     features: list[Record] = []
@@ -138,39 +168,64 @@ def _score_batch(
     for name, scorer in scorers:
         todo = [items[c.candidate_id] for c in _missing(scorer, name, batch, have)]
         if todo:
-            scores += scorer.score(todo)
-            features += _embed(workspace, name, scorer, todo)
+            found = scorer.judge(todo)
+            scores += found.scores
+            features += _store(workspace, embedding_key(name, scorer.version), todo, found.embeddings)
     return [*records, *features, *scores]
 
 
-def _read(workspace: Workspace, clip: Clip, model: Model) -> MediaClip:
-    return read_clip(
-        workspace.root / clip.path,
-        start_s=clip.start_s,
-        duration_s=model.spec.clip_seconds,
-        fps=FRAMES_FPS,
-        size=FRAMES_SIDE,
-        sample_rate=model.spec.sample_rate,
-        audio=clip.has_audio,
-    )
+@dataclass(frozen=True)
+class ShownClip:
+    """What candidates of one clip share: frames by stream, the clip's own sound (C, N) or None, its rate."""
+
+    clip: Clip
+    seconds: float
+    frames: Mapping[str, np.ndarray]
+    sound: np.ndarray | None
+    sample_rate: int
+
+    @cached_property
+    def reference(self) -> np.ndarray | None:
+        """The clip's own sound, mono."""
+        return None if self.sound is None else self.sound.mean(0)
 
 
-def _item(
-    candidate: Candidate, clip: Clip, media: MediaClip, wave: np.ndarray | None, model: Model
-) -> ScoreItem:
-    if wave is None:
-        raise ValueError(f"the sound of clip {clip.clip_id} cannot be read")
-    meta: dict[str, Any] = clip.meta
-    rate = model.spec.sample_rate
+def _read(root: Path, clip: Clip, streams: tuple[FrameStream, ...], seconds: float) -> ShownClip:
+    path = root / clip.path
+    sound, rate = None, 0
+    if clip.has_audio:
+        sound, rate = read_channels(path, start_s=clip.start_s, duration_s=seconds, pad=True)
+    frames = read_streams(path, streams, start_s=clip.start_s, duration_s=seconds)
+    return ShownClip(clip, seconds, frames, sound, rate)
+
+
+def score_item(candidate_id: str, shown: ShownClip, sound: np.ndarray | None, sample_rate: int) -> ScoreItem:
+    """A candidate of a clip for the scorers: `sound` (N,) at `sample_rate` Hz, or the clip's own (C, N)."""
+    if sound is None:
+        raise ValueError(f"the sound of clip {shown.clip.clip_id} cannot be read")
+    own = sound is shown.sound
+    wave = shown.reference if own else sound
+    assert wave is not None
     return ScoreItem(
-        candidate.candidate_id, wave, rate, clip.prompt, media.frames, FRAMES_FPS, media.wave, meta
+        candidate_id,
+        wave,
+        shown.sample_rate if own else sample_rate,
+        shown.clip.prompt,
+        shown.frames,
+        shown.reference,
+        shown.sample_rate,
+        shown.clip.meta,
+        sound if own and len(sound) > 1 else None,
+        shown.seconds,
+        shown.clip.clip_id,
     )
 
 
-def _embed(workspace: Workspace, name: str, scorer: Scorer, items: list[ScoreItem]) -> list[Record]:
-    if not scorer.embeddings:
+def _store(
+    workspace: Workspace, key: str, items: list[ScoreItem], embeddings: dict[str, Tensor]
+) -> list[Record]:
+    if not embeddings:
         return []
-    key = embedding_key(name, scorer.version)
     ids = [Feature.make_id(item.candidate_id, key) for item in items]
-    shard = workspace.write_rows("embeddings", ids, scorer.embed(items))
+    shard = workspace.write_rows("embeddings", ids, embeddings)
     return [Feature(ids[row], item.candidate_id, key, shard, row) for row, item in enumerate(items)]

@@ -33,6 +33,11 @@ class StageCount:
     failed: int = 0
     seconds: float = 0.0
 
+    def add(self, other: StageCount) -> None:
+        """Count what another pass over the same plan did."""
+        self.done, self.skipped = self.done + other.done, self.skipped + other.skipped
+        self.failed, self.seconds = max(self.failed, other.failed), self.seconds + other.seconds
+
     def line(self) -> str:
         """The stage's last line."""
         rate = f", {self.done / self.seconds:.1f}/s" if self.done and self.seconds > 0 else ""

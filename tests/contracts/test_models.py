@@ -18,6 +18,7 @@ from foleytune import plugins
 from foleytune.flow import interpolate, noise_like_rows
 from foleytune.media import write_video
 from foleytune.models import Media, Model, sample_latents
+from foleytune.scorers._world import PICTURE
 from tests.mmaudio_tiny import patch_mmaudio
 from tests.world_items import world_items
 
@@ -46,7 +47,7 @@ def media(model: Model, tmp_path_factory: pytest.TempPathFactory) -> list[Media]
     folder = tmp_path_factory.mktemp("videos")
     found = []
     for item in world_items()[:6]:
-        path = write_video(folder / f"{item.candidate_id}.mp4", item.frames, item.fps)
+        path = write_video(folder / f"{item.candidate_id}.mp4", item.frames[PICTURE.key], PICTURE.fps)
         read = model.read(path, 0.0, item.prompt, audio=False)
         found.append(replace(read, wave=item.wave))
     return found

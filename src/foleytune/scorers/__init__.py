@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -16,33 +16,57 @@ from torch import Tensor
 
 from foleytune.plugins import Part
 from foleytune.records import Score
+from foleytune.streams import FrameStream
 
 NEEDS = ("audio", "video", "text", "reference", "truth")
-FRAMES_FPS, FRAMES_SIDE = 25.0, 48  # of `ScoreItem.frames`, short side then centre square
 
 
 @dataclass(frozen=True)
 class ScoreItem:
-    """One candidate as arrays, with what surrounds it. One decode of a clip feeds every scorer."""
+    """One candidate as arrays, with what surrounds it. One decode of a clip feeds every scorer.
+
+    Candidates of one clip share its arrays, so what a scorer makes of the picture it can make once a clip:
+    `clip_id` is equal then, and never empty.
+    """
 
     candidate_id: str
-    wave: np.ndarray  # (N,) float32
+    wave: np.ndarray  # (N,) float32, the mean of all channels
     sample_rate: int  # Hz
     prompt: str = ""
-    frames: np.ndarray | None = None  # (T, H, W, 3) uint8
-    fps: float = 0.0  # of `frames`
-    reference: np.ndarray | None = None  # the clip's own soundtrack, (N,) float32, same rate
+    frames: Mapping[str, np.ndarray] = field(default_factory=dict)  # (T, H, W, 3) uint8 by stream key
+    reference: np.ndarray | None = None  # the clip's own soundtrack, (N,) float32, mono
+    reference_rate: int = 0  # Hz of `reference`
     meta: Mapping[str, Any] = field(default_factory=dict)  # only scorers that need "truth" may read it
+    channels: np.ndarray | None = None  # (C, N) float32 where the sound has more than one channel
+    seconds: float | None = None  # how long the evaluated window is; None: as long as the sound
+    clip_id: str = ""
+
+    @property
+    def sound(self) -> np.ndarray:
+        """All channels, (C, N)."""
+        return self.wave[None] if self.channels is None else self.channels
+
+
+class Judgement(NamedTuple):
+    """What a scorer found out in one pass over some items."""
+
+    scores: list[Score]
+    embeddings: dict[str, Tensor]  # (len(items), ...) each; a row of NaN where there is none
 
 
 class Scorer(Protocol):
-    """The whole contract of a scorer."""
+    """The whole contract of a scorer. `PlainScorer` and `NetworkScorer` write most of it."""
 
     needs: frozenset[str]
     dimensions: tuple[str, ...]
     higher_is_better: dict[str, bool]
     embeddings: tuple[str, ...]
     """Names of the tensors `embed` returns; empty if it has none."""
+
+    @property
+    def streams(self) -> tuple[FrameStream, ...]:
+        """The frames it looks at: in `ScoreItem.frames` under their keys, where the clip has a picture."""
+        ...
 
     @property
     def version(self) -> str:
@@ -61,19 +85,54 @@ class Scorer(Protocol):
         """Embeddings for set metrics, each (len(items), D)."""
         ...
 
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """Both, for the price of one pass of the network."""
+        ...
 
-class PlainScorer(Part):
-    """What a scorer without weights and without embeddings need not write again."""
 
+class _Base(Part):
     embeddings: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def streams(self) -> tuple[FrameStream, ...]:
+        """No frames."""
+        return ()
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Nothing to load."""
         return self
 
+
+class PlainScorer(_Base):
+    """What a scorer that writes `score` need not write again; `embed` too if it has embeddings."""
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        """To be written."""
+        raise NotImplementedError
+
     def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
         """None."""
         return {}
+
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """One after the other."""
+        return Judgement(self.score(items), self.embed(items))
+
+
+class NetworkScorer(_Base):
+    """What a scorer that writes `judge`, scores and embeddings at once, need not write again."""
+
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """To be written."""
+        raise NotImplementedError
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        """The scores alone."""
+        return self.judge(items).scores
+
+    def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
+        """The embeddings alone."""
+        return self.judge(items).embeddings
 
 
 def is_oracle(scorer: Scorer) -> bool:

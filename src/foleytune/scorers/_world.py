@@ -10,12 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from foleytune.media import held
+from foleytune.networks.resample import HANN, resample
 from foleytune.records import Score
 from foleytune.scorers import ScoreItem, is_silent
-from foleytune.world import NUM_FRAMES, NUM_SAMPLES, SAMPLE_RATE
+from foleytune.streams import square
+from foleytune.world import FPS, NUM_FRAMES, NUM_SAMPLES, SAMPLE_RATE
 from foleytune.world.weights import file_hash, load_weights, weights_path
 
 N = TypeVar("N", bound=nn.Module)
+
+PICTURE = square(FPS, 48)
+"""What the world's judges see: 25 frames a second, 48 pixels a side."""
 
 
 def load_judge(name: str, make: Callable[[dict[str, Any]], N], device: str | torch.device) -> tuple[N, dict]:
@@ -34,23 +39,17 @@ def judge_version(name: str) -> str:
 
 
 def waves(items: Sequence[ScoreItem]) -> Tensor:
-    """Sounds stacked to (B, 64000): cut, or padded with silence. The rate must be the world's."""
-    rows = np.zeros((len(items), NUM_SAMPLES), np.float32)
+    """Sounds stacked to (B, 64000): cut, or padded with silence."""
+    rows = torch.zeros(len(items), NUM_SAMPLES)
     for row, item in zip(rows, items):
-        if item.sample_rate != SAMPLE_RATE:
-            raise ValueError(f"world judges hear {SAMPLE_RATE} Hz, found {item.sample_rate} Hz")
-        n = min(len(item.wave), NUM_SAMPLES)
-        row[:n] = item.wave[:n]
-    return torch.from_numpy(rows)
+        wave = resample(torch.from_numpy(item.wave), item.sample_rate, SAMPLE_RATE, HANN)[:NUM_SAMPLES]
+        row[: len(wave)] = wave
+    return rows
 
 
 def pictures(items: Sequence[ScoreItem]) -> Tensor:
     """Frames stacked to (B, 100, H, W, 3) uint8; a shorter clip holds its last frame."""
-    found = []
-    for item in items:
-        assert item.frames is not None
-        found.append(held(item.frames, NUM_FRAMES))
-    return torch.from_numpy(np.stack(found))
+    return torch.from_numpy(np.stack([held(item.frames[PICTURE.key], NUM_FRAMES) for item in items]))
 
 
 def judge_each(
@@ -77,7 +76,7 @@ def unscored_reason(item: ScoreItem, needs: frozenset[str]) -> str:
     """Why an item cannot be judged, or ""."""
     if "audio" in needs and is_silent(item.wave):
         return "silent"
-    if "video" in needs and (item.frames is None or len(item.frames) == 0):
+    if "video" in needs and not any(len(frames) for frames in item.frames.values()):
         return "no video"
     if "text" in needs and not item.prompt.strip():
         return "no caption"

@@ -23,10 +23,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from foleytune.networks.audioscore import AudioScoreNetwork
-from foleytune.plugins import Part, build
+from foleytune.plugins import build
 from foleytune.records import Score
-from foleytune.scorers import ScoreItem, Scorer, is_oracle
+from foleytune.scorers import PlainScorer, ScoreItem, Scorer, is_oracle
 from foleytune.shards import write_atomic
+from foleytune.streams import FrameStream
 
 FORMAT = 1
 NAME = "audioscore"
@@ -112,7 +113,7 @@ class Fitted:
         )
 
 
-class AudioScore(Part):
+class AudioScore(PlainScorer):
     """Settings: `weights`, the file that `fit` wrote. As a scorer it runs the judges that file names."""
 
     weights: str = ""
@@ -120,7 +121,6 @@ class AudioScore(Part):
     dimensions: ClassVar[tuple[str, ...]] = ("p_bad", "p_medium", "p_good")
     # Neither way is up for p_medium; True keeps the table complete.
     higher_is_better: ClassVar[dict[str, bool]] = {"p_bad": False, "p_medium": True, "p_good": True}
-    embeddings: ClassVar[tuple[str, ...]] = ()
 
     _fitted: Fitted | None = PrivateAttr(default=None)
     _judges: dict[str, Scorer] | None = PrivateAttr(default=None)
@@ -166,9 +166,12 @@ class AudioScore(Part):
     @property
     def needs(self) -> frozenset[str]:
         """What any of its judges needs; nothing while no file is named."""
-        if self._fitted is None and not self.weights:
-            return frozenset()
-        return frozenset().union(*(cast(Scorer, build("scorers", name)).needs for name in self._scorers()))
+        return frozenset().union(*(judge.needs for judge in self._built_judges().values()))
+
+    @property
+    def streams(self) -> tuple[FrameStream, ...]:
+        """What any of its judges looks at."""
+        return tuple({s.key: s for judge in self._built_judges().values() for s in judge.streams}.values())
 
     def probabilities(self, values: np.ndarray) -> Float64[np.ndarray, "N 3"]:
         """(N, K) in the order of `fitted.dimensions`, NaN for missing -> (N, 3) over bad, medium, good."""
@@ -193,18 +196,18 @@ class AudioScore(Part):
             for dimension, p in zip(self.dimensions, row)
         ]
 
-    def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
-        """None."""
-        return {}
-
     def _scorers(self) -> list[str]:
         return list(dict.fromkeys(name.rpartition("/")[0] for name in self.fitted.dimensions))
+
+    def _built_judges(self) -> dict[str, Scorer]:
+        if self._fitted is None and not self.weights:
+            return {}
+        return {name: cast(Scorer, build("scorers", name)) for name in self._scorers()}
 
     def _loaded_judges(self) -> dict[str, Scorer]:
         if self._judges is None:
             refuse_oracles(self.fitted.dimensions)
-            built = {name: cast(Scorer, build("scorers", name)) for name in self._scorers()}
-            judges = {name: judge.load(self._device) for name, judge in built.items()}
+            judges = {name: judge.load(self._device) for name, judge in self._built_judges().items()}
             for dimension, version in zip(self.fitted.dimensions, self.fitted.versions):
                 found = judges[dimension.rpartition("/")[0]].version
                 if found != version:

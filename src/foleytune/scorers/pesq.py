@@ -12,13 +12,15 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pesq as pesq_package
+import torch
 
+from foleytune.networks.resample import HANN, resample
 from foleytune.records import Score
 from foleytune.scorers import PlainScorer, ScoreItem
 from foleytune.scorers._world import unscored_reason
 
 MIN_SECONDS = 0.25
-RATES: dict[str, tuple[int, ...]] = {"wb": (16000,), "nb": (8000, 16000)}
+RATE = 16000  # Hz; other sound is resampled
 
 
 class Pesq(PlainScorer):
@@ -52,13 +54,17 @@ class Pesq(PlainScorer):
         reason = unscored_reason(item, frozenset({"audio", "reference"}))
         if reason:
             return None, reason
-        if item.sample_rate not in RATES[self.mode]:
-            return None, f"PESQ {self.mode} needs {RATES[self.mode]} Hz, found {item.sample_rate} Hz"
         assert item.reference is not None
-        n = min(len(item.wave), len(item.reference))
-        if n < MIN_SECONDS * item.sample_rate:
+        degraded = _at_rate(item.wave, item.sample_rate)
+        reference = _at_rate(item.reference, item.reference_rate or item.sample_rate)
+        n = min(len(degraded), len(reference))
+        if n < MIN_SECONDS * RATE:
             return None, f"shorter than {MIN_SECONDS} s"
-        return _measure(item.sample_rate, item.reference[:n], item.wave[:n], self.mode)
+        return _measure(RATE, reference[:n], degraded[:n], self.mode)
+
+
+def _at_rate(wave: np.ndarray, sample_rate: int) -> np.ndarray:
+    return resample(torch.from_numpy(wave), sample_rate, RATE, HANN).numpy()
 
 
 def _measure(rate: int, reference: np.ndarray, degraded: np.ndarray, mode: str) -> tuple[float | None, str]:

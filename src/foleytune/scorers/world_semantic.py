@@ -11,7 +11,8 @@ from pydantic import PrivateAttr
 from foleytune.networks.world_towers import AudioVideoJudge
 from foleytune.records import Score
 from foleytune.scorers import PlainScorer, ScoreItem
-from foleytune.scorers._world import judge_each, judge_version, load_judge, pictures, waves
+from foleytune.scorers._world import PICTURE, judge_each, judge_version, load_judge, pictures, waves
+from foleytune.streams import FrameStream
 
 SCENE_STRIDE = 12  # frames between the pictures it looks at
 
@@ -24,6 +25,11 @@ class WorldSemantic(PlainScorer):
     higher_is_better: ClassVar[dict[str, bool]] = {"similarity": True}
 
     _network: AudioVideoJudge | None = PrivateAttr(default=None)
+
+    @property
+    def streams(self) -> tuple[FrameStream, ...]:
+        """25 frames a second, 48 pixels a side."""
+        return (PICTURE,)
 
     @property
     def version(self) -> str:

@@ -11,7 +11,8 @@ from pydantic import PrivateAttr
 from foleytune.networks.world_towers import SyncJudge
 from foleytune.records import Score
 from foleytune.scorers import PlainScorer, ScoreItem
-from foleytune.scorers._world import judge_each, judge_version, load_judge, pictures, waves
+from foleytune.scorers._world import PICTURE, judge_each, judge_version, load_judge, pictures, waves
+from foleytune.streams import FrameStream
 from foleytune.world import FPS
 
 
@@ -23,6 +24,11 @@ class WorldSync(PlainScorer):
     higher_is_better: ClassVar[dict[str, bool]] = {"desync_s": False}
 
     _network: SyncJudge | None = PrivateAttr(default=None)
+
+    @property
+    def streams(self) -> tuple[FrameStream, ...]:
+        """25 frames a second, 48 pixels a side."""
+        return (PICTURE,)
 
     @property
     def version(self) -> str:

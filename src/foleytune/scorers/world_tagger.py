@@ -14,14 +14,13 @@ from pydantic import PrivateAttr
 from torch import Tensor
 
 from foleytune.networks.world_towers import Tagger
-from foleytune.plugins import Part
 from foleytune.records import Score
-from foleytune.scorers import ScoreItem
+from foleytune.scorers import PlainScorer, ScoreItem
 from foleytune.scorers._world import judge_each, judge_version, load_judge, waves
 from foleytune.world import CLASSES
 
 
-class WorldTagger(Part):
+class WorldTagger(PlainScorer):
     """KL to the frozen marginal, 0 to ln(number of classes)."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio"})

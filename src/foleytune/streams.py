@@ -1,0 +1,96 @@
+"""Several ways of looking at one picture, read in one pass: every scorer names the frames that it wants.
+
+A stream is a rate (frames picked by ffmpeg's `fps` rule) and a conversion of decoded frames to pixels. Equal
+keys are equal frames, so scorers that share a key share the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foleytune.decoding import FramePicker, render
+from foleytune.media import collect_frames
+
+Convert = Callable[[Any, Fraction | None], np.ndarray]
+
+
+@dataclass(frozen=True)
+class FrameStream:
+    """Frames of `fps` a second as `convert(decoded frame, sample aspect ratio)` shows them, (H, W, 3) uint8.
+
+    `key` names rate, size and conversion: "short224@0.5".
+    """
+
+    key: str
+    fps: float
+    convert: Convert = field(compare=False)
+
+
+def square(fps: float, side: int) -> FrameStream:
+    """The house's own conversion: short side `side`, centre square, the same bytes on every machine."""
+    return FrameStream(f"square{side}@{fps:g}", fps, lambda frame, sar: render(frame, side, sar))
+
+
+def bicubic(fps: float, side: int, *, crop: bool) -> FrameStream:
+    """torchvision's antialiased bicubic resize on uint8 to a short side of `side`, as the benchmarks have it.
+
+    `crop` keeps the centre square alone; without it the long side stays.
+    """
+    from foleytune.frame_rules import resize_short, shown_pixels  # torch
+
+    def convert(frame: Any, sar: Fraction | None) -> np.ndarray:
+        return resize_short(shown_pixels(frame, sar), side, crop=crop)
+
+    return FrameStream(f"{'crop' if crop else 'short'}{side}@{fps:g}", fps, convert)
+
+
+def read_streams(
+    path: str | Path, streams: Sequence[FrameStream], *, start_s: float = 0.0, duration_s: float
+) -> dict[str, np.ndarray]:
+    """Frames (T, H, W, 3) uint8 by stream key, from one decode; a picture that ends early has fewer.
+
+    Raises MediaError where the picture cannot be read.
+    """
+    if not streams:
+        return {}
+    pickers = collect_frames(path, lambda stream: _Pickers(stream, streams, duration_s), start_s=start_s)
+    shown = pickers.by_key
+    return {key: np.stack(picker.frames) for key, picker in shown.items() if picker.frames}
+
+
+class _Pickers:
+    """Every decoded frame to one picker a stream; the fastest stream answers for all."""
+
+    def __init__(self, stream: Any, streams: Sequence[FrameStream], duration_s: float) -> None:
+        sar = stream.sample_aspect_ratio
+        self.by_key: dict[str, FramePicker] = {}
+        for wanted in sorted(streams, key=lambda s: -s.fps):
+            self.by_key.setdefault(wanted.key, self._picker(wanted, duration_s, sar))
+        self._fastest = next(iter(self.by_key.values()))
+
+    @staticmethod
+    def _picker(wanted: FrameStream, duration_s: float, sar: Any) -> FramePicker:
+        return FramePicker(wanted.fps, duration_s, None, None, lambda frame: wanted.convert(frame, sar))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("next_time", "head", "end", "frames"):
+            return getattr(self._fastest, name)
+        raise AttributeError(name)
+
+    @property
+    def done(self) -> bool:
+        return all(picker.done for picker in self.by_key.values())
+
+    def push(self, frame: Any, time: Fraction) -> None:
+        for picker in self.by_key.values():
+            picker.push(frame, time)
+
+    def finish(self) -> None:
+        for picker in self.by_key.values():
+            picker.finish()
