@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import av
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from foleytune.generate import GenerateSettings, generate
-from foleytune.media import MediaError, read_wave, write_video
+from foleytune.media import MediaError, probe, read_wave, write_video
 from foleytune.windows import OVERLAP_S, cross_fade, windows_for
 
 FAST = GenerateSettings(num_steps=2, guidance_scale=2.0)
@@ -118,6 +119,17 @@ def test_a_folder_names_the_bad_file_and_does_the_rest(tmp_path, capsys):
     written = generate(folder, tmp_path / "out", FAST)
     assert [p.name for p in written] == ["good.mp4"]
     assert "bad.mp4" in capsys.readouterr().err
+
+
+def test_a_picture_whose_own_container_takes_no_sound_comes_back_in_matroska(tmp_path):
+    """Matroska inside, .avi outside: H.264 cannot be written into AVI."""
+    folder = tmp_path / "videos"
+    make_video(folder / "a.mp4", 1.0)
+    (folder / "a.mp4").rename(folder / "a.avi")
+    shutil.copy(folder / "a.avi", folder / "b.flv")
+    written = generate(folder, tmp_path / "out", FAST)
+    assert [p.name for p in written] == ["a.avi.mkv", "b.flv.mkv"]
+    assert all(probe(path).has_audio for path in written)
 
 
 def test_a_file_that_ends_before_its_header_says_gets_all_its_sound(tmp_path, capsys):

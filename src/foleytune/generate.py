@@ -19,7 +19,7 @@ from pydantic import Field
 from foleytune.flow import Solver, seed_of
 from foleytune.media import MediaError, probe
 from foleytune.models import SHORT_S, Media, Model, sample_latents
-from foleytune.mux import mux, write_audio
+from foleytune.mux import can_mux, mux, write_audio
 from foleytune.plugins import Settings, build, part_field
 from foleytune.stages import progress_bar, say
 from foleytune.windows import Windows, cross_fade, windows_for
@@ -86,7 +86,7 @@ def generate(video: str | Path | None, out: str | Path, settings: GenerateSettin
         pieces = _read(model, sorted(jobs, key=lambda job: job.windows.seconds), strict)
         for batch in _batches(pieces, settings.batch_size):
             _sound(model, batch, settings)
-            written += [_write(model, job) for job in _finished(batch)]
+            written += [path for job in _finished(batch) if (path := _write(model, job, strict))]
             advance(len(batch))
     if not written:
         raise ValueError(f"{source} has no video that could be used")
@@ -109,7 +109,9 @@ def _places(source: Path | None, target: Path, settings: GenerateSettings) -> li
     videos = sorted(p for p in source.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
     if not videos:
         raise ValueError(f"{source} holds no videos ({', '.join(VIDEO_SUFFIXES)})")
-    return [(path, target / path.name) for path in videos]
+    # Matroska takes any picture: for those whose own container nobody writes any more (.flv)
+    names = {path: path.name if can_mux(path) else f"{path.name}.mkv" for path in videos}
+    return [(path, target / names[path]) for path in videos]
 
 
 def _plan(
@@ -196,10 +198,17 @@ def _finished(batch: list[Piece]) -> list[Job]:
     return [job for job in jobs.values() if len(job.waves) == len(job.windows.starts)]
 
 
-def _write(model: Model, job: Job) -> Path:
+def _write(model: Model, job: Job, strict: bool) -> Path | None:
+    """The written file; None for one among others that cannot be written."""
     rate = model.spec.sample_rate
     wave = cross_fade(job.waves, job.windows.starts, rate)[: round(job.duration_s * rate)]
     job.waves.clear()
     if job.destination.suffix.lower() in SOUND_SUFFIXES or job.path is None:
         return write_audio(job.destination, wave, rate)
-    return mux(job.path, wave, rate, job.destination)
+    try:
+        return mux(job.path, wave, rate, job.destination)
+    except MediaError as error:
+        if strict:
+            raise
+        say(f"passed over: {error}")
+        return None

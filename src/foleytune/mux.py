@@ -118,6 +118,20 @@ def mux(video_path: str | Path, wave: np.ndarray, sample_rate: int, out_path: st
     return out_path
 
 
+def can_mux(video_path: str | Path) -> bool:
+    """Whether a file of the same suffix can be written around this picture; True for what does not open."""
+    path = Path(video_path)
+    if path.suffix.lower() not in CONTAINERS:
+        return False
+    try:
+        with av.open(str(path), metadata_errors="ignore") as source:
+            stream = pick_stream(source.streams.video)
+            name = None if stream is None else stream.codec_context.codec.canonical_name
+    except (av.FFmpegError, OSError, UnicodeError):
+        return True
+    return name is None or _holds(CONTAINERS[path.suffix.lower()][0], name)
+
+
 def _copy(source: Any, stream: Any, out: Any, video: Any, sound: _Soundtrack) -> None:
     zero = stream.start_time or 0
     for packet in source.demux(stream):
