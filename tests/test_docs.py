@@ -68,6 +68,7 @@ def nothing_runs(yaml_texts: dict[str, str], tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("foleytune.align.align", lambda *args, **more: ran.append(args))
     for name in (
         "align.make_world",
+        "benchmark.benchmark",
         "generate.generate",
         "interchange.export_pairs",
         "interchange.import_pairs",

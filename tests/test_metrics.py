@@ -12,7 +12,13 @@ from safetensors.numpy import load_file
 
 from foleytune.metrics import Rows, interval, measure, measure_difference
 from foleytune.metrics.frechet import Frechet, frechet_distance
-from foleytune.metrics.inception import Inception, inception_score, sample_divergences
+from foleytune.metrics.inception import (
+    Inception,
+    chunk_scores,
+    inception_score,
+    negative_entropies,
+    sample_divergences,
+)
 from foleytune.metrics.kl import KL, kl_divergence
 from foleytune.metrics.mean import Mean
 
@@ -108,6 +114,49 @@ def test_sample_divergences_golden() -> None:
     values = sample_divergences(logits, logits)
     np.testing.assert_allclose(values, TENSORS["is_persample_kl_all"], rtol=1e-6)
     assert np.exp(values.mean()) == pytest.approx(inception_score(logits, 1), rel=1e-9)
+
+
+def test_inception_takes_clips_in_the_order_of_their_names() -> None:
+    logits, names = TENSORS["is_logits"], [f"clip{i:03d}" for i in range(100)]
+    mixed = np.random.default_rng(3).permutation(100)
+    rows = Rows(tuple(names[i] for i in mixed), {}, {"judge/vector": logits[mixed]}, {})
+    by_name = rows.take(np.argsort(rows.clip_ids))
+    golden = 6.618526881002325
+    assert Inception(embedding="judge/vector").value(by_name) == pytest.approx(golden, rel=1e-12)
+    assert Inception(embedding="judge/vector").value(rows) != pytest.approx(
+        golden, rel=1e-4
+    )  # so the order matters
+    assert chunk_scores(logits, permute=False).mean() != pytest.approx(golden, rel=1e-4)  # and the shuffle
+
+
+@pytest.mark.parametrize("n", [1, 5, 9])
+def test_inception_of_fewer_clips_than_chunks_is_nan_and_of_as_many_one(n: int) -> None:
+    logits = TENSORS["is_logits"]
+    assert np.isnan(inception_score(logits[:n]))
+    assert np.isnan(chunk_scores(logits[:n])).all()
+    assert chunk_scores(logits[:10]) == pytest.approx(np.ones(10), abs=1e-12)
+
+
+def test_negative_entropy_of_a_sure_and_of_an_even_posterior() -> None:
+    values = negative_entropies(np.array([[1000.0, 0, 0, 0], [2.0, 2, 2, 2]]))
+    assert values == pytest.approx([0.0, -np.log(4)])
+
+
+def test_a_scaled_mean_scales_its_interval_and_its_difference() -> None:
+    generator = np.random.default_rng(7)
+    ids = tuple(map(str, range(40)))
+    rows, base = (Rows(ids, {"judge/value": generator.normal(size=40)}, {}, {}) for _ in range(2))
+    plain, scaled = (Mean(dimension="judge/value", scale=scale) for scale in (1.0, 100.0))
+    for one, hundred in (
+        (measure(plain, rows, num_resamples=20), measure(scaled, rows, num_resamples=20)),
+        (
+            measure_difference(plain, rows, base, num_resamples=20),
+            measure_difference(scaled, rows, base, num_resamples=20),
+        ),
+    ):
+        for name in ("value", "low", "high"):
+            assert getattr(hundred, name) == pytest.approx(100 * getattr(one, name))
+        assert hundred.n == one.n
 
 
 def test_mean_leaves_unscored_rows_out() -> None:

@@ -29,18 +29,33 @@ def recipe_names() -> list[str]:
 
 
 def list_parts(drawers: Sequence[str] = ()) -> str:
-    """Every part of every drawer (or of those named) with its one line; nothing is imported."""
+    """Every part of every drawer (or of those named) with its one line and its weights' licences.
+
+    Nothing heavy is imported.
+    """
     blocks = []
     for drawer in drawers or (*plugins.DRAWERS, "recipes"):
         if drawer == "recipes":
             lines = [(name, _first_line("recipes", name)) for name in recipe_names()]
         else:
-            lines = [(name, plugins.describe(drawer, name)) for name in plugins.names(drawer)]
+            lines = [(name, plugins.describe(drawer, name) + _terms(name)) for name in plugins.names(drawer)]
         width = max((len(name) for name, _ in lines), default=0)
         blocks.append(
             "\n".join([f"{drawer}:", *(f"  {n:<{width}}  {text}" for n, text in lines or [("(none)", "")])])
         )
     return "\n\n".join(blocks)
+
+
+def _terms(name: str) -> str:
+    """What the published weights that a part runs on allow; the code is the project's own."""
+    from foleytune.published.registry import FILES, MODELS
+
+    files = [entry for entry in FILES if entry.name in MODELS.get(name, ())]
+    if not files:
+        return ""
+    licences = "; ".join(dict.fromkeys(entry.licence or "licence not stated" for entry in files))
+    limits = ", not for commercial use" if any(entry.non_commercial for entry in files) else ""
+    return f" [weights: {licences}{limits}]"
 
 
 def show_workspace(workspace: Workspace) -> str:

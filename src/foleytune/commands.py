@@ -21,6 +21,8 @@ DEMO_RECIPES = {"ci": "world_demo-ci", "small": "world_demo", "full": "world_ful
 
 def stage(verb: str, settings_class: str, summary: str, args: list[str]) -> int:
     """`foleytune STAGE WORKSPACE [--config FILE.yaml | --recipe NAME] [flags]`; ingest takes FOLDER too."""
+    if verb == "evaluate" and any(arg.partition("=")[0] == "--against" for arg in args):
+        return run_benchmark(args)
     where = "WORKSPACE FOLDER" if verb == "ingest" else "WORKSPACE"
     config, recipe = _take(args, "--config"), _take(args, "--recipe")
     root = "" if _asks_help(args) else _positional(args, f"{verb} WORKSPACE")
@@ -54,6 +56,28 @@ def _defaults(verb: str, cls: Any, config: str | None, recipe: str | None, args:
             raise ValueError("wants --model NAME (or --recipe, --config): what is to be tuned?")
         return cls(model=model)
     return cls()
+
+
+def run_benchmark(args: list[str]) -> int:
+    """`foleytune evaluate SOUNDS --against VIDEOS [--compare SOUNDS …] [flags]`."""
+    from foleytune.benchmark import BenchmarkSettings, benchmark
+
+    folders = [] if _asks_help(args) else [_positional(args, "evaluate SOUNDS")]
+    while args and not args[0].startswith("-"):
+        folders.append(args.pop(0))
+    if "--compare" in args:
+        at = args.index("--compare")
+        args.pop(at)
+        while at < len(args) and not args[at].startswith("-"):
+            folders.append(args.pop(at))
+    note = (
+        "SOUNDS             a folder of sound files, each named as its video\n"
+        "--compare SOUNDS … more such folders: one table, differences to the first"
+    )
+    default = BenchmarkSettings(against=Path(_take(args, "--against") or "VIDEOS"))
+    settings = parse(default, args, "foleytune evaluate SOUNDS --against VIDEOS", note)
+    benchmark(folders, settings)
+    return 0
 
 
 def run_align(args: list[str]) -> int:

@@ -14,7 +14,6 @@ from pydantic import Field
 from foleytune.bootstrap import Bootstrap, Replicas
 from foleytune.evaluation import Cell, Column, Evaluation, Missing, SystemRow, save_evaluation
 from foleytune.evaluation_table import render_markdown, render_table
-from foleytune.flow import Solver
 from foleytune.metrics import Metric
 from foleytune.metrics.frechet import Frechet
 from foleytune.metrics.inception import Inception
@@ -68,13 +67,14 @@ class EvaluateSettings(Settings):
     base: str = "base"  # the label that differences are taken to
     split: str = "test"
     guidance_scales: tuple[float, ...] = (4.5,)
-    solver: Solver = "euler"
+    solver: str = "euler"  # of the candidates that are compared; "file": sounds that others made
     num_steps: int = 25
     seeds: tuple[int, ...] = (0,)  # noise seeds of the candidates
     metrics: tuple[part_field("metrics"), ...] = Field(default_factory=world_metrics)  # type: ignore[valid-type]
     oracles: tuple[part_field("metrics"), ...] = Field(default_factory=world_oracles)  # type: ignore[valid-type]
     reward_dimensions: tuple[str, ...] = ()  # "scorer/dimension" that the reward was fitted on: marked *
     versions: dict[str, str] = Field(default_factory=dict)  # scorer -> version, where there are several
+    common_clips: bool = True  # False: each system on the clips that it has, as av-benchmark does
     num_resamples: int = Field(1000, ge=1)
     bootstrap_seed: int = 0
 
@@ -141,7 +141,8 @@ def _needs_truth(scorer: str) -> bool:
 
 def _select(workspace: Workspace, settings: EvaluateSettings, guidance_scale: float) -> Selection:
     s = settings
-    return select(workspace, s.systems, Sampling(s.split, s.solver, s.num_steps, s.seeds, guidance_scale))
+    sampling = Sampling(s.split, s.solver, s.num_steps, s.seeds, guidance_scale)
+    return select(workspace, s.systems, sampling, common=s.common_clips)
 
 
 def _column(metric: Part, oracle: bool, reward_dimensions: tuple[str, ...]) -> Column:
@@ -175,9 +176,8 @@ def _rows_at(
         }
     cells: dict[str, list[Cell]] = {label: [] for label in systems}
     for metric in metrics:
-        bootstrap = Bootstrap(
-            metric, len(clip_ids), settings.seeds, settings.num_resamples, settings.bootstrap_seed
-        )
+        num = min(settings.num_resamples, getattr(metric, "max_resamples", settings.num_resamples))
+        bootstrap = Bootstrap(metric, len(clip_ids), settings.seeds, num, settings.bootstrap_seed)
         for label, replicas in systems.items():
             base = None if label in (settings.base, GROUND_TRUTH) else systems[settings.base]
             cells[label].append(bootstrap.cell(replicas, base))

@@ -77,7 +77,9 @@ def notes(evaluation: Evaluation) -> list[str]:
         if missing:
             named = ", ".join(f"{m.clip_id} ({', '.join(m.systems)})" for m in missing[:10])
             more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
-            lines.append(f"guidance {scale:g}: {len(missing)} clips left out, no candidate: {named}{more}")
+            common = evaluation.settings.get("common_clips", True)
+            what = f"guidance {scale:g}: {len(missing)} clips left out" if common else f"{len(missing)} clips"
+            lines.append(f"{what}, no candidate: {named}{more}")
     if evaluation.left_out:
         lines.append(f"not scored, so not in the table: {', '.join(evaluation.left_out)}")
     return lines
@@ -99,10 +101,13 @@ def _unscored(evaluation: Evaluation) -> list[str]:
 def caption(evaluation: Evaluation) -> str:
     """One line on what was compared."""
     s = evaluation.settings
-    scales = [f"{row.num_clips} clips at guidance {row.guidance_scale:g}" for row in evaluation.rows]
+    if s["solver"] == "file":
+        made = f"{max(row.num_clips for row in evaluation.rows)} clips"
+    else:
+        scales = [f"{row.num_clips} clips at guidance {row.guidance_scale:g}" for row in evaluation.rows]
+        made = f"{'; '.join(dict.fromkeys(scales))}; {s['solver']}, {s['num_steps']} steps"
     return (
-        f"{evaluation.name}: split {s['split']}, {'; '.join(dict.fromkeys(scales))}; {s['solver']}, "
-        f"{s['num_steps']} steps; 95 % intervals from {s['num_resamples']} resamples; "
+        f"{evaluation.name}: split {s['split']}, {made}; 95 % intervals from {s['num_resamples']} resamples; "
         f"Δ is the paired difference to {evaluation.base}"
     )
 

@@ -100,7 +100,7 @@ def _plan(workspace: Workspace, settings: IngestSettings) -> list[Entry]:
     if not files:
         raise ValueError(f"{folder}: holds no video ({' '.join(settings.suffixes)}); check the folder")
     with ThreadPoolExecutor(settings.num_workers) as pool:
-        hashes = list(pool.map(_content_hash, files.values()))
+        hashes = list(pool.map(content_hash, files.values()))
     plan: list[Entry] = []
     first: dict[str, str] = {}
     for (name, path), content in zip(files.items(), hashes):
@@ -129,7 +129,7 @@ def _files(workspace: Workspace, folder: Path, suffixes: set[str]) -> dict[str, 
     return files
 
 
-def _content_hash(path: Path) -> str:
+def content_hash(path: Path) -> str:
     """SHA-256 of a file's bytes (hex); "" when it cannot be read."""
     try:
         with path.open("rb") as file:

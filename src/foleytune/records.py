@@ -85,6 +85,7 @@ class Candidate(Record):
     guidance_scale: float
     shard: str  # latents: file under tensors/, without suffix
     row: int  # latents: row in that file
+    sound: str = ""  # the file that holds its sound, where somebody else made it and there are no latents
 
     @staticmethod
     def make_id(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -22,11 +22,14 @@ from torch import Tensor
 from foleytune.media import read_channels
 from foleytune.models import Model
 from foleytune.plugins import Settings, build, part_field
+from foleytune.published.places import MissingWeights
 from foleytune.records import GROUND_TRUTH, Candidate, Clip, Feature, Record, Score
 from foleytune.scorers import ScoreItem, Scorer
-from foleytune.stages import StageCount, run_batches
+from foleytune.scorers._presets import expand
+from foleytune.stages import StageCount, run_batches, say
 from foleytune.store import Workspace
 from foleytune.streams import FrameStream, read_streams
+from foleytune.workers import parse_shard, run_workers
 
 WORLD_JUDGES = ("world_semantic", "world_text", "world_sync", "world_tagger")
 WORLD_ORACLES = ("oracle_onset", "oracle_class", "oracle_noise", "oracle_envelope")
@@ -35,44 +38,63 @@ WORLD_ORACLES = ("oracle_onset", "oracle_class", "oracle_noise", "oracle_envelop
 class ScoreSettings(Settings):
     """Which candidates are scored by what. `model` decodes latents; its flow weights do not matter."""
 
-    scorers: tuple[str, ...] = (*WORLD_JUDGES, *WORLD_ORACLES)
-    optional_scorers: tuple[str, ...] = ("pesq",)  # left out, with a word, where their extra is not installed
+    scorers: tuple[str, ...] = (*WORLD_JUDGES, *WORLD_ORACLES)  # or v2a_dpo, av_benchmark, commercial
+    optional_scorers: tuple[str, ...] = ("pesq",)  # left out, with a word, where extra or weights lack
     model: part_field("models") = build("models", "world")  # type: ignore[valid-type]
     split: str | None = None  # None is every split
     ground_truth: bool = True  # score the clips' own sound too
     batch_size: int = 40
     scorers_at_once: int = Field(0, ge=0)  # 1: each loads, scores everything, is freed; 0: all together
+    num_workers: int = Field(1, ge=1)  # processes on this machine; with several GPUs each gets one
+    shard: str = ""  # "3/8": this process does the fourth of eight shares, others the rest
     device: str = "cpu"
 
 
 def score(workspace: Workspace, settings: ScoreSettings) -> StageCount:
     """Score what has not been scored by these scorers in these versions."""
-    scorers = build_scorers(settings)
-    model = cast(Model, settings.model).load(settings.device)
+    if settings.num_workers > 1:
+        return run_workers(score, workspace, settings, settings.num_workers)
+    scorers, shard = build_scorers(settings), parse_shard(settings.shard)
     clips = {clip.clip_id: clip for clip in workspace.read(Clip) if settings.split in (None, clip.split)}
-    with workspace.lock("score"):
+    with workspace.lock("score", shard):
         plan = _plan(workspace, clips, settings.ground_truth)
         if not plan:
             raise ValueError(
                 f"{workspace.root} has nothing to score in split {settings.split!r}; run sample first"
             )
+        model = None
+        if any(candidate.shard for candidate in plan):
+            model = cast(Model, settings.model).load(settings.device)
         total = StageCount("score")
         at_once = settings.scorers_at_once or max(1, len(scorers))
         for begin in range(0, len(scorers), at_once):
             # copies, so that a turn's weights go with it: the next scorers may want the memory
             turn = scorers[begin : begin + at_once]
-            group = [(name, copy.copy(scorer).load(settings.device)) for name, scorer in turn]
-            total.add(_score_with(workspace, settings, model, group, clips, plan))
+            group = _loaded(turn, settings)
+            total.add(_score_with(workspace, settings, model, group, clips, plan, shard))
     return total
+
+
+def _loaded(scorers: list[tuple[str, Scorer]], settings: ScoreSettings) -> list[tuple[str, Scorer]]:
+    found = []
+    for name, scorer in scorers:
+        try:
+            found.append((name, copy.copy(scorer).load(settings.device)))
+        except MissingWeights as error:
+            if name not in expand(settings.optional_scorers):
+                raise
+            say(f"score: without {name}: {error}")
+    return found
 
 
 def _score_with(
     workspace: Workspace,
     settings: ScoreSettings,
-    model: Model,
+    model: Model | None,
     scorers: list[tuple[str, Scorer]],
     clips: dict[str, Clip],
     plan: list[Candidate],
+    shard: tuple[int, int],
 ) -> StageCount:
     have = workspace.ids(Score)
     done = {c.candidate_id for c in plan if all(not _missing(s, name, [c], have) for name, s in scorers)}
@@ -84,13 +106,15 @@ def _score_with(
         done,
         lambda batch: _score_batch(workspace, model, scorers, clips, batch, have),
         settings.batch_size,
+        shard,
     )
 
 
 def build_scorers(settings: ScoreSettings) -> list[tuple[str, Scorer]]:
     """The scorers by name, not loaded; an optional one whose extra is not installed is left out."""
-    found = [(name, cast(Scorer, build("scorers", name))) for name in settings.scorers]
-    for name in settings.optional_scorers:
+    names = expand(settings.scorers)
+    found = [(name, cast(Scorer, build("scorers", name))) for name in names]
+    for name in (name for name in expand(settings.optional_scorers) if name not in names):
         try:
             found.append((name, cast(Scorer, build("scorers", name))))
         except ValueError as error:
@@ -104,21 +128,31 @@ def embedding_key(scorer: str, version: str) -> str:
     return f"{scorer}@{version}"
 
 
+class Sound(NamedTuple):
+    """Samples (C, N), float32, and their rate in Hz."""
+
+    samples: np.ndarray
+    sample_rate: int
+
+
 def decode_candidates(
     workspace: Workspace,
-    model: Model,
+    model: Model | None,
     candidates: Sequence[Candidate],
-    truth: Callable[[Candidate], np.ndarray | None],
-) -> list[np.ndarray | None]:
-    """Waves of candidates, (N,) float32 each: decoded latents, and `truth` for the ground truth."""
-    made = [c for c in candidates if c.model != GROUND_TRUTH]
-    waves: dict[str, np.ndarray] = {}
+    truth: Callable[[Candidate], Sound | None],
+) -> list[Sound | None]:
+    """Sounds of candidates: decoded latents, files that others made, and `truth` for the ground truth."""
+    sounds: dict[str, Sound] = {}
+    made = [c for c in candidates if c.shard]
     if made:
+        assert model is not None, "latents are there, so a model was loaded"
         with torch.inference_mode():
             latents = {k: v.float() for k, v in workspace.latents(made).items()}
             decoded = model.decode(latents).cpu().numpy()
-        waves = {c.candidate_id: wave for c, wave in zip(made, decoded)}
-    return [waves[c.candidate_id] if c.candidate_id in waves else truth(c) for c in candidates]
+        rate = model.spec.sample_rate
+        sounds = {c.candidate_id: Sound(wave[None], rate) for c, wave in zip(made, decoded)}
+    sounds |= {c.candidate_id: Sound(*read_channels(c.sound)) for c in candidates if c.sound}
+    return [sounds[c.candidate_id] if c.candidate_id in sounds else truth(c) for c in candidates]
 
 
 def _plan(workspace: Workspace, clips: dict[str, Clip], ground_truth: bool) -> list[Candidate]:
@@ -148,19 +182,20 @@ def _missing(scorer: Scorer, name: str, candidates: list[Candidate], have: set[s
 
 def _score_batch(
     workspace: Workspace,
-    model: Model,
+    model: Model | None,
     scorers: list[tuple[str, Scorer]],
     clips: dict[str, Clip],
     batch: list[Candidate],
     have: set[str],
 ) -> list[Record]:
-    seconds = model.spec.clip_seconds
     streams = tuple({s.key: s for _, scorer in scorers for s in scorer.streams}.values())
-    shown = {i: _read(workspace.root, clips[i], streams, seconds) for i in sorted({c.clip_id for c in batch})}
+    shown = {}
+    for clip in (clips[i] for i in sorted({c.clip_id for c in batch})):
+        seconds = model.spec.clip_seconds if model is not None else clip.duration_s
+        shown[clip.clip_id] = _read(workspace.root, clip, streams, seconds)
     sounds = decode_candidates(workspace, model, batch, lambda c: shown[c.clip_id].sound)
     items = {
-        c.candidate_id: score_item(c.candidate_id, shown[c.clip_id], sound, model.spec.sample_rate)
-        for c, sound in zip(batch, sounds)
+        c.candidate_id: score_item(c.candidate_id, shown[c.clip_id], sound) for c, sound in zip(batch, sounds)
     }
     records: list[Record] = [c for c in batch if c.model == GROUND_TRUTH]
     features: list[Record] = []
@@ -176,46 +211,46 @@ def _score_batch(
 
 @dataclass(frozen=True)
 class ShownClip:
-    """What candidates of one clip share: frames by stream, the clip's own sound (C, N) or None, its rate."""
+    """What candidates of one clip share: frames by stream, and the clip's own sound."""
 
     clip: Clip
     seconds: float
     frames: Mapping[str, np.ndarray]
-    sound: np.ndarray | None
-    sample_rate: int
+    sound: Sound | None
 
     @cached_property
     def reference(self) -> np.ndarray | None:
         """The clip's own sound, mono."""
-        return None if self.sound is None else self.sound.mean(0)
+        return None if self.sound is None else self.sound.samples.mean(0)
 
 
 def _read(root: Path, clip: Clip, streams: tuple[FrameStream, ...], seconds: float) -> ShownClip:
     path = root / clip.path
-    sound, rate = None, 0
+    sound, frames = None, {}
     if clip.has_audio:
-        sound, rate = read_channels(path, start_s=clip.start_s, duration_s=seconds, pad=True)
-    frames = read_streams(path, streams, start_s=clip.start_s, duration_s=seconds)
-    return ShownClip(clip, seconds, frames, sound, rate)
+        sound = Sound(*read_channels(path, start_s=clip.start_s, duration_s=seconds, pad=True))
+    if clip.width:  # a benchmark's ground truth may be sound alone
+        frames = read_streams(path, streams, start_s=clip.start_s, duration_s=seconds)
+    return ShownClip(clip, seconds, frames, sound)
 
 
-def score_item(candidate_id: str, shown: ShownClip, sound: np.ndarray | None, sample_rate: int) -> ScoreItem:
-    """A candidate of a clip for the scorers: `sound` (N,) at `sample_rate` Hz, or the clip's own (C, N)."""
+def score_item(candidate_id: str, shown: ShownClip, sound: Sound | None) -> ScoreItem:
+    """A candidate of a clip as the scorers want it."""
     if sound is None:
         raise ValueError(f"the sound of clip {shown.clip.clip_id} cannot be read")
-    own = sound is shown.sound
-    wave = shown.reference if own else sound
+    samples, truth = sound.samples, shown.sound
+    wave = shown.reference if sound is truth else samples.mean(0)
     assert wave is not None
     return ScoreItem(
         candidate_id,
         wave,
-        shown.sample_rate if own else sample_rate,
+        sound.sample_rate,
         shown.clip.prompt,
         shown.frames,
         shown.reference,
-        shown.sample_rate,
+        0 if truth is None else truth.sample_rate,
         shown.clip.meta,
-        sound if own and len(sound) > 1 else None,
+        samples if len(samples) > 1 else None,
         shown.seconds,
         shown.clip.clip_id,
     )

@@ -72,8 +72,9 @@ def run_batches(
     done_ids: set[str],
     process: Callable[[list[T]], Iterable[Record]],
     batch_size: int,
+    shard: tuple[int, int] = (0, 1),
 ) -> StageCount:
-    """Process `plan` in fixed batches and append each batch's records at once.
+    """Process `plan` in fixed batches, of which shard i of n has every n-th, and append each one's records.
 
     `item_id(item)` is the id whose presence in `done_ids` means the item is done; items with a recorded
     failure of this stage are not tried again. `process(batch)` returns records, the marking ones last;
@@ -83,8 +84,10 @@ def run_batches(
     failed_before = {f.item for f in workspace.read(Failure) if f.stage == stage}
     count = StageCount(stage)
     start = time.perf_counter()
-    with progress_bar(stage, len(plan)) as advance:
-        for begin in range(0, len(plan), batch_size):
+    index, num = shard
+    begins = range(index * batch_size, len(plan), num * batch_size)
+    with progress_bar(stage, sum(min(batch_size, len(plan) - begin) for begin in begins)) as advance:
+        for begin in begins:
             batch = list(plan[begin : begin + batch_size])
             todo = [i for i in batch if item_id(i) not in done_ids and item_id(i) not in failed_before]
             count.failed += sum(item_id(i) in failed_before for i in batch)

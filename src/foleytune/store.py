@@ -155,18 +155,28 @@ class Workspace:
         return self.root / "runs" / name
 
     @contextmanager
-    def lock(self, stage: str) -> Iterator[None]:
-        """Hold a stage, as two processes on it would do the same work. Freed when the process ends."""
-        path = self.root / "locks" / f"{stage}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
+    def lock(self, stage: str, shard: tuple[int, int] = (0, 1)) -> Iterator[None]:
+        """Hold a stage, as two processes on it would do the same work. Freed when the process ends.
+
+        Shard i of n is held beside the other shards, but not beside the whole stage.
+        """
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        index, num = shard
+        whole = fcntl.LOCK_EX if num == 1 else fcntl.LOCK_SH
+        with (
+            (folder / f"{stage}.lock").open("w") as file,
+            (folder / f"{stage}-{index}-of-{num}.lock").open("w") as part,
+        ):
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, whole | fcntl.LOCK_NB)
+                fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ValueError(
                     f"another process is running {stage!r} on {self.root}; wait for it or stop it"
                 ) from error
-            self._sweep()
+            if num == 1:  # a shard's neighbours are writing, perhaps on other machines
+                self._sweep()
             yield
 
     def _sweep(self) -> None:
@@ -199,6 +209,9 @@ def _from_arrow(cls: type[R], table: pa.Table) -> list[R]:
     types = cls.__dataclass_fields__  # type: ignore[attr-defined]
     columns = {}
     for name in cls.columns():
+        if name not in table.column_names:  # written before the column was there
+            columns[name] = [types[name].default] * len(table)
+            continue
         values = table.column(name).to_pylist()
         if types[name].type == "dict[str, Any]":
             values = [json.loads(v) for v in values]

@@ -37,9 +37,9 @@ Replica = tuple[str, int]
 
 @dataclass(frozen=True)
 class Selection:
-    """The candidates of all systems on their common clips. `missing`: clip_id -> systems without one."""
+    """The candidates of all systems on the compared clips. `missing`: clip_id -> systems without one."""
 
-    clip_ids: tuple[str, ...]  # sorted
+    clip_ids: tuple[str, ...]  # by name where they have one, then by id: an order that metrics may rest on
     candidates: dict[str, dict[Replica, dict[str, str]]]  # system -> replica -> clip_id -> candidate_id
     truth: dict[str, str]  # clip_id -> candidate_id
     missing: dict[str, tuple[str, ...]]
@@ -50,9 +50,19 @@ class Selection:
         return {*self.truth.values(), *(i for ids in made for i in ids)}
 
 
-def select(workspace: Workspace, systems: Mapping[str, tuple[str, ...]], sampling: Sampling) -> Selection:
-    """Find the systems' candidates. Raises ValueError for a system without any, or without a common clip."""
-    clip_ids = sorted(c.clip_id for c in workspace.read(Clip) if c.split == sampling.split)
+def select(
+    workspace: Workspace,
+    systems: Mapping[str, tuple[str, ...]],
+    sampling: Sampling,
+    *,
+    common: bool = True,
+) -> Selection:
+    """Find the systems' candidates, on the clips that all have or, without `common`, on all clips.
+
+    Raises ValueError for a system without any, or without a common clip.
+    """
+    clips = [c for c in workspace.read(Clip) if c.split == sampling.split]
+    clip_ids = [c.clip_id for c in sorted(clips, key=lambda c: (str(c.meta.get("name", "")), c.clip_id))]
     wanted = set(clip_ids)
     found: dict[Replica, dict[str, str]] = {}
     truth: dict[str, str] = {}
@@ -77,12 +87,12 @@ def select(workspace: Workspace, systems: Mapping[str, tuple[str, ...]], samplin
         )
         if lacking:
             missing[clip_id] = lacking
-    common = tuple(clip_id for clip_id in clip_ids if clip_id not in missing)
-    if not common:
+    compared = tuple(clip_id for clip_id in clip_ids if not common or clip_id not in missing)
+    if not compared:
         raise ValueError(
             f"no clip of split {sampling.split!r} has a candidate of every system; run sample again"
         )
-    return Selection(common, candidates, truth, missing)
+    return Selection(compared, candidates, truth, missing)
 
 
 def _is_of(c: Candidate, sampling: Sampling) -> bool:

@@ -14,11 +14,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Rows:
-    """One system on n clips: scores (n,) with NaN where unscored, embeddings (n, D), in one clip order."""
+    """One system on n clips: scores (n,) with NaN where unscored, embeddings (n, D), in one clip order.
+
+    A clip may have one side only: a prediction without ground truth, or the other way round.
+    """
 
     clip_ids: tuple[str, ...]
     scores: dict[str, np.ndarray]  # "scorer/dimension" -> (n,)
-    embeddings: dict[str, np.ndarray]  # "scorer/name" -> (n, D)
+    embeddings: dict[str, np.ndarray]  # "scorer/name" -> (n, D), NaN where there is none
     reference: dict[str, np.ndarray]  # the same embeddings of the ground truth of the same clips
 
     def __len__(self) -> int:
@@ -34,23 +37,27 @@ class Rows:
             reference={k: v[index] for k, v in self.reference.items()},
         )
 
-    def scored(self, *keys: str, truth: bool = False) -> np.ndarray:
-        """(n,) bool: which rows have every one of `keys`, finite; with `truth`, also the reference's.
+    def scored(self, *keys: str) -> np.ndarray:
+        """(n,) bool: which rows have every one of `keys`. Raises ValueError for an unknown key.
 
-        Raises ValueError for a key that is neither a score nor an embedding.
+        An embedding of several rows a clip may end in NaN: the padding of a clip that has fewer.
         """
         mask = np.ones(len(self), bool)
         for key in keys:
             if key in self.scores:
                 mask &= np.isfinite(self.scores[key])
-            elif key in self.embeddings:
-                mask &= np.isfinite(self.embeddings[key]).all(axis=1)
-                if truth:
-                    mask &= np.isfinite(self.reference[key]).all(axis=1)
             else:
-                known = ", ".join(sorted((*self.scores, *self.embeddings))) or "nothing"
-                raise ValueError(f"no scores or embeddings {key!r}; there are: {known}")
+                mask &= _finite_but_for_padding(self.vectors(key))
         return mask
+
+    def vectors(self, key: str, *, truth: bool = False) -> np.ndarray:
+        """The embeddings (n, …) called `key`, or the ground truth's, NaN without one. Raises ValueError."""
+        if key not in self.embeddings:
+            known = ", ".join(sorted((*self.scores, *self.embeddings))) or "nothing"
+            raise ValueError(f"no scores or embeddings {key!r}; there are: {known}")
+        if truth and key not in self.reference:
+            return np.full_like(self.embeddings[key], np.nan)
+        return self.reference[key] if truth else self.embeddings[key]
 
     def only(self, *keys: str) -> Rows:
         """The same rows with nothing but `keys`, so that resampling copies no more than it must."""
@@ -60,6 +67,14 @@ class Rows:
             embeddings={k: v for k, v in self.embeddings.items() if k in keys},
             reference={k: v for k, v in self.reference.items() if k in keys},
         )
+
+
+def _finite_but_for_padding(x: np.ndarray) -> np.ndarray:
+    """(n,) bool: rows that start with a finite number and hold nothing but NaN after the last of them."""
+    flat = x.reshape(len(x), -1)
+    finite = np.isfinite(flat)
+    whole = (finite | np.isnan(flat)).all(axis=1) & ~(finite[:, 1:] & ~finite[:, :-1]).any(axis=1)
+    return whole & finite[:, :1].any(axis=1)
 
 
 @dataclass(frozen=True)

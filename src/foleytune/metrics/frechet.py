@@ -2,10 +2,10 @@
 
 FD = |μ_p − μ_g|² + tr S_p + tr S_g − 2 tr (S_p S_g)^½, with S the covariance (ddof 1, float64).
 
-The last trace is the sum of the singular values of S_g^½ S_p^½, so no matrix square root is taken: from the
-eigenvalues of a symmetric D × D matrix when there are more clips than dimensions, else from the n × n
-matrix of inner products. Both agree with scipy's `sqrtm` within 1e-7 relative; the second also where
-`sqrtm` is ill at ease.
+The last trace is the sum of the singular values of R_gᵀ R_p for any R Rᵀ = S, so no matrix square root is
+taken: from the eigenvalues of a symmetric D × D matrix when there are more clips than dimensions, else from
+the n × n matrix of inner products. Both agree with scipy's `sqrtm` within 1e-7 relative, the second also
+where `sqrtm` is ill at ease, and are faster (`benchmarks/frechet.py`).
 Letters: p predicted, g ground truth, n clips, D dimensions.
 """
 
@@ -15,15 +15,24 @@ from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
+from pydantic import Field
 
 from foleytune.metrics import Rows
+from foleytune.metrics._sets import sets
 from foleytune.plugins import Part
 
 
 class Frechet(Part):
-    """FD of `embedding` ("scorer/name") over the clips where both sides have it. Too high for few clips."""
+    """FD of `embedding` ("scorer/name") over the clips where both sides have it. Too high for few clips.
+
+    Unpaired it is over all predictions and all ground truths that have it, matched or not: av-benchmark's way
+    with PANNs and VGGish. With `rows_of` a clip has several rows of that length (VGGish: 128), all counted.
+    """
 
     embedding: str = "world_tagger/features"
+    paired: bool = True
+    rows_of: int = Field(0, ge=0)
+    max_resamples: int = Field(1000, ge=1)  # at 2048 dimensions each takes seconds
     label: str = "Fréchet"
     unit: str = ""
     higher_is_better: ClassVar[bool] = False
@@ -34,15 +43,13 @@ class Frechet(Part):
         return (self.embedding,)
 
     def value(self, rows: Rows) -> float:
-        """FD over scored rows; NaN under two of them, as one point has no covariance."""
-        mask = rows.scored(self.embedding, truth=True)
-        if mask.sum() < 2:
-            return float("nan")
-        return frechet_distance(rows.embeddings[self.embedding][mask], rows.reference[self.embedding][mask])
+        """FD over scored rows; NaN under two of them on a side, as one point has no covariance."""
+        p, g, _ = sets(rows, self.embedding, paired=self.paired, rows_of=self.rows_of)
+        return frechet_distance(p, g) if min(len(p), len(g)) > 1 else float("nan")
 
     def num_scored(self, rows: Rows) -> int:
-        """Rows with a finite embedding on both sides."""
-        return int(rows.scored(self.embedding, truth=True).sum())
+        """Clips whose prediction counts."""
+        return sets(rows, self.embedding, paired=self.paired, rows_of=self.rows_of).num_predictions
 
 
 def frechet_distance(p: Float[np.ndarray, "n_p D"], g: Float[np.ndarray, "n_g D"]) -> float:
@@ -65,7 +72,15 @@ def _trace_sqrt_product(p: np.ndarray, g: np.ndarray) -> float:
     """tr (S_p S_g)^½ of centred rows: the sum of the singular values of g pᵀ."""
     if min(len(p), len(g)) < p.shape[1]:
         return float(np.linalg.svd(g @ p.T, compute_uv=False).sum())
-    eigenvalues, vectors = np.linalg.eigh(p.T @ p)
-    root = vectors * np.sqrt(np.clip(eigenvalues, 0, None))  # root rootᵀ = S_p
+    root = _root(p.T @ p)
     squared = np.linalg.eigvalsh(root.T @ (g.T @ g) @ root)
     return float(np.sqrt(np.clip(squared, 0, None)).sum())
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    """A (D, D) matrix whose product with its own transpose is `covariance`."""
+    try:
+        return np.linalg.cholesky(covariance)  # a sixth of the time of the eigenvectors
+    except np.linalg.LinAlgError:  # singular, as with a dimension that is constant
+        eigenvalues, vectors = np.linalg.eigh(covariance)
+        return np.asarray(vectors * np.sqrt(np.clip(eigenvalues, 0, None)))

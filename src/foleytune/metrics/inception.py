@@ -1,6 +1,6 @@
 """Inception Score of class posteriors: each clip clearly of one class, all together of many (up is better).
 
-As av-benchmark: clips in the order of their ids, permuted by RandomState(2020), `splits` contiguous chunks,
+As av-benchmark: clips in the order of their names, permuted by RandomState(2020), `splits` contiguous chunks,
 mean over chunks of exp(mean_x KL(p(y|x) ‖ mean p)). The score depends on the number of clips in a chunk: 100
 random posteriors give 6.6 with 10 splits and 18.4 with 1. Compare systems on the same clips only, and never
 with a table made on another number of clips.
@@ -16,6 +16,7 @@ from jaxtyping import Float, Float64
 from pydantic import Field
 
 from foleytune.metrics import Rows
+from foleytune.metrics._sets import present
 from foleytune.metrics.kl import log_softmax
 from foleytune.plugins import Part
 
@@ -23,10 +24,15 @@ PERMUTATION_SEED = 2020
 
 
 class Inception(Part):
-    """IS of the logits in `embedding` ("scorer/name"). The truth is not looked at."""
+    """IS of the logits in `embedding` ("scorer/name"), over all predictions: the truth is not looked at.
+
+    So is av-benchmark's ISC-PANNS; its ISC-PASST is `paired`, over predictions whose ground truth has logits
+    too. Rows are taken in the order that they have: the benchmark's is that of the file names, sorted.
+    """
 
     embedding: str = "world_tagger/logits"
     splits: int = Field(10, ge=1)
+    paired: bool = False
     label: str = "IS"
     unit: str = ""
     higher_is_better: ClassVar[bool] = True
@@ -38,27 +44,47 @@ class Inception(Part):
 
     def value(self, rows: Rows) -> float:
         """IS over scored rows; NaN if a chunk would be empty."""
-        return inception_score(rows.embeddings[self.embedding][rows.scored(self.embedding)], self.splits)
+        return inception_score(rows.vectors(self.embedding)[self._mask(rows)], self.splits)
 
     def num_scored(self, rows: Rows) -> int:
-        """Rows with finite logits."""
-        return int(rows.scored(self.embedding).sum())
+        """Rows with finite logits; paired, on both sides."""
+        return int(self._mask(rows).sum())
+
+    def _mask(self, rows: Rows) -> np.ndarray:
+        mask = present(rows.vectors(self.embedding))
+        return mask & present(rows.vectors(self.embedding, truth=True)) if self.paired else mask
 
 
 def inception_score(logits: Float[np.ndarray, "n K"], splits: int = 10) -> float:
     """Mean over chunks of the Inception Score of logits (n, K); NaN if n < splits."""
+    return float(chunk_scores(logits, splits).mean())
+
+
+def chunk_scores(
+    logits: Float[np.ndarray, "n K"], splits: int = 10, *, permute: bool = True
+) -> Float64[np.ndarray, " splits"]:
+    """The Inception Score of each chunk of logits (n, K): (splits,), NaN if n < splits.
+
+    Their mean and population deviation are av-benchmark's ISC mean and std.
+    """
     n = len(logits)
     if n < splits:
-        return float("nan")
-    order = np.random.RandomState(PERMUTATION_SEED).permutation(n)  # the benchmark's own generator
-    log_p = log_softmax(logits)[order]
+        return np.full(splits, np.nan)
+    log_p = log_softmax(logits)
+    if permute:
+        log_p = log_p[permutation(n)]
     p = np.exp(log_p)
-    scores = []
+    scores = np.empty(splits)
     for i in range(splits):
         chunk = slice(i * n // splits, (i + 1) * n // splits)
         log_q = np.log(p[chunk].mean(axis=0))
-        scores.append(np.exp((p[chunk] * (log_p[chunk] - log_q)).sum(axis=1).mean()))
-    return float(np.mean(scores))
+        scores[i] = np.exp((p[chunk] * (log_p[chunk] - log_q)).sum(axis=1).mean())
+    return scores
+
+
+def permutation(n: int) -> np.ndarray:
+    """The order (n,) in which clips go into chunks, by the benchmark's own generator."""
+    return np.random.RandomState(PERMUTATION_SEED).permutation(n)
 
 
 def sample_divergences(
@@ -68,3 +94,9 @@ def sample_divergences(
     log_p = log_softmax(logits)
     log_q = np.log(np.exp(log_softmax(pool)).mean(axis=0))
     return (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+
+
+def negative_entropies(logits: Float[np.ndarray, "n K"]) -> Float64[np.ndarray, " n"]:
+    """Σ p log p of softmaxed logits (n, K), in nats: (n,), 0 for a sure class. Needs no pool."""
+    log_p = log_softmax(logits)
+    return (np.exp(log_p) * log_p).sum(axis=1)

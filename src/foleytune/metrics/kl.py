@@ -1,6 +1,8 @@
 """KL divergence between class posteriors of true and generated sound of the same clip (lower is better).
 
-KL(ground truth ‖ predicted) of softmaxed logits in nats, mean over clips: av-benchmark's `kl_softmax`.
+KL(ground truth ‖ predicted) of softmaxed logits in nats, mean over clips: av-benchmark's `kl_softmax`. Its
+`kl_sigmoid` is left out: a sum over log-sigmoids without the (1 − p) term is no divergence of Bernoullis, and
+no table has it.
 Letters: g ground truth, p predicted, n clips, K classes.
 """
 
@@ -12,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from foleytune.metrics import Rows
+from foleytune.metrics._sets import sets
 from foleytune.plugins import Part
 
 
@@ -30,15 +33,12 @@ class KL(Part):
 
     def value(self, rows: Rows) -> float:
         """Mean over scored rows; NaN if there are none."""
-        mask = rows.scored(self.embedding, truth=True)
-        if not mask.any():
-            return float("nan")
-        per_clip = kl_divergence(rows.reference[self.embedding][mask], rows.embeddings[self.embedding][mask])
-        return float(per_clip.mean())
+        p, g, _ = sets(rows, self.embedding)
+        return float(kl_divergence(g, p).mean()) if len(p) else float("nan")
 
     def num_scored(self, rows: Rows) -> int:
         """Rows with finite logits on both sides."""
-        return int(rows.scored(self.embedding, truth=True).sum())
+        return sets(rows, self.embedding).num_predictions
 
 
 def kl_divergence(g: Float[np.ndarray, "n K"], p: Float[np.ndarray, "n K"]) -> Float64[np.ndarray, " n"]:

@@ -24,6 +24,10 @@ _GENERIC = {"checkpoint.pt", "open_clip_pytorch_model.bin"}  # names that many m
 _CONVERSION = r"(?:[._-](?:fp16|fp32|bf16|half))?\.safetensors"
 
 
+class MissingWeights(ValueError):
+    """A published file that is not on this disk: what it is, where it was looked for, how to get it."""
+
+
 def weights_folder(folder: Path | str | None = None) -> Path:
     """The folder of weights: the argument, else FOLEYTUNE_WEIGHTS, else ~/.cache/foleytune/weights."""
     chosen = folder or os.environ.get(VARIABLE) or cache_folder() / "weights"
@@ -53,7 +57,7 @@ def locate(name: str, folder: Path | str | None = None) -> Path:
     )
     if found:
         return Path(found[0][2])
-    raise ValueError(_missing(entry, root))
+    raise MissingWeights(_missing(entry, root))
 
 
 def is_conversion(path: Path, entry: WeightFile) -> bool:
