@@ -46,7 +46,8 @@ def test_every_recipe_resolves_and_comes_back_from_yaml_as_the_same_data(name: s
 def test_every_recipe_has_a_plan_and_tunes_the_model_it_samples(name: str, workspace: Workspace) -> None:
     made = resolve(name)
     steps = plan(workspace, made)
-    assert [s.name for s in steps][:3] == ["world", "ingest", "sample"]
+    first = ["ingest", "sample"] if made.world is None else ["world", "ingest", "sample"]
+    assert [s.name for s in steps][: len(first)] == first
     assert all(step.there == "" for step in steps)
     assert sum(step.passes for step in steps) > 0
     for runs in made.rows().values():

@@ -48,14 +48,11 @@ def list_parts(drawers: Sequence[str] = ()) -> str:
 
 def _terms(name: str) -> str:
     """What the published weights that a part runs on allow; the code is the project's own."""
-    from foleytune.published.registry import FILES, MODELS
+    from foleytune.published.registry import licences_of
 
-    files = [entry for entry in FILES if entry.name in MODELS.get(name, ())]
-    if not files:
-        return ""
-    licences = "; ".join(dict.fromkeys(entry.licence or "licence not stated" for entry in files))
-    limits = ", not for commercial use" if any(entry.non_commercial for entry in files) else ""
-    return f" [weights: {licences}{limits}]"
+    terms = licences_of(name)
+    limits = ", not for commercial use" if terms.non_commercial else ""
+    return f" [weights: {terms.text}{limits}]" if terms.text else ""
 
 
 def show_workspace(workspace: Workspace) -> str:

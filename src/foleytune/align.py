@@ -23,10 +23,16 @@ from foleytune.store import Workspace
 
 
 def align(
-    workspace: Workspace, recipe: Recipe, *, dry_run: bool = False, until: str | None = None
+    workspace: Workspace,
+    recipe: Recipe,
+    *,
+    dry_run: bool = False,
+    until: str | None = None,
+    tflops: float | None = None,
 ) -> Path | None:
     """Run the recipe's stages up to `until`; returns the report's path, or None if it did not come to that.
 
+    `tflops` is the sustained rate (1e12 operations a second) by which the plan reckons hours.
     Writes the resolved recipe to workspace/recipe.yaml. A ValueError of a stage carries the stage's name.
     """
     _check(recipe)
@@ -36,7 +42,7 @@ def align(
         close = difflib.get_close_matches(until, names, n=1) or [f"one of {', '.join(names)}"]
         raise ValueError(f"until: this recipe has no stage {until!r}; did you mean {close[0]}?")
     last = names.index(until) if until else len(names) - 1
-    say(plan_text(workspace, recipe, steps[: last + 1]))
+    say(plan_text(workspace, recipe, steps[: last + 1], tflops))
     if dry_run:
         return None
     write_atomic(workspace.root / "recipe.yaml", dump(recipe).encode())
@@ -139,7 +145,8 @@ def _test(workspace: Workspace, recipe: Recipe) -> None:
                 say(f"test: {label} at guidance {scale:g}")
                 for seed in e.seeds:
                     sample(workspace, _test_settings(recipe, model, scale, seed))
-    score(workspace, recipe.score.model_copy(update={"split": e.split}))
+    scorers = tuple(dict.fromkeys((*recipe.score.scorers, *recipe.test_scorers)))
+    score(workspace, recipe.score.model_copy(update={"split": e.split, "scorers": scorers}))
 
 
 def _test_settings(recipe: Recipe, model: Part, guidance_scale: float, seed: int) -> SampleSettings:

@@ -98,20 +98,25 @@ def run_demo(args: list[str]) -> int:
 
 def _align_recipe(name: str, args: list[str], shown: str, default_workspace: str) -> int:
     root = _take(args, "--workspace") or default_workspace
-    until = _take(args, "--until")
+    until, rate = _take(args, "--until"), _take(args, "--tflops")
+    if rate is not None and not (rate.replace(".", "", 1).isdigit() and float(rate) > 0):
+        raise ValueError(f"--tflops is a number of 1e12 operations a second, as in 400, found {rate!r}")
     dry_run = "--dry-run" in args
     rest = [arg for arg in args if arg != "--dry-run"]
     note = (
         f"--workspace DIR   where everything goes (default: {default_workspace})\n"
         "--dry-run         print the plan and stop\n"
-        "--until STAGE     stop after this stage"
+        "--until STAGE     stop after this stage\n"
+        "--tflops N        sustained 1e12 operations a second of the device, for the plan's hours"
     )
     from foleytune.align import align
     from foleytune.config import resolve
 
     recipe = parse(resolve(name), rest, f"foleytune {shown}", note)
 
-    path = align(_open(root, create=True), recipe, dry_run=dry_run, until=until)
+    path = align(
+        _open(root, create=True), recipe, dry_run=dry_run, until=until, tflops=float(rate) if rate else None
+    )
     if path is not None:
         print(path)
     return 0

@@ -65,8 +65,10 @@ class Recipe(Settings):
     name: str
     world: WorldSettings | None = None  # render these clips to <workspace>/<ingest.folder> first
     ingest: IngestSettings
+    expected_clips: dict[str, int] = Field(default_factory=dict)  # by split, for a plan before there are any
     sample: SampleSettings = SampleSettings()
     score: ScoreSettings = ScoreSettings()
+    test_scorers: tuple[str, ...] = ()  # those that score the held-out candidates too, for the table alone
     rate: RaterSettings | None = None  # simulated raters; None: the ratings are there, or come from people
     fit: FitSettings = FitSettings()
     pair: PairSettings = PairSettings()

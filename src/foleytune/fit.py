@@ -8,7 +8,7 @@ the mean rating, the lower one first.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,11 @@ from foleytune.crossval import (
     mean_log_likelihood,
     train,
 )
+from foleytune.fit_card import audioscore_card
+from foleytune.marginals import marginal_file
 from foleytune.matrix import score_matrix, score_table, scored_versions
 from foleytune.opinions import Opinions, majority_labels, read_opinions
+from foleytune.plugins import find
 from foleytune.records import LABELS, digest
 from foleytune.scorers.audioscore import AudioScore, reads_truth, refuse_oracles
 from foleytune.shards import write_atomic
@@ -120,11 +123,20 @@ def fit(workspace: Workspace, settings: FitSettings) -> FitReport:
         if known is not None:
             say(f"fit: {settings.name} is up to date, skipped")
             return known
-        report, score = _fit(opinions, examples, versions, left_out, settings, inputs)
+        marginals = _marginals(workspace, versions)
+        report, score = _fit(opinions, examples, versions, left_out, settings, inputs, marginals)
         score.save(path)
         write_atomic(path.with_suffix(".json"), report.model_dump_json(indent=1).encode())
+        write_atomic(path.with_suffix(".md"), audioscore_card(report).encode())
         say(report.line())
         return report
+
+
+def _marginals(workspace: Workspace, dimensions: Iterable[str]) -> dict[str, bytes]:
+    """Frozen marginals of scorers whose inception score is read: without them it has no meaning."""
+    names = [name.rpartition("/")[0] for name in dimensions if name.endswith("/inception")]
+    files = {name: marginal_file(workspace, name) for name in names}
+    return {name: path.read_bytes() for name, path in files.items() if path.is_file()}
 
 
 def _enough(opinions: Opinions, min_ratings: int) -> None:
@@ -170,7 +182,10 @@ def _why_no_judge(dimension: str) -> str:
     if scorer.partition("-")[0] in NOT_JUDGES:
         return "not a judge"
     try:
-        return "reads the truth" if reads_truth(scorer) else ""
+        if reads_truth(scorer):
+            return "reads the truth"
+        asides = getattr(find("scorers", scorer), "asides", ())
+        return "no quality" if dimension.rpartition("/")[2] in asides else ""
     except ValueError as error:  # what cannot be looked at may be an oracle
         say(f"fit: {dimension} is left out: {error}")
         return str(error)
@@ -193,13 +208,14 @@ def _fit(
     left_out: dict[str, str],
     settings: FitSettings,
     inputs: str,
+    marginals: dict[str, bytes],
 ) -> tuple[FitReport, AudioScore]:
     names, labels = list(versions), majority_labels(opinions.counts)
     alpha = _finite(krippendorff_alpha(opinions.table))
     fitted = train(examples.values, examples.targets, names, list(versions.values()), settings, "final")
     dumped = settings.model_dump(mode="json")
     notes = {"alpha": alpha, "inputs": inputs, "settings": dumped}
-    score = AudioScore.of(dataclasses.replace(fitted, notes=notes))
+    score = AudioScore.of(dataclasses.replace(fitted, notes=notes, marginals=marginals))
     shares = opinions.counts.sum(0) / opinions.counts.sum()
     report = FitReport(
         name=settings.name,

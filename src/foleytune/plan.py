@@ -1,37 +1,43 @@
-"""What a recipe would do in a workspace: its steps, how much of each is there, and a rough cost."""
+"""What a recipe would do in a workspace: its steps, how much of each is there, and what it costs.
+
+Operations are counted on the model's own networks; hours follow from a sustained rate that the reader gives
+or that is assumed and said. Decoding of media, and scorers, whose operations nobody counted, are left out.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from foleytune.config import Recipe
+from foleytune.costs import Cost
+from foleytune.models import Model
 from foleytune.records import GROUND_TRUTH, Candidate, Clip, Pair, Rating, Score
 from foleytune.store import Workspace
 from foleytune.train import TrainSettings
 
-PASSES_OF_A_PAIR = 2 * (
-    3 + 1
-)  # two latents: the policy forward and backward (as 3 forwards), the reference once
+TFLOPS = 200.0  # sustained, 1e12 operations a second: what is assumed of a GPU in bf16
 
 
 class Step(NamedTuple):
-    """A line of the plan; `passes` are forward passes of the network, the measure of cost."""
+    """A line of the plan: network passes (of one row), TFLOP, and bytes on disk, where known."""
 
     name: str
     what: str
     there: str = ""
     passes: int = 0
+    tflop: float = 0.0
+    disk: int = 0
 
 
 def plan(workspace: Workspace, recipe: Recipe) -> list[Step]:
     """The steps of a recipe in order."""
-    clips = _clips(workspace, recipe)
+    clips, cost = _clips(workspace, recipe), _cost(recipe)
     steps = [Step("ingest", f"{recipe.ingest.folder} -> clips", _there(len(workspace.ids(Clip)), "clips"))]
     if recipe.world is not None:
         text = ", ".join(f"{num} {split}" for split, num in recipe.world.counts().items())
         steps.insert(0, Step("world", f"render clips: {text}"))
-    steps.append(_sample(workspace, recipe, clips[recipe.sample.split]))
+    steps.append(_sample(workspace, recipe, clips[recipe.sample.split], cost))
     steps.append(Step("score", ", ".join(recipe.score.scorers), _there(len(workspace.ids(Score)), "scores")))
     if recipe.rate is not None:
         steps.append(Step("rate", "simulated raters", _there(len(workspace.ids(Rating)), "ratings")))
@@ -40,53 +46,93 @@ def plan(workspace: Workspace, recipe: Recipe) -> list[Step]:
         *steps,
         Step("fit", "ratings and scores -> AudioScore"),
         Step("pair", f"{recipe.pair.pairing.part_name()} pairs", pairs),
-        _train(workspace, recipe),
-        _test(recipe, clips[recipe.evaluate.split]),
+        _train(workspace, recipe, cost),
+        _test(recipe, clips[recipe.evaluate.split], cost),
         Step("evaluate", f"{len(recipe.evaluate.metrics)} metrics, {len(recipe.evaluate.oracles)} oracles"),
         Step("report", "one HTML page"),
     ]
 
 
-def plan_text(workspace: Workspace, recipe: Recipe, steps: list[Step]) -> str:
-    """The plan as lines for people."""
+def plan_text(workspace: Workspace, recipe: Recipe, steps: list[Step], tflops: float | None = None) -> str:
+    """The plan as lines for people; hours at `tflops` (1e12 operations a second, sustained)."""
     lines = [f"align: {recipe.name} in {workspace.root}"]
+    rate = tflops or TFLOPS
     for step in steps:
-        lines.append(f"  {step.name:<10}{step.what}" + (f"   [there: {step.there}]" if step.there else ""))
+        parts = [f"{step.tflop / rate / 3600:.2f} h"] if step.tflop else []
+        parts += [f"{step.disk / 1e9:.1f} GB"] if step.disk else []
+        cost = f"   ({', '.join(parts)})" if parts else ""
+        there = f"   [there: {step.there}]" if step.there else ""
+        lines.append(f"  {step.name:<10}{step.what}{cost}{there}")
     passes = sum(step.passes for step in steps)
-    return "\n".join([*lines, f"  about {passes:,} network passes if nothing of it were there"])
+    lines.append(f"  about {passes:,} network passes if nothing of it were there")
+    if any(step.tflop for step in steps):
+        lines += _cost_lines(recipe, steps, rate, assumed=tflops is None)
+    return "\n".join(lines)
 
 
-def _sample(workspace: Workspace, recipe: Recipe, num_clips: int) -> Step:
+def _cost_lines(recipe: Recipe, steps: list[Step], rate: float, *, assumed: bool) -> list[str]:
+    cost, total = _cost(recipe), sum(step.tflop for step in steps)
+    assert cost is not None, "steps have operations"
+    adapters = recipe.train.use_peft
+    memory = cost.training_bytes(adapters=adapters) / 1e9
+    kept = "weights" if adapters else "weights, gradients, AdamW and reference"
+    said = f"an assumed {rate:g} TFLOP/s (--tflops)" if assumed else f"{rate:g} TFLOP/s"
+    return [
+        f"  {total / 1e3:,.0f} PFLOP: {total / rate / 3600:.1f} GPU hours at {said}, scorers not counted; "
+        f"{sum(step.disk for step in steps) / 1e9:.1f} GB on disk",
+        f"  {cost.parameters / 1e6:,.0f} M parameters: {memory:.1f} GB of {kept} in training, "
+        "activations on top",
+    ]
+
+
+def _cost(recipe: Recipe) -> Cost | None:
+    return cast(Model, recipe.sample.model).cost()
+
+
+def _sample(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | None) -> Step:
     s = recipe.sample
     num = num_clips if s.num_clips is None else min(num_clips, s.num_clips)
-    what = f"{num} clips × {s.num_candidates} seeds, {s.num_steps} steps at guidance {s.guidance_scale:g}"
+    what = f"{num:,} clips × {s.num_candidates} seeds, {s.num_steps} steps at guidance {s.guidance_scale:g}"
     made = sum(c.model != GROUND_TRUTH for c in workspace.read(Candidate))
     passes = num * s.num_candidates * s.num_steps * _branches(s.guidance_scale)
-    return Step("sample", what, _there(made, "candidates"), passes)
+    step = Step("sample", what, _there(made, "candidates"), passes)
+    return step if cost is None else _sampled(step, cost, num, num * s.num_candidates)
 
 
-def _train(workspace: Workspace, recipe: Recipe) -> Step:
+def _train(workspace: Workspace, recipe: Recipe, cost: Cost | None) -> Step:
     runs = [run for runs in recipe.rows().values() for run in runs]
-    what = ", ".join(f"{r.run_name} ({r.max_steps} steps × {_batch(r)} pairs)" for r in runs)
+    what = ", ".join(f"{r.run_name} ({r.max_steps:,} steps × {_batch(r)} pairs)" for r in runs)
     finished = sum((workspace.run_folder(run.run_name) / "result.json").exists() for run in runs)
-    passes = sum(run.max_steps * _batch(run) for run in runs) * PASSES_OF_A_PAIR
-    return Step("train", what, _there(finished, f"of {len(runs)} runs"), passes)
+    pairs = sum(run.max_steps * _batch(run) for run in runs)
+    # two latents: the policy forward and backward (as 3 forwards), the reference once
+    step = Step("train", what, _there(finished, f"of {len(runs)} runs"), 2 * (3 + 1) * pairs)
+    return step if cost is None else step._replace(tflop=pairs * cost.pair)
 
 
-def _test(recipe: Recipe, num_clips: int) -> Step:
+def _test(recipe: Recipe, num_clips: int, cost: Cost | None) -> Step:
     e = recipe.evaluate
     num_systems = 1 + sum(len(runs) for runs in recipe.rows().values())
     scales = ", ".join(f"{scale:g}" for scale in e.guidance_scales)
-    what = f"{num_systems} systems × {num_clips} clips × {len(e.seeds)} seeds at guidance {scales}"
-    per_scale = num_systems * num_clips * len(e.seeds) * e.num_steps
-    return Step("test", what, passes=sum(per_scale * _branches(scale) for scale in e.guidance_scales))
+    what = f"{num_systems} systems × {num_clips:,} clips × {len(e.seeds)} seeds at guidance {scales}"
+    each = num_systems * num_clips * len(e.seeds)
+    passes = sum(each * e.num_steps * _branches(scale) for scale in e.guidance_scales)
+    step = Step("test", what, passes=passes)
+    return step if cost is None else _sampled(step, cost, num_clips, each * len(e.guidance_scales))
+
+
+def _sampled(step: Step, cost: Cost, num_clips: int, num_candidates: int) -> Step:
+    """With the features of the clips, the passes, and the decoding of every candidate for the scorers."""
+    tflop = num_clips * cost.features + step.passes * cost.network_pass + num_candidates * cost.decoding
+    return step._replace(
+        tflop=tflop, disk=num_clips * cost.feature_bytes + num_candidates * cost.latent_bytes
+    )
 
 
 def _clips(workspace: Workspace, recipe: Recipe) -> Counter[str]:
-    """Clips by split: those the recipe renders, or those that are there."""
+    """Clips by split: those the recipe renders, those that are there, or those that it expects."""
     if recipe.world is not None:
         return Counter(recipe.world.counts())
-    return Counter(clip.split for clip in workspace.read(Clip))
+    return Counter(clip.split for clip in workspace.read(Clip)) or Counter(recipe.expected_clips)
 
 
 def _there(num: int, what: str) -> str:

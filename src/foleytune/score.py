@@ -19,6 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from foleytune.marginals import with_marginal
 from foleytune.media import read_channels
 from foleytune.models import Model
 from foleytune.plugins import Settings, build, part_field
@@ -70,16 +71,19 @@ def score(workspace: Workspace, settings: ScoreSettings) -> StageCount:
         for begin in range(0, len(scorers), at_once):
             # copies, so that a turn's weights go with it: the next scorers may want the memory
             turn = scorers[begin : begin + at_once]
-            group = _loaded(turn, settings)
+            group = _loaded(workspace, turn, settings)
             total.add(_score_with(workspace, settings, model, group, clips, plan, shard))
     return total
 
 
-def _loaded(scorers: list[tuple[str, Scorer]], settings: ScoreSettings) -> list[tuple[str, Scorer]]:
+def _loaded(
+    workspace: Workspace, scorers: list[tuple[str, Scorer]], settings: ScoreSettings
+) -> list[tuple[str, Scorer]]:
     found = []
     for name, scorer in scorers:
         try:
-            found.append((name, copy.copy(scorer).load(settings.device)))
+            ready = with_marginal(workspace, name, scorer, settings.device)
+            found.append((name, copy.copy(ready).load(settings.device)))
         except MissingWeights as error:
             if name not in expand(settings.optional_scorers):
                 raise
@@ -113,10 +117,10 @@ def _score_with(
 def build_scorers(settings: ScoreSettings) -> list[tuple[str, Scorer]]:
     """The scorers by name, not loaded; an optional one whose extra is not installed is left out."""
     names = expand(settings.scorers)
-    found = [(name, cast(Scorer, build("scorers", name))) for name in names]
+    found = [_built(name) for name in names]
     for name in (name for name in expand(settings.optional_scorers) if name not in names):
         try:
-            found.append((name, cast(Scorer, build("scorers", name))))
+            found.append(_built(name))
         except ValueError as error:
             if "needs the package" not in str(error):
                 raise
@@ -126,6 +130,11 @@ def build_scorers(settings: ScoreSettings) -> list[tuple[str, Scorer]]:
 def embedding_key(scorer: str, version: str) -> str:
     """The feature key of a scorer's embeddings."""
     return f"{scorer}@{version}"
+
+
+def _built(name: str) -> tuple[str, Scorer]:
+    scorer = cast(Scorer, build("scorers", name))
+    return getattr(scorer, "scored_as", name), scorer  # panns-16k is panns
 
 
 class Sound(NamedTuple):

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from foleytune.costs import Cost
 from foleytune.flow import Latents, Solver, guide, integrate, noise_like_rows
 from foleytune.media import MediaError
 from foleytune.records import Clip
@@ -127,6 +128,10 @@ class Model(Protocol):
 
     def decode(self, latents: Latents) -> Tensor:
         """Latents to waves (B, N) at the spec's rate, in [-1, 1]."""
+        ...
+
+    def cost(self) -> Cost | None:
+        """What one clip costs, for plans; known without loading. None where nobody counts."""
         ...
 
     def export(self, path: str) -> None:

@@ -18,6 +18,7 @@ import torch
 from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
 
+from foleytune.costs import Cost
 from foleytune.flow import Latents
 from foleytune.frame_rules import CLIP_SIDE, SYNC_SIDE, FrameRule, read_conditioning_frames
 from foleytune.media import held, read_wave
@@ -154,6 +155,12 @@ class MMAudio(Part):
         parts = self._loaded
         audio = latents["audio"].to(parts.device).float()
         return parts.codec.decode(parts.statistics.unnormalise(audio), rows_at_once=parts.vocoder_rows)
+
+    def cost(self) -> Cost:
+        """Counted on the networks of this variant at this length."""
+        from foleytune.published.mmaudio_cost import mmaudio_cost  # transformers: seconds to import
+
+        return mmaudio_cost(self.variant, self.duration)
 
     def export(self, path: str) -> None:
         """Write the network in the official layout: .safetensors, or .pth as upstream loads it."""

@@ -163,6 +163,10 @@ class World(Part):
         assert self._codec is not None, "call load() first"
         return self._codec.decode(latents["audio"].to(self._device).float())
 
+    def cost(self) -> None:
+        """Minutes on a CPU: not counted."""
+        return
+
     def export(self, path: str) -> None:
         """Write the transformer alone; codec and towers never change."""
         metadata = load_weights(self._weights_path)[1]

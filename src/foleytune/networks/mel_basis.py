@@ -1,6 +1,7 @@
-"""Mel filter banks that the scorers' front ends were built with: triangles over Hz (HTK) or over mel (Kaldi).
+"""Kaldi's mel filter bank, which PaSST's and VGGish's front ends were built with: triangles over mel.
 
-Both are on the scale 1127 ln(1 + f / 700). Slaney's bank, which the sound models take, is in `mel.py`.
+On the scale 1127 ln(1 + f / 700). Slaney's bank, which the sound models take, is in `mel.py`; where a
+benchmark's digits hang on float32 filters (ImageBind, Synchformer), the front end has its own.
 """
 
 from __future__ import annotations
@@ -9,15 +10,6 @@ import math
 
 import torch
 from torch import Tensor
-
-
-def htk_basis(sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float) -> Tensor:
-    """Triangles whose sides are straight over Hz, peak 1: (num_mels, n_fft // 2 + 1), float64.
-
-    torchaudio's `melscale_fbanks` with mel_scale="htk" and norm=None.
-    """
-    edges = 700.0 * (torch.exp(_edges(num_mels, f_min, f_max) / 1127.0) - 1.0)
-    return _triangles(_bins(sample_rate, n_fft), edges)
 
 
 def kaldi_basis(sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float) -> Tensor:

@@ -20,7 +20,15 @@ CONVERTED = ".foleytune.safetensors"  # ends the name of a conversion of ours: s
 MAX_DEPTH = 6  # folders below the weights folder; a hub cache inside it needs five
 MAX_FOLDERS = 20_000  # looked into at most: somebody's whole disk is no weights folder
 _SKIPPED = {"blobs", "refs", ".git", ".venv", "node_modules", "__pycache__", ".locks", ".no_exist"}
-_GENERIC = {"checkpoint.pt", "open_clip_pytorch_model.bin"}  # names that many models share
+_GENERIC = {  # names that many models share
+    "checkpoint.pt",
+    "open_clip_pytorch_model.bin",
+    "model.safetensors",
+    "config.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+}
 _CONVERSION = r"(?:[._-](?:fp16|fp32|bf16|half))?\.safetensors"
 
 

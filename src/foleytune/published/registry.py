@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,13 @@ FILES: tuple[WeightFile, ...] = (
     _by_url("audiobox-aesthetics/checkpoint.pt", "Audiobox Aesthetics",
             "https://dl.fbaipublicfiles.com/audiobox-aesthetics/checkpoint.pt", "CC-BY-4.0",
             "its WavLM part is MIT; facebook/audiobox-aesthetics on the hub is the same model"),
+    _on_hub("roberta-base/vocab.json", "RoBERTa vocabulary", "FacebookAI/roberta-base", "vocab.json", "MIT"),
+    _on_hub("roberta-base/merges.txt", "RoBERTa merges", "FacebookAI/roberta-base", "merges.txt", "MIT"),
+    _on_hub("gpt2/vocab.json", "GPT-2 vocabulary", "openai-community/gpt2", "vocab.json", "MIT"),
+    _on_hub("gpt2/merges.txt", "GPT-2 merges", "openai-community/gpt2", "merges.txt", "MIT"),
+    *(_on_hub(f"pe-av-large/{file}", f"PE-AV large, {file}", "facebook/pe-av-large", file, "Apache-2.0",
+              "other sizes: facebook/pe-av-small, -base, and -16-frame of each")
+      for file in ("model.safetensors", "config.json", "tokenizer.json")),
 )  # fmt: skip
 
 _CLIP = "DFN5B-CLIP-ViT-H-14-378/open_clip_pytorch_model.bin"
@@ -197,10 +205,17 @@ MODELS: dict[str, tuple[str, ...]] = {
     "imagebind": ("imagebind_huge.pth",),
     "synchformer": (_SYNC,),
     "panns": ("Cnn14_16k_mAP=0.438.pth",),
+    "panns-16k": ("Cnn14_16k_mAP=0.438.pth",),
+    "panns-32k": ("Cnn14_mAP=0.431.pth",),
     "passt": ("passt-s-f128-p16-s10-ap.476-swa.pt",),
     "vggish": ("vggish-10086976.pth",),
-    "clap": ("music_speech_audioset_epoch_15_esc_89.98.pt",),
-    "msclap": ("CLAP_weights_2023.pth",),
+    "clap": (
+        "music_speech_audioset_epoch_15_esc_89.98.pt",
+        "roberta-base/vocab.json",
+        "roberta-base/merges.txt",
+    ),
+    "msclap": ("CLAP_weights_2023.pth", "gpt2/vocab.json", "gpt2/merges.txt"),
+    "pe_av": ("pe-av-large/model.safetensors", "pe-av-large/config.json", "pe-av-large/tokenizer.json"),
     "aesthetics": ("audiobox-aesthetics/checkpoint.pt",),
 }
 """A model or scorer, and the names of the files that it runs on: for a model, network first."""
@@ -224,6 +239,20 @@ def files_for(model: str) -> tuple[WeightFile, ...]:
     if model not in MODELS:
         raise ValueError(f"no model with published weights is called {model!r}; {_nearest(model, [*MODELS])}")
     return tuple(_BY_NAME[name] for name in MODELS[model])
+
+
+class Terms(NamedTuple):
+    """Licences in words, "" where there are no published weights, and whether one forbids commercial use."""
+
+    text: str
+    non_commercial: bool
+
+
+def licences_of(model: str) -> Terms:
+    """The terms of all weights that a model or scorer runs on; what is not stated is said to be so."""
+    files = [_BY_NAME[name] for name in MODELS.get(model, ())]
+    words = dict.fromkeys(entry.licence or "licence not stated" for entry in files)
+    return Terms("; ".join(words), any(entry.non_commercial for entry in files))
 
 
 def select(names: list[str]) -> tuple[WeightFile, ...]:

@@ -92,6 +92,8 @@ class Scorer(Protocol):
 
 class _Base(Part):
     embeddings: ClassVar[tuple[str, ...]] = ()
+    asides: ClassVar[tuple[str, ...]] = ()
+    """Dimensions that are no quality (how long, whether speech): no reward reads them unless told to."""
 
     @property
     def streams(self) -> tuple[FrameStream, ...]:

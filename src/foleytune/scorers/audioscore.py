@@ -24,6 +24,7 @@ from torch import Tensor
 
 from foleytune.networks.audioscore import AudioScoreNetwork
 from foleytune.plugins import build
+from foleytune.published.places import cache_folder
 from foleytune.records import Score
 from foleytune.scorers import PlainScorer, ScoreItem, Scorer, is_oracle
 from foleytune.shards import write_atomic
@@ -31,6 +32,7 @@ from foleytune.streams import FrameStream
 
 FORMAT = 1
 NAME = "audioscore"
+MARGINAL = "marginal."  # begins the keys of the judges' marginals
 
 
 def reads_truth(scorer: str) -> bool:
@@ -64,6 +66,7 @@ class Fitted:
     std: Float64[Tensor, " K"]  # 1 for a dimension that never varied
     network: AudioScoreNetwork
     notes: Mapping[str, Any] = field(default_factory=dict)  # label agreement, fit settings
+    marginals: Mapping[str, bytes] = field(default_factory=dict)  # scorer -> the file of its frozen marginal
 
     def inputs(self, values: np.ndarray) -> Float64[Tensor, "N {2*len(self.dimensions)}"]:
         """(N, K) with NaN for missing -> (N, 2K): standardised values, 0 where missing, and validity bits."""
@@ -82,6 +85,8 @@ class Fitted:
     def serialise(self) -> bytes:
         """The safetensors file, the same bytes for the same content."""
         tensors = {"mean": self.mean, "std": self.std, **self.network.state_dict()}
+        for name, content in self.marginals.items():
+            tensors[MARGINAL + name] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         said = {
             "format": FORMAT,
             "dimensions": self.dimensions,
@@ -107,10 +112,14 @@ class Fitted:
             raise ValueError(f"{path} is of format {said['format']}, here is {FORMAT}; fit again")
         network = AudioScoreNetwork(len(said["dimensions"]), said["hidden"])
         mean, std = tensors.pop("mean"), tensors.pop("std")
+        marginals = {
+            key.removeprefix(MARGINAL): tensors.pop(key).numpy().tobytes()
+            for key in sorted(tensors)
+            if key.startswith(MARGINAL)
+        }
         network.load_state_dict(tensors)
-        return Fitted(
-            tuple(said["dimensions"]), tuple(said["versions"]), mean, std, network.eval(), said["notes"]
-        )
+        dimensions, versions = tuple(said["dimensions"]), tuple(said["versions"])
+        return Fitted(dimensions, versions, mean, std, network.eval(), said["notes"], marginals)
 
 
 class AudioScore(PlainScorer):
@@ -202,7 +211,13 @@ class AudioScore(PlainScorer):
     def _built_judges(self) -> dict[str, Scorer]:
         if self._fitted is None and not self.weights:
             return {}
-        return {name: cast(Scorer, build("scorers", name)) for name in self._scorers()}
+        built = {name: cast(Scorer, build("scorers", name)) for name in self._scorers()}
+        for name, content in self.fitted.marginals.items():
+            place = cache_folder() / "marginals" / f"{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+            if not place.exists():
+                write_atomic(place, content)
+            built[name] = cast(Any, built[name]).with_settings(marginal=str(place))
+        return built
 
     def _loaded_judges(self) -> dict[str, Scorer]:
         if self._judges is None:

@@ -1,0 +1,193 @@
+"""ImageBind's front ends as av-benchmark has them, its weights, and the IB-score of a video and a sound.
+
+The sound is heard as three clips of 2 s, the picture is seen as pairs of frames 2 s apart in three crops.
+ImageBind's own loader looks at the picture differently; numbers in the field's tables come from this one.
+
+Letters: C channels, N samples, T frames, K crops (3), M mel bands (128), F mel frames (204), S clips, E width
+of the embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from foleytune.networks.imagebind import (
+    FRAMES,
+    IMAGE,
+    MEL_FRAMES,
+    MELS,
+    ImageBind,
+    ImageBindSizes,
+    without_other_halves,
+)
+from foleytune.networks.kaldi import FRAME_S, kaldi_fbank
+from foleytune.networks.resample import HANN, MAX_KERNEL
+from foleytune.published.filling import fill
+from foleytune.published.weights import load_published
+
+NAME = "imagebind_huge.pth"
+FPS, SAMPLE_RATE = 0.5, 16000  # frames a second, Hz
+AUDIO_CLIPS, CLIP_S = 3, 2
+F_MIN, F_MAX = 20.0, 8000.0  # Hz
+MEL_MEAN, MEL_STD = -4.268, 9.138
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+LEAST_SAMPLES = int(FRAME_S * SAMPLE_RATE)
+
+
+def num_frames(seconds: float) -> int:
+    """Frames that are looked at in `seconds` of picture."""
+    return int(FPS * seconds)
+
+
+def check_length(frames: int, samples: int, sample_rate: int, seconds: float) -> None:
+    """ValueError where the picture has fewer frames than `seconds` ask for or than a pair, or no sound."""
+    wanted = num_frames(seconds)
+    if wanted < FRAMES:
+        raise ValueError(f"ImageBind looks at pairs of frames, 4 s at least; {seconds:g} s are evaluated")
+    if frames < wanted:
+        raise ValueError(f"the picture lasts for {frames} frames of 2 s, {seconds:g} s are evaluated")
+    if -(-samples * SAMPLE_RATE // sample_rate) < LEAST_SAMPLES:  # as many as resampling gives
+        raise ValueError(f"the sound lasts {samples / sample_rate:g} s, {FRAME_S:g} s are the least")
+
+
+# -- sound -----------------------------------------------------------------------------------------------
+
+
+def clip_times(seconds: float) -> list[tuple[Fraction, Fraction]]:
+    """Begin and end (seconds) of the clips: the first starts, and the last ends, with the sound.
+
+    PyPI's pytorchvideo spreads them otherwise (0, 2, 4 s of 8 s for 0, 3, 6 s); av-benchmark takes git's.
+    Exact fractions of the rounded length: a float product would let some clips begin a sample later. Of less
+    than 2 s the end lies beyond the sound.
+    """
+    last = Fraction(max(seconds - CLIP_S, 0.0))
+    starts = [last * index / (AUDIO_CLIPS - 1) for index in range(AUDIO_CLIPS)]
+    return [(start, start + CLIP_S) for start in starts]
+
+
+def imagebind_mels(sound: Float[Tensor, "C N"]) -> Float[Tensor, "3 1 M F"]:
+    """Normalised log-mel pictures of three clips of the whole sound at 16 kHz: (C, N) -> (3, 1, 128, 204)."""
+    sound = sound.clone()
+    pictures = []
+    for begin, end in clip_times(sound.shape[-1] / SAMPLE_RATE):
+        clip = sound[:, int(begin * SAMPLE_RATE) : int(end * SAMPLE_RATE)]
+        clip -= clip.mean()  # Trap: of all channels, and in place: where clips overlap, the next one sees it
+        mel = kaldi_fbank(clip[0], SAMPLE_RATE, MELS, F_MIN, F_MAX)  # Trap: the first channel, no mix
+        mel = F.pad(mel, (0, MEL_FRAMES - mel.shape[-1]))  # Trap: 0 before normalisation; a negative pad cuts
+        pictures.append((mel - MEL_MEAN) / MEL_STD)
+    return torch.stack(pictures)[:, None]
+
+
+def to_16_khz(sound: Float[Tensor, "C N"], sample_rate: int) -> Float[Tensor, "C N2"]:
+    """`networks.resample` to 16 kHz with filter taps computed in float32, as torchaudio's function has them.
+
+    They differ by up to 2e-6 of the sound, which shows in the log-mel (1.6e-5 of its range). Raises
+    ValueError for a rate whose filter would be too large.
+    """
+    if sample_rate == SAMPLE_RATE:
+        return sound
+    divisor = math.gcd(sample_rate, SAMPLE_RATE)
+    q, p = sample_rate // divisor, SAMPLE_RATE // divisor
+    taps, reach = _float32_taps(q, p)
+    phases = F.conv1d(F.pad(sound[:, None], (reach, reach + q)), taps, stride=q)  # (C, p, N / q)
+    return phases.transpose(1, 2).flatten(1)[:, : -(-sound.shape[-1] * p // q)]
+
+
+@lru_cache(maxsize=8)
+def _float32_taps(q: int, p: int) -> tuple[Tensor, int]:
+    """Taps (p, 1, taps) for p output samples from each q input samples, and how far they reach beyond."""
+    cutoff = min(q, p) * HANN.rolloff
+    reach = math.ceil(HANN.zero_crossings * q / cutoff)
+    if p * (2 * reach + q) > MAX_KERNEL:
+        raise ValueError(f"cannot resample at the ratio {p}/{q}: take a common rate, such as 44100 Hz")
+    samples = torch.arange(-reach, reach + q, dtype=torch.float32) / q
+    outputs = torch.arange(p, dtype=torch.float32)[:, None] / p
+    z = ((samples - outputs) * cutoff).clamp(-HANN.zero_crossings, HANN.zero_crossings)
+    window = torch.cos(z * math.pi / HANN.zero_crossings / 2).square()
+    z = z * math.pi
+    sinc = torch.where(z == 0, 1.0, z.sin() / z)  # torch.sinc rounds otherwise
+    return (sinc * (window * (cutoff / q)))[:, None], reach
+
+
+# -- picture ---------------------------------------------------------------------------------------------
+
+
+def crops(frames: UInt8[Tensor, "T H W 3"]) -> Float[Tensor, "K T 3 side side"]:
+    """Normalised squares along the long side: its beginning, its middle (rounded up) and its end."""
+    mean, std = (torch.tensor(x, device=frames.device)[:, None, None] for x in (PIXEL_MEAN, PIXEL_STD))
+    pixels = (frames.movedim(-1, -3) / 255 - mean) / std  # (T, 3, H, W)
+    height, width = pixels.shape[-2:]
+    side, spare = min(height, width), abs(height - width)
+    long = -1 if width >= height else -2
+    return torch.stack([pixels.narrow(long, at, side) for at in (0, (spare + 1) // 2, spare)])
+
+
+def imagebind_clips(frames: UInt8[Tensor, "T H W 3"]) -> Float[Tensor, "S 3 2 side side"]:
+    """Frames with a short side of 224, 2 s apart -> every pair of neighbours in every crop, S = 3·(T - 1)."""
+    pairs = crops(frames).unfold(1, FRAMES, 1)  # (K, T - 1, 3, side, side, 2)
+    return pairs.flatten(0, 1).movedim(-1, 2)
+
+
+# -- the network -----------------------------------------------------------------------------------------
+
+
+class IBScore:
+    """An ImageBind that compares clips: embedding of the picture, embedding of a sound, cosine of both."""
+
+    def __init__(self, network: ImageBind, device: torch.device | str = "cpu") -> None:
+        self.network, self.device = network.to(device), torch.device(device)
+        self._clips_at_once = 3 if self.device.type == "cpu" else 16
+
+    @property
+    def embed_dim(self) -> int:
+        """E."""
+        return self.network.embed_dim
+
+    @torch.inference_mode()
+    def see(self, frames: np.ndarray, seconds: float) -> Tensor:
+        """Frames (T, H, W, 3) uint8, one each 2 s and 224 pixels on the short side -> (E,)."""
+        check_length(len(frames), LEAST_SAMPLES, SAMPLE_RATE, seconds)
+        if min(frames.shape[1:3]) != IMAGE:
+            raise ValueError(
+                f"frames are {frames.shape[1]}x{frames.shape[2]}, the short side must be {IMAGE}"
+            )
+        clips = imagebind_clips(torch.from_numpy(frames[: num_frames(seconds)]).to(self.device))
+        return self.network.embed_video(clips[None], self._clips_at_once)[0]
+
+    @torch.inference_mode()
+    def hear(self, sound: np.ndarray, sample_rate: int) -> Tensor:
+        """Sound (C, N) float32, all of it whatever is evaluated -> (E,)."""
+        # On the CPU on every machine: quiet bands show how a device rounds
+        mels = imagebind_mels(to_16_khz(torch.from_numpy(sound), sample_rate))
+        return self.network.embed_audio(mels[None].to(self.device))[0]
+
+
+def similarity(video: Float[Tensor, "*B E"], audio: Float[Tensor, "*B E"]) -> Float[Tensor, "*B"]:
+    """The IB-score of each pair, in [-1, 1]; tables show it times 100."""
+    return F.cosine_similarity(video, audio, dim=-1)
+
+
+def build_imagebind(state: Mapping[str, Tensor], sizes: ImageBindSizes | None = None) -> ImageBind:
+    """Both halves around a state dict's tensors, in eval mode without gradients; other halves are dropped.
+
+    Raises ValueError when a weight is missing, unknown or of another shape.
+    """
+    with torch.device("meta"):
+        network = ImageBind(sizes)
+    return fill(network, without_other_halves(state), (), "ImageBind huge", f"give {NAME}")
+
+
+def load_imagebind(folder: Path | str | None = None) -> ImageBind:
+    """The published network; ValueError says what is missing and how to get it."""
+    return build_imagebind(load_published(NAME, folder))
