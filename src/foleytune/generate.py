@@ -19,7 +19,7 @@ from pydantic import Field
 from foleytune.flow import Solver, seed_of
 from foleytune.media import MediaError, probe
 from foleytune.models import SHORT_S, Media, Model, sample_latents
-from foleytune.mux import can_mux, mux, write_audio
+from foleytune.mux import mux, suffix_for, write_audio
 from foleytune.plugins import Settings, build, part_field
 from foleytune.stages import progress_bar, say
 from foleytune.windows import Windows, cross_fade, windows_for
@@ -109,9 +109,8 @@ def _places(source: Path | None, target: Path, settings: GenerateSettings) -> li
     videos = sorted(p for p in source.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
     if not videos:
         raise ValueError(f"{source} holds no videos ({', '.join(VIDEO_SUFFIXES)})")
-    # Matroska takes any picture: for those whose own container nobody writes any more (.flv)
-    names = {path: path.name if can_mux(path) else f"{path.name}.mkv" for path in videos}
-    return [(path, target / names[path]) for path in videos]
+    # some pictures are in containers that nobody writes any more (.flv), or that take no new sound
+    return [(path, target / f"{path.name}{suffix_for(path)}") for path in videos]
 
 
 def _plan(

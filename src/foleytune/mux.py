@@ -118,18 +118,22 @@ def mux(video_path: str | Path, wave: np.ndarray, sample_rate: int, out_path: st
     return out_path
 
 
-def can_mux(video_path: str | Path) -> bool:
-    """Whether a file of the same suffix can be written around this picture; True for what does not open."""
+def suffix_for(video_path: str | Path) -> str:
+    """The suffix of a file that this picture can be written into: its own if it will do, else one added.
+
+    "" is its own, and the answer for what does not open.
+    """
     path = Path(video_path)
-    if path.suffix.lower() not in CONTAINERS:
-        return False
     try:
         with av.open(str(path), metadata_errors="ignore") as source:
             stream = pick_stream(source.streams.video)
-            name = None if stream is None else stream.codec_context.codec.canonical_name
+            codec = None if stream is None else stream.codec_context.codec.canonical_name
     except (av.FFmpegError, OSError, UnicodeError):
-        return True
-    return name is None or _holds(CONTAINERS[path.suffix.lower()][0], name)
+        return ""
+    own = path.suffix.lower()
+    if codec is None or (own in CONTAINERS and _holds(CONTAINERS[own][0], codec)):
+        return ""
+    return next((s for s in (".mkv", ".mov", ".avi") if _holds(CONTAINERS[s][0], codec)), "")
 
 
 def _copy(source: Any, stream: Any, out: Any, video: Any, sound: _Soundtrack) -> None:

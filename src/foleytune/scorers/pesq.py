@@ -1,32 +1,41 @@
 """PESQ of generated speech against the clip's own soundtrack (ITU-T P.862; extra `pesq`, never vendored).
 
 The gate is decided on the clip, not on the candidate, so all candidates of a clip share it: the caption must
-speak of speech. Every failure mode of the C code becomes an unscored value with its reason.
+speak of speech, or PANNs must hear it in the clip's own sound. Every failure
+mode of the C code becomes an unscored value with its reason.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pesq as pesq_package
 import torch
+from pydantic import PrivateAttr
 
 from foleytune.networks.resample import HANN, resample
 from foleytune.records import Score
 from foleytune.scorers import PlainScorer, ScoreItem
 from foleytune.scorers._world import unscored_reason
+from foleytune.scorers.panns import Panns
 
 MIN_SECONDS = 0.25
+SPEECH_FROM = 0.5  # PANNs' probability of Speech
 RATE = 16000  # Hz; other sound is resampled
 
 
 class Pesq(PlainScorer):
-    """Settings: `mode` wb or nb; `speech_words`, one of which must stand in the caption ("" any clip)."""
+    """Settings: `mode` wb or nb; `gate` by the `speech_words` of the caption ("" any clip), or by PANNs.
+
+    PANNs must give AudioSet's class Speech a probability over 0.5 in the clip's own soundtrack.
+    """
 
     mode: Literal["wb", "nb"] = "wb"
+    gate: Literal["caption", "panns"] = "caption"
+    weights_folder: str = ""  # PANNs' weights
     speech_words: str = (
         r"speak|speaks|speaking|speech|talk|talks|talking|says|voice|voices|syllables|babbles|mouth"
     )
@@ -35,10 +44,20 @@ class Pesq(PlainScorer):
     dimensions: ClassVar[tuple[str, ...]] = ("pesq",)
     higher_is_better: ClassVar[dict[str, bool]] = {"pesq": True}
 
+    _tagger: Panns | None = PrivateAttr(default=None)
+    _heard: dict[str, bool] = PrivateAttr(default_factory=dict)  # clip -> whether it is speech
+
     @property
     def version(self) -> str:
-        """Package version and mode."""
-        return f"0.0.4-{self.mode}"
+        """Package version, mode and gate."""
+        gate = "" if self.gate == "caption" else f"-panns-{self._listener.version}"
+        return f"0.0.4-{self.mode}{gate}"
+
+    def load(self, device: str | torch.device = "cpu") -> Self:
+        """Read PANNs' weights if it decides."""
+        self._heard = {}
+        self._tagger = self._listener.load(device) if self.gate == "panns" else None
+        return self
 
     def score(self, items: Sequence[ScoreItem]) -> list[Score]:
         """One value from about 1.0 to 4.64 an item, unscored outside speech."""
@@ -49,7 +68,7 @@ class Pesq(PlainScorer):
         return Score.make(item.candidate_id, "pesq", self.version, "pesq", value, reason)
 
     def _value(self, item: ScoreItem) -> tuple[float | None, str]:
-        if self.speech_words and not re.search(rf"\b({self.speech_words})\b", item.prompt.lower()):
+        if not self._is_speech(item):
             return None, "not speech"
         reason = unscored_reason(item, frozenset({"audio", "reference"}))
         if reason:
@@ -61,6 +80,26 @@ class Pesq(PlainScorer):
         if n < MIN_SECONDS * RATE:
             return None, f"shorter than {MIN_SECONDS} s"
         return _measure(RATE, reference[:n], degraded[:n], self.mode)
+
+    @property
+    def _listener(self) -> Panns:
+        return Panns(weights_folder=self.weights_folder)
+
+    def _is_speech(self, item: ScoreItem) -> bool:
+        if self.gate == "caption":
+            return not self.speech_words or bool(
+                re.search(rf"\b({self.speech_words})\b", item.prompt.lower())
+            )
+        assert self._tagger is not None, "call load() first"
+        if item.reference is None:
+            return False
+        clip = item.clip_id or item.candidate_id
+        if clip not in self._heard:
+            rate = item.reference_rate or item.sample_rate
+            truth = ScoreItem(clip, item.reference, rate, seconds=item.seconds)
+            found = {s.dimension: s.value for s in self._tagger.score([truth])}
+            self._heard[clip] = (found["speech"] or 0.0) > SPEECH_FROM
+        return self._heard[clip]
 
 
 def _at_rate(wave: np.ndarray, sample_rate: int) -> np.ndarray:

@@ -1,0 +1,70 @@
+"""Scoring the embedded world at growing size: seconds and peak memory must grow with the candidates, and not.
+
+    python benchmarks/score_scaling.py --sizes 250 500 1000
+
+Every size is a workspace and a process of its own; five candidates a clip, sampled in one step, the world's
+judges and oracles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from foleytune.ingest import IngestSettings, ingest
+from foleytune.sample import SampleSettings, sample
+from foleytune.score import ScoreSettings, score
+from foleytune.store import Workspace
+from foleytune.world.make import make
+
+CANDIDATES = 5
+
+
+def prepare(root: Path, num_candidates: int) -> None:
+    """Clips and candidates, not measured."""
+    make("align", num_candidates // CANDIDATES, root / "videos", quiet=True)
+    workspace = Workspace(root / "workspace")
+    ingest(workspace, IngestSettings(folder=root / "videos", validation_share=0, test_share=0))
+    sample(
+        workspace,
+        SampleSettings(split="align", num_candidates=CANDIDATES, num_steps=1, guidance_scale=1.0),
+    )
+
+
+def measure(root: Path) -> None:
+    """Score all of them; prints seconds and GiB."""
+    workspace = Workspace(root / "workspace")
+    begin = time.perf_counter()
+    count = score(workspace, ScoreSettings(optional_scorers=(), ground_truth=False))
+    seconds = time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    print(f"{count.done} {seconds:.1f} {peak:.3f}")
+
+
+def main() -> None:
+    """Measure every size, print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[250, 500, 1000])
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        measure(args.child)
+        return
+    print(f"{'candidates':>12}{'seconds':>10}{'ms each':>10}{'peak GiB':>10}")
+    for size in args.sizes:
+        with tempfile.TemporaryDirectory() as name:
+            prepare(Path(name), size)
+            command = [sys.executable, __file__, "--child", name]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            num, seconds, peak = done.stdout.split()
+            each = 1e3 * float(seconds) / int(num)
+            print(f"{num:>12}{float(seconds):>10.1f}{each:>10.1f}{float(peak):>10.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
