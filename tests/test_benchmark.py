@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from foleytune import cli
+from foleytune import cli, score
 from foleytune.benchmark import BenchmarkSettings, benchmark, import_folders
 from foleytune.evaluation import Evaluation, SystemRow
-from foleytune.media import read_channels, write_audio
+from foleytune.media import MediaError, read_channels, write_audio
 from foleytune.metrics.frechet import Frechet
 from foleytune.metrics.inception import Inception
 from foleytune.metrics.kl import KL
@@ -100,6 +101,25 @@ def test_what_is_missing_is_counted_and_costs_nothing_else(
     assert counts == {"FD": NUM - 1, "KL": NUM - 2, "IS": NUM - 1, "IB": NUM - 2, "DeSync": NUM - 2}
     whole = table(benchmark([folders / "true"], settings(folders, tmp_path / "other")))
     assert table(found)["ground_truth"] == pytest.approx(whole["ground_truth"])
+
+
+def test_the_sound_for_a_damaged_video_is_judged_without_it(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = sorted((folders / "videos").glob("*.mp4"))[0]
+
+    def read_streams(path: Path, *args: Any, **more: Any) -> Any:
+        if Path(path).name == victim.name:  # its header stands, nothing of it decodes
+            raise MediaError(f"{path}: no frame of its picture decodes")
+        return original(path, *args, **more)
+
+    original = score.read_streams
+    monkeypatch.setattr(score, "read_streams", read_streams)
+    found = benchmark([folders / "true"], settings(folders, tmp_path / "ws"))
+    counts = {c.label: cell.n for c, cell in zip(found.columns, row_of(found, "true").cells)}
+    assert counts == {"FD": NUM, "KL": NUM, "IS": NUM, "IB": NUM - 1, "DeSync": NUM - 1}
+    (failure,) = {f.reason for f in Workspace(tmp_path / "ws").read(Failure)}
+    assert victim.name in failure
 
 
 def test_scores_are_kept_and_a_changed_file_is_scored_again(folders: Path, tmp_path: Path) -> None:

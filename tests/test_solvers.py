@@ -92,9 +92,11 @@ def test_what_cannot_be_followed_is_said() -> None:
 
 
 def test_slopes_in_bfloat16_are_summed_in_float32() -> None:
-    found = integrate_dopri5(lambda x, t: {k: torch.ones_like(v).bfloat16() for k, v in x.items()}, ONES)
-    assert found["audio"].dtype == torch.float32
-    torch.testing.assert_close(found["audio"], ONES["audio"] + 1)
+    third = torch.tensor(1 / 3).bfloat16()
+    for integrate in (integrate_dopri5, lambda v, x: integrate_released_rk4(v, x, 3)):
+        found = integrate(lambda x, t: {k: third.expand_as(v) for k, v in x.items()}, ONES)
+        assert found["audio"].dtype == torch.float32
+        torch.testing.assert_close(found["audio"], ONES["audio"] + third.float())
 
 
 def test_the_released_rk4_is_late_by_a_quarter_step_and_the_true_one_is_not() -> None:

@@ -70,7 +70,7 @@ def benchmark(folders: Iterable[Path | str], settings: BenchmarkSettings) -> Eva
     systems = _labels([Path(folder).expanduser() for folder in folders])
     workspace = Workspace(settings.workspace.expanduser(), create=True)
     split, weights = import_folders(workspace, settings.against.expanduser(), systems, settings.seconds)
-    count = score(
+    score(
         workspace,
         ScoreSettings(
             scorers=settings.scorers,
@@ -81,8 +81,7 @@ def benchmark(folders: Iterable[Path | str], settings: BenchmarkSettings) -> Eva
             device=settings.device,
         ),
     )
-    if count.failed:
-        _say_failures(workspace)
+    _say_failures(workspace)
     return evaluate(
         workspace,
         EvaluateSettings(
@@ -219,7 +218,7 @@ def _say_matches(label: str, folder: Path, sounds: Iterable[str], videos: Iterab
 
 
 def _say_failures(workspace: Workspace) -> None:
-    failures = [f for f in workspace.read(Failure) if f.stage in ("score", "benchmark")]
+    failures = [f for f in workspace.read(Failure) if f.stage in ("score", "decode", "benchmark")]
     for failure in failures[:10]:
         say(f"  not scored: {failure.reason}")
     if len(failures) > 10:

@@ -1,6 +1,7 @@
 """Stage 3, score: scorers × candidates -> raw scores, and embeddings for the metrics over sets.
 
-A clip's picture and its own sound are decoded once for all its candidates, a candidate's latents once for
+A clip whose picture or sound is damaged is said to be so, and its candidates are judged by what is left. A
+clip's picture and its own sound are decoded once for all its candidates, a candidate's latents once for
 all scorers that are loaded together. Scores are stored raw with scorer and version; what cannot be judged is
 unscored with a reason.
 """
@@ -20,11 +21,11 @@ from pydantic import Field
 from torch import Tensor
 
 from foleytune.marginals import with_marginal
-from foleytune.media import read_channels
+from foleytune.media import MediaError, read_channels
 from foleytune.models import Model
 from foleytune.plugins import Settings, build, part_field
 from foleytune.published.places import MissingWeights
-from foleytune.records import GROUND_TRUTH, Candidate, Clip, Feature, Record, Score
+from foleytune.records import GROUND_TRUTH, Candidate, Clip, Failure, Feature, Record, Score
 from foleytune.scorers import ScoreItem, Scorer
 from foleytune.scorers._presets import expand
 from foleytune.stages import StageCount, run_batches, say
@@ -200,13 +201,15 @@ def _score_batch(
     streams = tuple({s.key: s for _, scorer in scorers for s in scorer.streams}.values())
     shown = {}
     for clip in (clips[i] for i in sorted({c.clip_id for c in batch})):
-        seconds = model.spec.clip_seconds if model is not None else clip.duration_s
+        # Frieren sounds 8.192 s of which 8 were seen: what is judged is what both have
+        seconds = min(clip.duration_s, model.spec.clip_seconds if model is not None else clip.duration_s)
         shown[clip.clip_id] = _read(workspace.root, clip, streams, seconds)
     sounds = decode_candidates(workspace, model, batch, lambda c: shown[c.clip_id].sound)
     items = {
         c.candidate_id: score_item(c.candidate_id, shown[c.clip_id], sound) for c, sound in zip(batch, sounds)
     }
     records: list[Record] = [c for c in batch if c.model == GROUND_TRUTH]
+    records += [Failure.make("decode", i, clip.damage) for i, clip in shown.items() if clip.damage]
     features: list[Record] = []
     scores: list[Record] = []
     for name, scorer in scorers:
@@ -220,12 +223,13 @@ def _score_batch(
 
 @dataclass(frozen=True)
 class ShownClip:
-    """What candidates of one clip share: frames by stream, and the clip's own sound."""
+    """What candidates of one clip share: frames by stream, and the clip's own sound; why one is missing."""
 
     clip: Clip
     seconds: float
     frames: Mapping[str, np.ndarray]
     sound: Sound | None
+    damage: str = ""
 
     @cached_property
     def reference(self) -> np.ndarray | None:
@@ -235,18 +239,26 @@ class ShownClip:
 
 def _read(root: Path, clip: Clip, streams: tuple[FrameStream, ...], seconds: float) -> ShownClip:
     path = root / clip.path
-    sound, frames = None, {}
+    sound: Sound | None = None
+    frames: dict[str, np.ndarray] = {}
+    damage = []
     if clip.has_audio:
-        sound = Sound(*read_channels(path, start_s=clip.start_s, duration_s=seconds, pad=True))
+        try:
+            sound = Sound(*read_channels(path, start_s=clip.start_s, duration_s=seconds, pad=True))
+        except MediaError as error:
+            damage.append(str(error))
     if clip.width:  # a benchmark's ground truth may be sound alone
-        frames = read_streams(path, streams, start_s=clip.start_s, duration_s=seconds)
-    return ShownClip(clip, seconds, frames, sound)
+        try:
+            frames = read_streams(path, streams, start_s=clip.start_s, duration_s=seconds)
+        except MediaError as error:
+            damage.append(str(error))
+    return ShownClip(clip, seconds, frames, sound, "; ".join(damage))
 
 
 def score_item(candidate_id: str, shown: ShownClip, sound: Sound | None) -> ScoreItem:
     """A candidate of a clip as the scorers want it."""
     if sound is None:
-        raise ValueError(f"the sound of clip {shown.clip.clip_id} cannot be read")
+        raise ValueError(shown.damage or f"clip {shown.clip.clip_id} has no sound of its own")
     samples, truth = sound.samples, shown.sound
     wave = shown.reference if sound is truth else samples.mean(0)
     assert wave is not None

@@ -120,4 +120,4 @@ def _process(
             return sum(_process(workspace, stage, [item], item_id, process) for item in todo)
         records = [Failure.make(stage, item_id(todo[0]), str(error))]
     workspace.append(records)
-    return sum(isinstance(r, Failure) for r in records)
+    return sum(isinstance(r, Failure) and r.stage == stage for r in records)

@@ -114,8 +114,8 @@ def _fetch(names: list[str], folder: str | None, *, quiet: bool) -> int:
 def _export(names: list[str], out: str | None, folder: str | None) -> int:
     if len(names) != 2 or out is None:
         raise ValueError(f"wants MODEL WEIGHTS -o OUT, found {' '.join(names) or 'nothing'}")
-    if not out.endswith((".pth", ".safetensors")):
-        raise ValueError(f"-o is a .pth or a .safetensors file, found {out}")
+    if not out.endswith((".pth", ".ckpt", ".safetensors")):
+        raise ValueError(f"-o is a .pth (Frieren: .ckpt) or a .safetensors file, found {out}")
     from foleytune.models import Model
     from foleytune.plugins import build
 

@@ -19,10 +19,12 @@ from foleytune.flow import interpolate, noise_like_rows
 from foleytune.media import write_video
 from foleytune.models import Media, Model, sample_latents
 from foleytune.scorers._world import PICTURE
+from tests.frieren_tiny import patch_frieren
 from tests.mmaudio_tiny import patch_mmaudio
 from tests.world_items import world_items
 
 STAND_INS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], dict[str, Any]]] = {
+    "frieren": (patch_frieren, {}),
     "mmaudio": (patch_mmaudio, {"variant": "small-16k", "duration": 1.0}),
 }
 """Model -> what makes its networks small, and settings for the tests."""

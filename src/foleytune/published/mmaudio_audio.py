@@ -241,4 +241,5 @@ def _diffusers() -> Any:
     try:
         return importlib.import_module("diffusers")  # not at the top: it takes seconds
     except ImportError as error:
-        raise ValueError(f"MMAudio needs diffusers ({error}): pip install 'foleytune[mmaudio]'") from error
+        advice = "pip install 'foleytune[mmaudio]' (or [frieren])"
+        raise ValueError(f"autoencoders and vocoders need diffusers ({error}): {advice}") from error

@@ -36,10 +36,10 @@ def read_state(path: Path | str) -> dict[str, Tensor]:
             raise ValueError(
                 f"{path} is no sound safetensors file ({_reason(error)}); get it again"
             ) from error
-    return _tensors(_load_pickle(path, mmap=kind == TORCH_ZIP), path)
+    return _tensors(load_pickle(path, mmap=kind == TORCH_ZIP), path)
 
 
-def _load_pickle(path: Path, *, mmap: bool) -> Any:
+def load_pickle(path: Path, *, mmap: bool) -> Any:
     """What torch.save stored, unpickled by torch's restricted reader."""
     foreign = _foreign_classes(path) if mmap else []
     refused = [name for name in foreign if not name.startswith(_STAND_INS)]

@@ -199,6 +199,7 @@ MODELS: dict[str, tuple[str, ...]] = {
     "mmaudio-large-44k": ("mmaudio_large_44k.pth", *_AT_44K),
     "mmaudio-large-44k-v2": ("mmaudio_large_44k_v2.pth", *_AT_44K),
     "frieren": ("frieren-noreflow.ckpt", *_FRIEREN),
+    "frieren-base": ("frieren-noreflow.ckpt", *_FRIEREN),
     "frieren-noreflow": ("frieren-noreflow.ckpt", *_FRIEREN),
     "frieren-reflow": ("frieren-reflow.ckpt", *_FRIEREN),
     "frieren-distilled": ("frieren-distilled.ckpt", *_FRIEREN),

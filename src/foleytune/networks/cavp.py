@@ -1,0 +1,177 @@
+"""CAVP: contrastive audio-visual features, a vector a video frame at 4 a second; Frieren sees by them.
+
+Diff-Foley's first stage (arXiv 2306.17203). The picture's side is a ResNet-50 that convolves over time in its
+last two stages alone; the sound's side is a Cnn14 on 128 mel bands. Weight names are those of
+`cavp_epoch66.ckpt`.
+
+Letters: B videos, T frames, N = B T, C channels, E features (512), M mel frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FPS, SIDE = 4, 224
+GROUP = 40  # frames that see each other: ten seconds, as all features were made
+UNIT_EPS = 1e-12
+UNUSED = ("spec_encoder.", "logit_scale")
+"""What the file holds beside the picture's side: the sound's, and the loss's temperature."""
+
+_PICTURE = ("video_encoder.", "video_project_head.")
+
+
+def cavp_pixels(frames: Tensor) -> Tensor:
+    """Frames (..., 224, 224, 3) uint8 -> (..., 3, 224, 224) in [0, 1]; no mean is taken off."""
+    return frames.movedim(-1, -3) / 255
+
+
+def visual_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The picture's side of a CAVP state dict, every `module.` taken out of its names, `UNUSED` left out.
+
+    Anything else is kept, for loading to name it. Raises ValueError if it has no picture's side.
+    """
+    plain = {name.replace("module.", ""): value for name, value in state.items()}
+    if not any(name.startswith(_PICTURE) for name in plain):
+        raise ValueError(
+            f"no 'video_encoder.*' weight among {len(state)} ({', '.join(sorted(state)[:3])}, ...); "
+            "give cavp_epoch66.ckpt"
+        )
+    return {name: value for name, value in plain.items() if not name.startswith(UNUSED)}
+
+
+class _ConvNorm(nn.Module):
+    """A convolution over space or over time, without bias, and its frozen norm; frames lie in the batch."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, time: bool = False
+    ) -> None:
+        super().__init__()
+        size = (kernel, 1, 1) if time else (1, kernel, kernel)
+        self.stride, self.padding, self.time = stride, kernel // 2, time
+        self.conv = nn.Conv3d(inputs, outputs, size, bias=False)  # for its weight's name and shape
+        self.bn = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """x (N, C, H, W), `frames` of them a video -> (N, C out, H / stride, W / stride)."""
+        if not self.time:
+            return self.bn(F.conv2d(x, self.conv.weight[:, :, 0], None, self.stride, self.padding))
+        taps = self.conv.weight[..., 0, 0].movedim(2, 0).flatten(0, 1)[..., None, None]  # (3 C out, C, 1, 1)
+        before, here, after = F.conv2d(x, taps).unflatten(0, (-1, frames)).chunk(3, dim=2)  # (B, T, C out, …)
+        y = here.clone()
+        y[:, 1:] += before[:, :-1]  # nothing is before the first frame of a group or after its last
+        y[:, :-1] += after[:, 1:]
+        return self.bn(y.flatten(0, 1))
+
+
+class _Bottleneck(nn.Module):
+    """1×1, 3×3, 1×1, added to the input; the first 1×1 also sees the frames before and after if `time`."""
+
+    def __init__(self, inputs: int, inner: int, stride: int, *, time: bool, first: bool) -> None:
+        super().__init__()
+        self.conv1 = _ConvNorm(inputs, inner, 3 if time else 1, time=time)
+        self.conv2 = _ConvNorm(inner, inner, 3, stride)
+        self.conv3 = _ConvNorm(inner, 4 * inner, 1)
+        if first:
+            self.downsample = _ConvNorm(inputs, 4 * inner, 1, stride)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        y = F.relu(self.conv1(x, frames))
+        y = F.relu(self.conv2(y, frames))
+        y = self.conv3(y, frames)
+        return F.relu(y + (self.downsample(x, frames) if hasattr(self, "downsample") else x))
+
+
+class SlowOnly(nn.Module):
+    """ResNet-50 on every frame, three taps of time a block in stages 3 and 4; T is never reduced."""
+
+    def __init__(self, width: int = 64, depths: Sequence[int] = (3, 4, 6, 3)) -> None:
+        super().__init__()
+        self.conv1 = _ConvNorm(3, width, 7, 2)
+        inputs = width
+        for stage, depth in enumerate(depths):
+            inner = width * 2**stage
+            blocks = nn.ModuleList()
+            for index in range(depth):
+                stride = 2 if stage > 0 and index == 0 else 1
+                blocks.append(_Bottleneck(inputs, inner, stride, time=stage >= 2, first=index == 0))
+                inputs = 4 * inner
+            setattr(self, f"layer{stage + 1}", blocks)
+        self.out_dim, self.num_stages = inputs, len(depths)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """video (B, T, 3, H, W) -> (B, T, 32 width)."""
+        frames = video.shape[1]
+        x = video.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        x = F.max_pool2d(F.relu(self.conv1(x, frames)), 3, 2, 1)
+        for stage in range(self.num_stages):
+            for block in self.get_submodule(f"layer{stage + 1}").children():
+                x = block(x, frames)
+        return x.mean((2, 3)).unflatten(0, (-1, frames))
+
+
+class CAVP(nn.Module):
+    """The picture's side: frames to vectors. To be used in `eval`, with the norms' stored statistics."""
+
+    def __init__(self, width: int = 64, depths: Sequence[int] = (3, 4, 6, 3), embed_dim: int = 512) -> None:
+        super().__init__()
+        self.video_encoder = SlowOnly(width, depths)
+        self.video_project_head = nn.Linear(self.video_encoder.out_dim, embed_dim)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """One group of frames a video, (B, T, 3, H, W) in [0, 1] -> vectors (B, T, E) of any length."""
+        return self.video_project_head(self.video_encoder(video))
+
+    def features(self, video: Tensor) -> Tensor:
+        """A video (T, 3, 224, 224) in [0, 1] -> (T, E), each of length 1, in groups of 40 frames.
+
+        Groups do not see each other and a shorter one at the end is taken as it is, so a frame's vector
+        depends on where its video was cut.
+        """
+        groups = [F.normalize(self(group[None])[0], dim=-1, eps=UNIT_EPS) for group in video.split(GROUP)]
+        return torch.cat(groups)
+
+
+class _SoundBlock(nn.Module):
+    """Two 3×3 convolutions with norms, then the mean over `pool` (time, mel) places."""
+
+    def __init__(self, inputs: int, outputs: int, pool: tuple[int, int]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn1, self.bn2 = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        return F.avg_pool2d(F.relu(self.bn2(self.conv2(x))), self.pool)
+
+
+class CAVPSound(nn.Module):
+    """The sound's side, `spec_encoder` in the file: a vector of the pictures' space per 16 mel frames."""
+
+    def __init__(self, width: int = 64, num_mels: int = 128, embed_dim: int = 512) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(num_mels)
+        inputs = 1
+        for index, pool in enumerate([(2, 2)] * 4 + [(1, 2), (1, 1)]):
+            outputs = width * 2**index
+            setattr(self, f"conv_block{index + 1}", _SoundBlock(inputs, outputs, pool))
+            inputs = outputs
+        self.fc1 = nn.Linear(inputs, inputs)
+        self.final_project = nn.Linear(inputs, embed_dim)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """mel (B, 128, M) -> (B, M // 16, E), each of length 1."""
+        x = self.bn(mel[..., None]).permute(0, 3, 2, 1)  # (B, 1, M, 128): the norm is of the bands
+        for index in range(6):
+            x = self.get_submodule(f"conv_block{index + 1}")(x)
+        x = x.mean(3)  # (B, C, M / 16)
+        x = F.max_pool1d(x, 3, 1, 1) + F.avg_pool1d(x, 3, 1, 1)
+        x = x.transpose(1, 2)
+        for _ in range(2):  # the same layer twice
+            x = F.relu(self.fc1(x))
+        return F.normalize(self.final_project(x), dim=-1, eps=UNIT_EPS)
