@@ -25,18 +25,7 @@ __all__ = ["fetch", "identify", "load_published", "locate", "read_state", "weigh
 LEGACY_EXTRAS = ("latent_rot", "clip_rot", "t_embed.freqs")
 """What MMAudio's v1 files hold beside their state dict: tables that are made anew for every length."""
 
-_TOLD_BY_KEYS = (
-    "MMAudio",
-    "BigVGAN",
-    "Synchformer",
-    "CLIP ViT",
-    "ImageBind",
-    "PANNs",
-    "PaSST",
-    "VGGish",
-    "Frieren",
-    "CAVP",
-)
+_TOLD_BY_KEYS = ("MMAudio", "BigVGAN", "Synchformer", "CLIP ViT", "ImageBind", "PANNs", "PaSST", "VGGish")
 """Beginnings of roles whose keys are known from a reference: a file of such a role must show them."""
 
 
