@@ -1,8 +1,8 @@
 """A weights folder of random networks at real size: everything but the sound is as with the published files.
 
-    python benchmarks/random_weights.py OUT mmaudio-small-16k mmaudio-large-44k-v2
+    python benchmarks/random_weights.py OUT mmaudio-small-16k mmaudio-large-44k-v2 frieren-base
 
-Keys and shapes are the official ones (tests/golden/mmaudio_keys_*.json). The files are safetensors copies
+Keys and shapes are the official ones (tests/golden/*keys*.json). The files are safetensors copies
 as users keep them: found by name, no hash known. CLIP takes 3.9 GB, the others 0.4 to 4.1 GB.
 """
 
@@ -19,13 +19,16 @@ from torch import Tensor
 from foleytune.published.registry import files_for
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
-KEY_LISTS = {
-    "v1-16.pth": ("vae_16k", "keys"),
-    "v1-44.pth": ("vae_44k", "keys"),
-    "best_netG.pt": ("bigvgan_16k", "folded"),
-    "bigvgan_generator.pt": ("bigvgan_44k", "folded"),
-    "synchformer_state_dict.pth": ("synchformer_visual", "keys"),
-    "DFN5B-CLIP-ViT-H-14-378/open_clip_pytorch_model.bin": ("clip_vit_h14_378", "keys"),
+KEY_LISTS = {  # file -> list of keys, and where in it
+    "v1-16.pth": ("mmaudio_keys_vae_16k", "keys"),
+    "v1-44.pth": ("mmaudio_keys_vae_44k", "keys"),
+    "best_netG.pt": ("mmaudio_keys_bigvgan_16k", "folded"),
+    "frieren/best_netG.pt": ("mmaudio_keys_bigvgan_16k", "folded"),
+    "bigvgan_generator.pt": ("mmaudio_keys_bigvgan_44k", "folded"),
+    "synchformer_state_dict.pth": ("mmaudio_keys_synchformer_visual", "keys"),
+    "DFN5B-CLIP-ViT-H-14-378/open_clip_pytorch_model.bin": ("mmaudio_keys_clip_vit_h14_378", "keys"),
+    "frieren-noreflow.ckpt": ("frieren_checkpoint_keys", None),
+    "cavp_epoch66.ckpt": ("frieren_cavp_keys", None),
 }
 
 
@@ -35,7 +38,10 @@ def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     state = {}
     for key, shape in shapes.items():
         value = torch.randn(shape, generator=generator)
-        if key.endswith("_std") or (key.endswith(".weight") and len(shape) == 1):
+        gain = key.endswith(".weight") and len(shape) == 1
+        if key.endswith("num_batches_tracked"):
+            state[key] = torch.tensor(0)
+        elif gain or key.endswith(("_std", "running_var")):
             state[key] = 1 + 0.1 * value.abs()
         elif len(shape) > 1 and not key.endswith("_mean"):
             state[key] = value / max(1, torch.Size(shape[1:]).numel()) ** 0.5
@@ -47,15 +53,15 @@ def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
 def write(folder: Path, model: str) -> None:
     """The files that `model` runs on; those that are there are kept."""
     for entry in files_for(model):
-        listed, kind = KEY_LISTS.get(
-            entry.name, (entry.name.removesuffix(".pth").removeprefix("mmaudio_"), "keys")
-        )
+        network = entry.name.removesuffix(".pth").removeprefix("mmaudio_")
+        listed, kind = KEY_LISTS.get(entry.name, (f"mmaudio_keys_{network}", "keys"))
         path = (folder / entry.name).with_suffix(".safetensors")
         if path.exists():
             continue
-        keys = json.loads((GOLDEN / f"mmaudio_keys_{listed}.json").read_text())[kind]
+        keys = json.loads((GOLDEN / f"{listed}.json").read_text())
+        shapes = {key: v[0] if v and isinstance(v[0], list) else v for key, v in keys.get(kind, keys).items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(fill({key: tuple(shape) for key, (shape, *_) in keys.items()}), path)
+        save_file(fill({key: tuple(shape) for key, shape in shapes.items()}), path)
         print(f"{path} {path.stat().st_size / 1e9:.2f} GB", flush=True)
 
 

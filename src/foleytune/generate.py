@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from foleytune.flow import Solver, seed_of
+from foleytune.flow import seed_of
 from foleytune.media import MediaError, probe
 from foleytune.models import SHORT_S, Media, Model, sample_latents
 from foleytune.mux import mux, suffix_for, write_audio
 from foleytune.plugins import Settings, build, part_field
+from foleytune.solvers import AnySolver
 from foleytune.stages import progress_bar, say
 from foleytune.windows import Windows, cross_fade, windows_for
 
@@ -38,7 +39,7 @@ class GenerateSettings(Settings):
     duration: float | None = Field(None, gt=0)  # None: the whole video; without one, the model's own length
     window: float | None = Field(None, gt=0)  # longest pass; None: half as much again as the model's length
     seed: int = 0
-    solver: Solver = "euler"
+    solver: AnySolver = "euler"
     num_steps: int = Field(25, ge=1)
     guidance_scale: float = 4.5
     batch_size: int = Field(8, ge=1)  # windows, of one video or of several

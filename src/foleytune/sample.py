@@ -13,10 +13,11 @@ from typing import cast
 
 import torch
 
-from foleytune.flow import Solver, seed_of
+from foleytune.flow import seed_of
 from foleytune.models import Media, Model, read_clip_media, sample_latents
 from foleytune.plugins import Part, Settings, build, part_field
 from foleytune.records import Candidate, Clip, Feature
+from foleytune.solvers import AnySolver
 from foleytune.stages import StageCount, run_batches
 from foleytune.store import Workspace
 
@@ -31,7 +32,7 @@ class SampleSettings(Settings):
     num_clips: int | None = None  # the first so many by id; None is all
     num_candidates: int = 5
     first_seed: int = 0
-    solver: Solver = "euler"
+    solver: AnySolver = "euler"
     num_steps: int = 25
     guidance_scale: float = 4.5
     batch_size: int = 40

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from foleytune.flow import Latents, VelocityFn
+from foleytune.flow import Latents, VelocityFn, integrate
+
+AnySolver = Literal["euler", "midpoint", "rk4", "dopri5", "released_rk4"]
+COUPLED = ("dopri5",)
+"""Solvers whose steps depend on all rows: a row to be made again alone must have been made alone."""
 
 Slope = Callable[[Tensor, Latents], Latents]  # of a time without dimensions
 
@@ -36,6 +40,15 @@ _ERROR = tuple(
 )
 _ORDER = 5
 _SAFETY, _LEAST, _MOST = 0.9, 0.2, 10.0  # of the factor between two step sizes
+
+
+def solve(velocity: VelocityFn, x0: Latents, num_steps: int, solver: AnySolver) -> Latents:
+    """Follow the flow by a solver's name; for dopri5 `num_steps` are the times it must land on."""
+    if solver == "dopri5":
+        return integrate_dopri5(velocity, x0, num_intervals=num_steps)
+    if solver == "released_rk4":
+        return integrate_released_rk4(velocity, x0, num_steps)
+    return integrate(velocity, x0, num_steps, solver)
 
 
 def integrate_released_rk4(velocity: VelocityFn, x0: Latents, num_steps: int) -> Latents:

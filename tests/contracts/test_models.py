@@ -102,6 +102,16 @@ def test_one_x_t_serves_every_group_of_conditions(model, conditions, media):
         torch.testing.assert_close(both[key], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_an_adaptive_solver_makes_a_row_whatever_its_batch(model, conditions):
+    few = {key: value[:2] for key, value in conditions.items()}
+    how = {"num_steps": 1, "guidance_scale": 1.0, "solver": "dopri5"}
+    with torch.no_grad():
+        both = sample_latents(model, few, [5, 6], **how)
+        alone = sample_latents(model, {key: value[1:2] for key, value in few.items()}, [6], **how)
+    for key in both:
+        assert torch.equal(both[key][1:], alone[key])
+
+
 def test_velocity_points_from_noise_to_data(model, trained, conditions, waves):
     x1 = model.encode(waves)
     x0 = noise(model, len(waves))

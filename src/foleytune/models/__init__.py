@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from foleytune.costs import Cost
-from foleytune.flow import Latents, Solver, guide, integrate, noise_like_rows
+from foleytune.flow import Latents, VelocityFn, guide, noise_like_rows
 from foleytune.media import MediaError
 from foleytune.records import Clip
+from foleytune.solvers import COUPLED, AnySolver, solve
 
 SHORT_S = 0.5  # a picture that ends this much before the model's length holds its last frame
 
@@ -195,7 +196,7 @@ def sample_latents(
     *,
     num_steps: int,
     guidance_scale: float,
-    solver: Solver = "euler",
+    solver: AnySolver = "euler",
     negative: Conditions | None = None,
 ) -> Latents:
     """Integrate the flow from seeded noise, both guidance halves in one forward: latents (B, L, D).
@@ -203,11 +204,33 @@ def sample_latents(
     Row i's noise depends on seeds[i] alone. `negative` takes the place of the null conditions. At a scale of
     1 or less the conditional flow is followed alone.
     """
+    if solver in COUPLED and len(seeds) > 1:
+        rows = [
+            sample_latents(
+                model,
+                {key: value[row : row + 1] for key, value in conditions.items()},
+                [seed],
+                num_steps=num_steps,
+                guidance_scale=guidance_scale,
+                solver=solver,
+                negative=negative and {key: value[row : row + 1] for key, value in negative.items()},
+            )
+            for row, seed in enumerate(seeds)
+        ]
+        return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
     device = next(iter(conditions.values())).device
     x0 = {key: noise.to(device) for key, noise in noise_like_rows(model.spec.latents, seeds).items()}
+    velocity = _flow_of(model, conditions, guidance_scale, negative)
+    return solve(velocity, x0, num_steps, solver)
+
+
+def _flow_of(
+    model: Model, conditions: Conditions, guidance_scale: float, negative: Conditions | None
+) -> VelocityFn:
+    """The guided velocity, its conditions prepared."""
     if guidance_scale <= 1.0:
         prepared = model.prepare(conditions)
-        return integrate(lambda x, t: model.velocity(x, t, prepared), x0, num_steps, solver)
+        return lambda x, t: model.velocity(x, t, prepared)
     null = model.null(conditions) if negative is None else negative
     both = model.prepare({key: torch.cat([conditions[key], null[key]]) for key in conditions})
 
@@ -216,4 +239,4 @@ def sample_latents(
         n = len(t)
         return guide({k: v[k][:n] for k in v}, {k: v[k][n:] for k in v}, guidance_scale)
 
-    return integrate(velocity, x0, num_steps, solver)
+    return velocity

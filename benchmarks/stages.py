@@ -1,7 +1,7 @@
-"""One video through MMAudio at real size: seconds and peak memory of every stage, then of a Flow-DPO step.
+"""One video through a model at real size: seconds and peak memory of every stage, then of a Flow-DPO step.
 
     python benchmarks/random_weights.py weights mmaudio-small-16k
-    FOLEYTUNE_WEIGHTS=weights python benchmarks/mmaudio_stages.py VIDEO.mp4 --model mmaudio-small-16k
+    FOLEYTUNE_WEIGHTS=weights python benchmarks/stages.py VIDEO.mp4 --model mmaudio-small-16k
 
 Weights may be random: neither time nor memory depends on their values.
 """
@@ -42,18 +42,14 @@ def stage(name: str) -> Iterator[None]:
 
 def sound(model: Any, video: Path, num_steps: int) -> tuple[Conditions, dict[str, torch.Tensor]]:
     """Everything `foleytune generate` does for one window, stage by stage."""
-    with stage("frames, both streams"):
+    with stage("frames"):
         media = model.read(video, 0.0, "rain on a tin roof", audio=False)
-    with stage("CLIP and Synchformer, loading"):
-        _ = model._parts._clip, model._parts._sync
     with torch.inference_mode():
-        with stage("CLIP and Synchformer, running"):
+        with stage("encoders, loading and running"):
             conditions = model.condition([media])
         with stage(f"{num_steps} guided Euler steps"):
             latents = sample_latents(model, conditions, [0], num_steps=num_steps, guidance_scale=4.5)
-        with stage("VAE and vocoder, loading"):
-            _ = model._parts.codec
-        with stage("VAE and vocoder, running"):
+        with stage("VAE and vocoder, with loading"):
             wave = model.decode(latents)
     print(f"{wave.shape[1] / model.spec.sample_rate:.2f} s of sound")
     return conditions, latents
