@@ -52,6 +52,14 @@ class ScoreSettings(Settings):
     device: str = "cpu"
 
 
+class Loaded(NamedTuple):
+    """A scorer ready to judge. Its version is asked once: it may look for files and hash them."""
+
+    name: str
+    scorer: Scorer
+    version: str
+
+
 def score(workspace: Workspace, settings: ScoreSettings) -> StageCount:
     """Score what has not been scored by these scorers in these versions."""
     if settings.num_workers > 1:
@@ -77,14 +85,13 @@ def score(workspace: Workspace, settings: ScoreSettings) -> StageCount:
     return total
 
 
-def _loaded(
-    workspace: Workspace, scorers: list[tuple[str, Scorer]], settings: ScoreSettings
-) -> list[tuple[str, Scorer]]:
+def _loaded(workspace: Workspace, scorers: list[tuple[str, Scorer]], settings: ScoreSettings) -> list[Loaded]:
     found = []
     for name, scorer in scorers:
         try:
             ready = with_marginal(workspace, name, scorer, settings.device)
-            found.append((name, copy.copy(ready).load(settings.device)))
+            judge = copy.copy(ready).load(settings.device)
+            found.append(Loaded(name, judge, judge.version))
         except MissingWeights as error:
             if name not in expand(settings.optional_scorers):
                 raise
@@ -96,13 +103,13 @@ def _score_with(
     workspace: Workspace,
     settings: ScoreSettings,
     model: Model | None,
-    scorers: list[tuple[str, Scorer]],
+    scorers: list[Loaded],
     clips: dict[str, Clip],
     plan: list[Candidate],
     shard: tuple[int, int],
 ) -> StageCount:
     have = workspace.ids(Score)
-    done = {c.candidate_id for c in plan if all(not _missing(s, name, [c], have) for name, s in scorers)}
+    done = {c.candidate_id for c in plan if all(not _missing(s, [c], have) for s in scorers)}
     return run_batches(
         workspace,
         "score",
@@ -179,13 +186,13 @@ def truth_candidate(clip: Clip) -> Candidate:
     return Candidate(candidate_id, clip.clip_id, GROUND_TRUTH, "", 0, "", 0, 0.0, "", -1)
 
 
-def _missing(scorer: Scorer, name: str, candidates: list[Candidate], have: set[str]) -> list[Candidate]:
+def _missing(judge: Loaded, candidates: list[Candidate], have: set[str]) -> list[Candidate]:
     return [
         c
         for c in candidates
         if any(
-            Score.make(c.candidate_id, name, scorer.version, d, None).score_id not in have
-            for d in scorer.dimensions
+            Score.make(c.candidate_id, judge.name, judge.version, d, None).score_id not in have
+            for d in judge.scorer.dimensions
         )
     ]
 
@@ -193,12 +200,12 @@ def _missing(scorer: Scorer, name: str, candidates: list[Candidate], have: set[s
 def _score_batch(
     workspace: Workspace,
     model: Model | None,
-    scorers: list[tuple[str, Scorer]],
+    scorers: list[Loaded],
     clips: dict[str, Clip],
     batch: list[Candidate],
     have: set[str],
 ) -> list[Record]:
-    streams = tuple({s.key: s for _, scorer in scorers for s in scorer.streams}.values())
+    streams = tuple({s.key: s for judge in scorers for s in judge.scorer.streams}.values())
     shown = {}
     for clip in (clips[i] for i in sorted({c.clip_id for c in batch})):
         # Frieren sounds 8.192 s of which 8 were seen: what is judged is what both have
@@ -212,12 +219,12 @@ def _score_batch(
     records += [Failure.make("decode", i, clip.damage) for i, clip in shown.items() if clip.damage]
     features: list[Record] = []
     scores: list[Record] = []
-    for name, scorer in scorers:
-        todo = [items[c.candidate_id] for c in _missing(scorer, name, batch, have)]
+    for judge in scorers:
+        todo = [items[c.candidate_id] for c in _missing(judge, batch, have)]
         if todo:
-            found = scorer.judge(todo)
+            found = judge.scorer.judge(todo)
             scores += found.scores
-            features += _store(workspace, embedding_key(name, scorer.version), todo, found.embeddings)
+            features += _store(workspace, embedding_key(judge.name, judge.version), todo, found.embeddings)
     return [*records, *features, *scores]
 
 
