@@ -252,7 +252,7 @@ def loaded(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> adapter.Synch
     """The scorer around any network, as if its file were there."""
     monkeypatch.setattr(adapter, "load_synchformer", lambda _folder: network)
     monkeypatch.setattr(adapter, "locate", lambda name, _folder: Path(name))
-    monkeypatch.setattr(adapter, "file_hashes", lambda _path: SimpleNamespace(sha256="0123456789"))
+    monkeypatch.setattr(adapter, "weights_version", lambda _path: "01234567-1")
     return adapter.Synchformer().load()
 
 

@@ -19,8 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from foleytune.flow import Latents, generator_of, repeated
-from foleytune.models import Conditions, Media, ModelSpec, fingerprint_of
-from foleytune.plugins import Part
+from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, fingerprint_of
 from foleytune.records import Candidate, Clip, Feature, Pair
 from foleytune.store import Workspace
 
@@ -43,7 +42,7 @@ class TinyNetwork(nn.Module):
         return {key: value.reshape(x_t[key].shape) for key, value in zip(self.sizes, out, strict=True)}
 
 
-class TinyModel(Part):
+class TinyModel(NetworkModel):
     """A `foleytune.models.Model` that does everything the contract asks, of a size for tests."""
 
     joint: bool = False  # a second modality, "video"
@@ -54,7 +53,6 @@ class TinyModel(Part):
 
     notice: ClassVar[str] = ""
     lora_targets: ClassVar[str] = "all-linear"
-    _network: nn.Module | None = PrivateAttr(default=None)
     _device: torch.device = PrivateAttr(default=torch.device("cpu"))
 
     @property
@@ -64,16 +62,6 @@ class TinyModel(Part):
         if self.joint:
             latents["video"] = (2, 3, 2)
         return ModelSpec(latents, NUM_FRAMES * NUM_CHANNELS, 1.0)
-
-    @property
-    def network(self) -> nn.Module:
-        """The two layers."""
-        assert self._network is not None, "call load() first"
-        return self._network
-
-    def set_network(self, network: nn.Module) -> None:
-        """Replace the two layers."""
-        self._network = network
 
     @property
     def fingerprint(self) -> str:
@@ -116,10 +104,6 @@ class TinyModel(Part):
             for m in media
         ]
         return {"clip": torch.tensor(rows, device=self._device)}
-
-    def null(self, conditions: Conditions) -> Conditions:
-        """Zeros."""
-        return {key: torch.zeros_like(value) for key, value in conditions.items()}
 
     def prepare(self, conditions: Conditions) -> Conditions:
         """Nothing to prepare."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,7 @@ from torch import Tensor
 from foleytune.published.clap import AUDIO, SAMPLE_RATE, build_clap, ten_seconds
 from foleytune.published.htsat import htsat_to_transformers
 from tests.golden import recipes
+from tests.golden.compare import texts
 
 Quantities = Iterator[tuple[str, Tensor, Tensor]]
 
@@ -161,7 +161,7 @@ def clap(path: Path) -> Quantities:
 def clap_keys(path: Path) -> Quantities:
     """Names and shapes of the official towers, all understood; shapes and sizes of ours."""
     about = json.loads(path.read_text())
-    yield "base_shapes", *_texts(htsat_shapes(*SIZES["base"]), about["base_shapes"])
+    yield "base_shapes", *texts(htsat_shapes(*SIZES["base"]), about["base_shapes"])
     for size, config in SIZES.items():
         listed = about["cases"][size]
         shapes = htsat_shapes(*config)
@@ -177,14 +177,6 @@ def clap_keys(path: Path) -> Quantities:
             yield f"{size}_mel_{source}", mel, torch.tensor(listed.pop(f"mel_shape_{source}"))
         rest = set(listed) - VERDICTS - {"inter_sample_cos", "embedding_absmax"}  # these with the tensors
         assert not rest, f"not checked: {sorted(rest)}"
-
-
-def _texts(ours: dict[str, Any], listed: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Two listings of names and shapes as bytes, so that they compare as integers do: exactly."""
-    left = sorted(f"{key} {list(shape)}" for key, shape in ours.items())
-    right = sorted(f"{key} {list(shape)}" for key, shape in listed.items())
-    first, second = (torch.tensor(list("\n".join(lines).encode())) for lines in (left, right))
-    return first, second
 
 
 CHECKS: dict[str, Callable[[Path], Quantities]] = {

@@ -22,16 +22,18 @@ from torch import Tensor
 
 from foleytune.frame_rules import resize_short
 from foleytune.networks.imagebind import ImageBind, ImageBindSizes, without_other_halves
+from foleytune.networks.resample import HANN_FLOAT32, resample
 from foleytune.networks.synchformer_visual import sync_pixels
 from foleytune.published.imagebind import (
+    SAMPLE_RATE,
     build_imagebind,
     clip_times,
     crops,
     imagebind_mels,
     similarity,
-    to_16_khz,
 )
 from tests.golden import recipes
+from tests.golden.compare import integers, reals, texts
 
 Quantities = Iterator[tuple[str, Tensor, Tensor]]
 
@@ -48,25 +50,6 @@ SOUNDS = {
     "mono44": (8, 44100, (102,)),
     "short3s": (3, 16000, (103,)),
 }
-
-
-def integers(values: Any) -> Tensor:
-    """An integer or a list of them as a tensor."""
-    return torch.tensor(values, dtype=torch.int64)
-
-
-def reals(values: Any) -> Tensor:
-    """A number or a list of them as a tensor."""
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def texts(ours: dict[str, Any], listed: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Two listings of keys and shapes as bytes, so that they compare as integers do: exactly."""
-    left, right = (
-        "\n".join(sorted(f"{key} {list(shape)}" for key, shape in shapes.items()))
-        for shapes in (ours, listed)
-    )
-    return integers(list(left.encode())), integers(list(right.encode()))
 
 
 # -- the network -----------------------------------------------------------------------------------------
@@ -197,7 +180,8 @@ def keys(path: Path) -> Quantities:
 def sound(kind: str) -> Tensor:
     """One of `SOUNDS`, (C, N) at 16 kHz."""
     seconds, rate, seeds = SOUNDS[kind]
-    return to_16_khz(torch.stack([recipes.wave(seconds, rate, seed) for seed in seeds]), rate)
+    sounds = torch.stack([recipes.wave(seconds, rate, seed) for seed in seeds])
+    return resample(sounds, rate, SAMPLE_RATE, HANN_FLOAT32)
 
 
 def mels_of_all() -> dict[str, Tensor]:

@@ -30,6 +30,7 @@ from foleytune.networks.synchformer_visual import PREFIX, SynchformerVisual, syn
 from foleytune.published.clip import ClipEncoders, ClipSizes, load_clip
 from foleytune.published.clip_tokens import clip_tokenizer
 from tests.golden import recipes
+from tests.golden.compare import texts
 
 Quantities = Iterator[tuple[str, Tensor, Tensor]]
 
@@ -116,7 +117,7 @@ def synchformer_keys(path: Path) -> Quantities:
     with torch.device("meta"):
         state = SynchformerVisual().state_dict()
     ours = {PREFIX + key: list(value.shape) for key, value in state.items()}
-    yield "keys", *_texts(ours, {key: shape for key, (shape, _) in listed["keys"].items()})
+    yield "keys", *texts(ours, {key: shape for key, (shape, _) in listed["keys"].items()})
     yield "n_keys", torch.tensor(len(ours)), torch.tensor(listed["n_keys"])
     total = sum(value.numel() for value in state.values())
     yield "n_elements", torch.tensor(total), torch.tensor(listed["n_elements"])
@@ -192,7 +193,7 @@ def clip_keys(path: Path) -> Quantities:
     """The official names and shapes are taken as they are, every one of them, and nothing else is wanted."""
     listed = json.loads(path.read_text())
     shapes = {key: shape for key, (shape, _) in listed["keys"].items()}
-    yield "keys", *_texts(open_clip_shapes(ClipSizes()), shapes)
+    yield "keys", *texts(open_clip_shapes(ClipSizes()), shapes)
     encoders = load_clip({key: torch.empty(shape, device="meta") for key, shape in shapes.items()})
     left_out = shapes["text_projection"][0] * shapes["text_projection"][1] + 1  # and the logit scale
     total = sum(value.numel() for value in encoders.state_dict().values()) + left_out
@@ -257,14 +258,6 @@ def resize(path: Path) -> Quantities:
         for key, frame, step in (("clip_u8", clip_frame, 3), ("sync_u8", sync_frame, 1)):
             ours = torch.from_numpy(frame(pixels.contiguous().numpy()))
             yield f"{name}.{key}", ours.permute(2, 0, 1)[None, :, ::step, ::step], golden[f"{name}.{key}"]
-
-
-def _texts(ours: dict[str, Any], listed: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Two listings of keys and shapes as bytes, so that they compare as integers do: exactly."""
-    left = sorted(f"{key} {list(shape)}" for key, shape in ours.items())
-    right = sorted(f"{key} {list(shape)}" for key, shape in listed.items())
-    first, second = (torch.tensor(list("\n".join(lines).encode())) for lines in (left, right))
-    return first, second
 
 
 CHECKS: dict[str, Callable[[Path], Quantities]] = {

@@ -30,6 +30,7 @@ from foleytune.published.synchformer import (
     window_segments,
 )
 from tests.golden import recipes
+from tests.golden.compare import integers, reals
 
 Quantities = Iterator[tuple[str, Tensor, Tensor]]
 
@@ -63,16 +64,6 @@ def network(rule: str) -> Synchformer:
     with torch.device("meta"):
         shapes = Synchformer().state_dict()
     return build_synchformer(recipes.scorer_weights(shapes, rule))
-
-
-def integers(values: Any) -> Tensor:
-    """An integer or a list of them as a tensor."""
-    return torch.tensor(values, dtype=torch.int64)
-
-
-def reals(values: Any) -> Tensor:
-    """A number or a list of them as a tensor."""
-    return torch.tensor(values, dtype=torch.float64)
 
 
 # -- the network -----------------------------------------------------------------------------------------

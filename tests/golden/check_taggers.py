@@ -31,6 +31,7 @@ from foleytune.published.taggers import (
     tag,
 )
 from tests.golden import recipes
+from tests.golden.compare import integers, reals, texts
 
 Quantities = Iterator[tuple[str, Tensor, Tensor]]
 
@@ -53,16 +54,6 @@ def waves(text: str) -> Tensor:
     return torch.stack(
         [recipes.wave(int(s), int(rate), int(seed), float(f0 or 220)) for s, rate, seed, f0 in calls]
     )
-
-
-def integers(values: Any) -> Tensor:
-    """An integer or a list of them as a tensor."""
-    return torch.tensor(values, dtype=torch.int64)
-
-
-def reals(values: Any) -> Tensor:
-    """A number or a list of them as a tensor."""
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def check_consumed(done: set[str], wanted: set[str]) -> None:
@@ -121,7 +112,7 @@ def panns_network(path: Path) -> Quantities:
     for variant in VARIANTS:
         key = f"{variant}_stft_shapes"
         shapes = {k: list(v.shape) for k, v in panns_state(variant, "A").items() if "extractor" in k}
-        yield key, *_texts(shapes, about[key])
+        yield key, *texts(shapes, about[key])
         done.add(key)
         for rule in RULES:
             for name, ours, expected in panns_outputs(golden, about, variant, rule):
@@ -155,7 +146,7 @@ def vggish_network(path: Path) -> Quantities:
     golden, about = load_file(path), companion(path)
     with torch.device("meta"):
         shapes = {key: value.shape for key, value in VGGish().state_dict().items()}
-    yield "shapes", *_texts(shapes, about["shapes"])
+    yield "shapes", *texts(shapes, about["shapes"])
     yield "n_parameters", integers(sum(s.numel() for s in shapes.values())), integers(about["n_parameters"])
     done = {"shapes", "n_parameters", "input", "note"}
     for rule in RULES:
@@ -198,17 +189,9 @@ def passt_keys(path: Path) -> Quantities:
 
 
 def _keys(shapes: dict[str, torch.Size], listed: dict[str, Any]) -> Quantities:
-    yield "shapes", *_texts(shapes, listed["shapes"])
+    yield "shapes", *texts(shapes, listed["shapes"])
     yield "n_tensors", integers(len(shapes)), integers(listed["n_tensors"])
     yield "n_elements", integers(sum(s.numel() for s in shapes.values())), integers(listed["n_elements"])
-
-
-def _texts(ours: dict[str, Any], expected: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    left, right = (
-        "\n".join(sorted(f"{key} {list(shape)}" for key, shape in shapes.items()))
-        for shapes in (ours, expected)
-    )
-    return integers(list(left.encode())), integers(list(right.encode()))
 
 
 # -- front ends ------------------------------------------------------------------------------------------

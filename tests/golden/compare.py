@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -48,3 +51,22 @@ def _kind(dtype: torch.dtype) -> str:
     if dtype.is_complex:
         return "complex"
     return "real" if dtype.is_floating_point else "integer"
+
+
+def integers(values: Any) -> Tensor:
+    """An integer or a list of them as a tensor."""
+    return torch.tensor(values, dtype=torch.int64)
+
+
+def reals(values: Any) -> Tensor:
+    """A number or a list of them as a tensor."""
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def texts(ours: Mapping[str, Any], listed: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Two listings of keys and shapes as bytes, so that they compare as integers do: exactly."""
+    left, right = (
+        "\n".join(sorted(f"{key} {list(shape)}" for key, shape in shapes.items())).encode()
+        for shapes in (ours, listed)
+    )
+    return integers(list(left)), integers(list(right))

@@ -8,12 +8,13 @@ Letters: p predicted, g ground truth, n clips, P rows of a clip, D dimensions.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from foleytune.metrics import Rows
+from foleytune.plugins import Part
 
 
 class Sets(NamedTuple):
@@ -55,3 +56,24 @@ def split_rows(x: np.ndarray, rows_of: int) -> Float[np.ndarray, "n P D"]:
             "set `rows_of` to the length of a row (0: one row a clip)"
         )
     return x.reshape(len(x), width // rows_of, rows_of)
+
+
+class SetMetric(Part):
+    """What distances between sets of embeddings share: which embedding, which clips, and their number."""
+
+    embedding: str = "world_tagger/features"
+    paired: bool = True
+    unit: str = ""
+    higher_is_better: ClassVar[bool] = False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The one embedding."""
+        return (self.embedding,)
+
+    def num_scored(self, rows: Rows) -> int:
+        """Clips whose prediction counts."""
+        return self._sets(rows).num_predictions
+
+    def _sets(self, rows: Rows) -> Sets:
+        return sets(rows, self.embedding, paired=self.paired)

@@ -11,45 +11,32 @@ Letters: p predicted, g ground truth, n clips, D dimensions.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 from jaxtyping import Float
 from pydantic import Field
 
 from foleytune.metrics import Rows
-from foleytune.metrics._sets import sets
-from foleytune.plugins import Part
+from foleytune.metrics._sets import SetMetric, Sets, sets
 
 
-class Frechet(Part):
+class Frechet(SetMetric):
     """FD of `embedding` ("scorer/name") over the clips where both sides have it. Too high for few clips.
 
     Unpaired it is over all predictions and all ground truths that have it, matched or not: av-benchmark's way
     with PANNs and VGGish. With `rows_of` a clip has several rows of that length (VGGish: 128), all counted.
     """
 
-    embedding: str = "world_tagger/features"
-    paired: bool = True
     rows_of: int = Field(0, ge=0)
     max_resamples: int = Field(1000, ge=1)  # at 2048 dimensions each takes seconds
     label: str = "Fréchet"
-    unit: str = ""
-    higher_is_better: ClassVar[bool] = False
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The one embedding."""
-        return (self.embedding,)
 
     def value(self, rows: Rows) -> float:
         """FD over scored rows; NaN under two of them on a side, as one point has no covariance."""
-        p, g, _ = sets(rows, self.embedding, paired=self.paired, rows_of=self.rows_of)
+        p, g, _ = self._sets(rows)
         return frechet_distance(p, g) if min(len(p), len(g)) > 1 else float("nan")
 
-    def num_scored(self, rows: Rows) -> int:
-        """Clips whose prediction counts."""
-        return sets(rows, self.embedding, paired=self.paired, rows_of=self.rows_of).num_predictions
+    def _sets(self, rows: Rows) -> Sets:
+        return sets(rows, self.embedding, paired=self.paired, rows_of=self.rows_of)
 
 
 def frechet_distance(p: Float[np.ndarray, "n_p D"], g: Float[np.ndarray, "n_g D"]) -> float:

@@ -13,51 +13,37 @@ Letters: p predicted, g ground truth, n clips, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 from pydantic import Field
 
 from foleytune.metrics import Rows
-from foleytune.metrics._sets import sets
-from foleytune.plugins import Part
+from foleytune.metrics._sets import SetMetric
 
 BLOCK = 1024  # rows of the kernel matrix at a time: 15 000 clips would fill 1.8 GB
 EPSILON = 1e-8  # beside 2σ², kadtk's guard against a set that is a single point
 
 
-class KAD(Part):
+class KAD(SetMetric):
     """KAD of `embedding` ("scorer/name"), over the clips where both sides have it or, unpaired, over all.
 
     A resample holds clips twice, which look like pairs without distance; its values come out too high, and
     the interval is moved back by as much.
     """
 
-    embedding: str = "world_tagger/features"
-    paired: bool = True
     scale: float = Field(100.0, gt=0)
     bandwidth_of: Literal["truth", "predicted"] = "truth"
     label: str = "KAD"
-    unit: str = ""
-    higher_is_better: ClassVar[bool] = False
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The one embedding."""
-        return (self.embedding,)
 
     def value(self, rows: Rows) -> float:
         """KAD over scored rows; NaN under two of them on a side."""
-        p, g, _ = sets(rows, self.embedding, paired=self.paired)
+        p, g, _ = self._sets(rows)
         if min(len(p), len(g)) < 2:
             return float("nan")
         bandwidth = median_distance(g if self.bandwidth_of == "truth" else p)
         return self.scale * gaussian_mmd2(p, g, bandwidth)
-
-    def num_scored(self, rows: Rows) -> int:
-        """Clips whose prediction counts."""
-        return sets(rows, self.embedding, paired=self.paired).num_predictions
 
 
 def gaussian_mmd2(p: Float[np.ndarray, "n_p D"], g: Float[np.ndarray, "n_g D"], bandwidth: float) -> float:

@@ -10,45 +10,29 @@ Letters: p predicted, g ground truth, n clips, D dimensions.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 from jaxtyping import Float, Float64
 from pydantic import Field
 
 from foleytune.metrics import Rows
-from foleytune.metrics._sets import sets
-from foleytune.plugins import Part
+from foleytune.metrics._sets import SetMetric
 
 SUBSET_SEED = 2020
 
 
-class KID(Part):
+class KID(SetMetric):
     """KID of `embedding` ("scorer/name"), over the clips where both sides have it or, unpaired, over all."""
 
-    embedding: str = "world_tagger/features"
-    paired: bool = True
     subsets: int = Field(100, ge=1)
     subset_size: int = Field(1000, ge=2)
     label: str = "KID"
-    unit: str = ""
-    higher_is_better: ClassVar[bool] = False
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The one embedding."""
-        return (self.embedding,)
 
     def value(self, rows: Rows) -> float:
         """KID over scored rows; NaN under two of them on a side."""
-        p, g, _ = sets(rows, self.embedding, paired=self.paired)
+        p, g, _ = self._sets(rows)
         if min(len(p), len(g)) < 2:
             return float("nan")
         return float(subset_discrepancies(p, g, self.subsets, self.subset_size).mean())
-
-    def num_scored(self, rows: Rows) -> int:
-        """Clips whose prediction counts."""
-        return sets(rows, self.embedding, paired=self.paired).num_predictions
 
 
 def subset_discrepancies(

@@ -15,11 +15,13 @@ from typing import ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
+from pydantic import PrivateAttr
 from torch import Tensor, nn
 
 from foleytune.costs import Cost
 from foleytune.flow import Latents, VelocityFn, guide, noise_like_rows
 from foleytune.media import MediaError
+from foleytune.plugins import Part
 from foleytune.records import Clip
 from foleytune.solvers import COUPLED, AnySolver, solve
 
@@ -138,6 +140,26 @@ class Model(Protocol):
     def export(self, path: str) -> None:
         """Write the tuned network as a file that `weights=path` loads again."""
         ...
+
+
+class NetworkModel(Part):
+    """What a model need not write again: holding its flow network, and zeros as its null conditions."""
+
+    _network: nn.Module | None = PrivateAttr(default=None)
+
+    @property
+    def network(self) -> nn.Module:
+        """The trainable flow network."""
+        assert self._network is not None, "call load() first"
+        return self._network
+
+    def set_network(self, network: nn.Module) -> None:
+        """Replace the flow network by a wrapped, adapted or frozen one."""
+        self._network = network
+
+    def null(self, conditions: Conditions) -> Conditions:
+        """Zeros, which mark what is absent or are what dropout showed."""
+        return {key: torch.zeros_like(value) for key, value in conditions.items()}
 
 
 def read_clip_media(root: Path, clip: Clip, model: Model, *, audio: bool = True) -> Media:

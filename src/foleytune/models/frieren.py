@@ -23,18 +23,17 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from pydantic import PrivateAttr
-from torch import Tensor, nn
+from torch import Tensor
 
 from foleytune.costs import Cost
 from foleytune.decoding import FramePicker
 from foleytune.flow import Latents
 from foleytune.frame_rules import shown_pixels
 from foleytune.media import collect_frames, held, read_wave
-from foleytune.models import Conditions, Media, ModelSpec, unwrapped
+from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, unwrapped
 from foleytune.networks.cavp import FPS, GROUP, SIDE
 from foleytune.networks.frieren import FRAME_LATENTS
 from foleytune.networks.frieren import Frieren as Network
-from foleytune.plugins import Part
 from foleytune.published.frieren_parts import SAMPLE_RATE, Parts
 from foleytune.records import digest
 
@@ -45,7 +44,7 @@ LATENT_DIM, FEATURE_DIM = 20, 512
 LATENT_HOP = 512  # samples
 
 
-class Frieren(Part):
+class Frieren(NetworkModel):
     """Which network. `weights` is a tuned network's file ("" the released one)."""
 
     variant: Variant = "base"
@@ -61,7 +60,6 @@ class Frieren(Part):
         r".*transformer_blocks\.\d+\.(attn[12]\.(to_[qkv]|to_out\.0)|ff\.net\.(0\.proj|2))"
     )
 
-    _network: nn.Module | None = PrivateAttr(default=None)
     _parts: Parts | None = PrivateAttr(default=None)
 
     @property
@@ -69,16 +67,6 @@ class Frieren(Part):
         """256 latent frames of 20 channels, 31.25 a second: 8.192 s of 16 kHz sound, and no other length."""
         latents = FRAME_LATENTS * NUM_FRAMES
         return ModelSpec({"audio": (latents, LATENT_DIM)}, SAMPLE_RATE, latents * LATENT_HOP / SAMPLE_RATE)
-
-    @property
-    def network(self) -> nn.Module:
-        """Estimator and condition stage, which are trained together."""
-        assert self._network is not None, "call load() first"
-        return self._network
-
-    def set_network(self, network: nn.Module) -> None:
-        """Replace the network by a wrapped, adapted or frozen one."""
-        self._network = network
 
     @property
     def fingerprint(self) -> str:
@@ -122,7 +110,10 @@ class Frieren(Part):
 
     @torch.no_grad()
     def condition(self, media: Sequence[Media]) -> Conditions:
-        """cavp (B, 32, 512), a vector of length 1 a frame, zeros without a picture; prompts are not heard."""
+        """cavp (B, 32, 512), a vector of length 1 a frame, zeros without a picture; prompts are not heard.
+
+        Null conditions are zeros too, in CAVP's own space: the condition stage then says its bias.
+        """
         parts = self._loaded
         found = torch.zeros(len(media), NUM_FRAMES, FEATURE_DIM, device=parts.device)
         for row, item in enumerate(media):  # one clip at a time: its 40 frames are batch enough
@@ -131,10 +122,6 @@ class Frieren(Part):
                 seen = held(frames, max(NUM_FRAMES, len(frames)))
                 found[row] = parts.cavp_features(seen)[:NUM_FRAMES]
         return {"cavp": found}
-
-    def null(self, conditions: Conditions) -> Conditions:
-        """Zeros in CAVP's own space, as dropout showed them: the condition stage then says its bias."""
-        return {key: torch.zeros_like(value) for key, value in conditions.items()}
 
     def prepare(self, conditions: Conditions) -> Conditions:
         """The network's projections of frames, which depend on neither x_t nor t."""

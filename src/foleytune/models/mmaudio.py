@@ -22,10 +22,9 @@ from foleytune.costs import Cost
 from foleytune.flow import Latents
 from foleytune.frame_rules import CLIP_SIDE, SYNC_SIDE, FrameRule, read_conditioning_frames
 from foleytune.media import held, read_wave
-from foleytune.models import Conditions, Media, ModelSpec, unwrapped
+from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, unwrapped
 from foleytune.networks.mmaudio import SYNC_FPS, VARIANTS, Lengths, sequence_lengths
 from foleytune.networks.mmaudio import MMAudio as Network
-from foleytune.plugins import Part
 from foleytune.published.mmaudio_parts import Parts, sample_rate_of
 from foleytune.records import digest
 
@@ -34,7 +33,7 @@ Variant = Literal["small-16k", "small-44k", "medium-44k", "large-44k", "large-44
 TEXT_LENGTH = 77  # tokens
 
 
-class MMAudio(Part):
+class MMAudio(NetworkModel):
     """Which network, how long, how exact. `weights` is a tuned network's file ("" the official one)."""
 
     variant: Variant = "large-44k-v2"
@@ -50,7 +49,6 @@ class MMAudio(Part):
     notice: ClassVar[str] = "MMAudio's weights are CC-BY-NC 4.0: not for commercial use"
     lora_targets: ClassVar[str] = r"(joint|fused)_blocks\..*\.?(attn\.qkv|linear1|ffn\.w[123])"
 
-    _network: nn.Module | None = PrivateAttr(default=None)
     _parts: Parts | None = PrivateAttr(default=None)
 
     @property
@@ -58,16 +56,6 @@ class MMAudio(Part):
         """L latent frames of 20 (16 kHz) or 40 (44.1 kHz) channels, 31.25 or 43.07 of them a second."""
         shape = (self._lengths.latent, int(self._sizes["latent_dim"]))
         return ModelSpec({"audio": shape}, self._sample_rate, self.duration, any_length=True)
-
-    @property
-    def network(self) -> nn.Module:
-        """The flow transformer."""
-        assert self._network is not None, "call load() first"
-        return self._network
-
-    def set_network(self, network: nn.Module) -> None:
-        """Replace the flow transformer by a wrapped, adapted or frozen one."""
-        self._network = network
 
     @property
     def fingerprint(self) -> str:
@@ -125,10 +113,6 @@ class MMAudio(Part):
             found["text"][said] = parts.text_states([media[row].prompt for row in said])
         found["has_video"][shown], found["has_text"][said] = 1.0, 1.0
         return found
-
-    def null(self, conditions: Conditions) -> Conditions:
-        """No video, no prompt: the network's stand-ins for both."""
-        return {key: torch.zeros_like(value) for key, value in conditions.items()}
 
     def prepare(self, conditions: Conditions) -> Conditions:
         """The network's projections of conditions, which depend on neither x_t nor t."""

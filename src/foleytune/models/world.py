@@ -19,11 +19,10 @@ from torch import Tensor, nn
 
 from foleytune.flow import Latents, repeated
 from foleytune.media import held, read_clip
-from foleytune.models import Conditions, Media, ModelSpec, unwrapped
+from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, unwrapped
 from foleytune.networks.world_codec import WorldCodec
 from foleytune.networks.world_dit import WorldDiT
 from foleytune.networks.world_towers import MotionTower, SceneTower, TextTower, word_ids
-from foleytune.plugins import Part
 from foleytune.world import CLIP_SECONDS, FPS, NUM_FRAMES, SAMPLE_RATE
 from foleytune.world.weights import file_hash, load_weights, save_weights, weights_path
 
@@ -51,7 +50,7 @@ class WorldFeatures(nn.Module):
         return {k: (v - getattr(self, f"{k}_mean")) / getattr(self, f"{k}_std") for k, v in raw.items()}
 
 
-class World(Part):
+class World(NetworkModel):
     """Settings: `weights`, a tuned network's file ("" is the packaged base)."""
 
     weights: str = ""
@@ -62,7 +61,6 @@ class World(Part):
 
     lora_targets: ClassVar[str] = "all-linear"
 
-    _network: nn.Module | None = PrivateAttr(default=None)
     _codec: WorldCodec | None = PrivateAttr(default=None)
     _features: WorldFeatures | None = PrivateAttr(default=None)
     _device: torch.device = PrivateAttr(default=torch.device("cpu"))
@@ -71,16 +69,6 @@ class World(Part):
     def spec(self) -> ModelSpec:
         """One modality, 100 latent frames of 32 channels for 4 s of 16 kHz sound."""
         return ModelSpec({"audio": (NUM_FRAMES, 32)}, SAMPLE_RATE, CLIP_SECONDS)
-
-    @property
-    def network(self) -> nn.Module:
-        """The flow transformer."""
-        assert self._network is not None, "call load() first"
-        return self._network
-
-    def set_network(self, network: nn.Module) -> None:
-        """Replace the flow transformer by a wrapped or frozen one."""
-        self._network = network
 
     @cached_property
     def fingerprint(self) -> str:
@@ -136,10 +124,6 @@ class World(Part):
             if not item.prompt.strip():
                 conditions["text"][row] = 0.0
         return conditions
-
-    def null(self, conditions: Conditions) -> Conditions:
-        """Zeros: what dropout showed the transformer in pre-training."""
-        return {key: torch.zeros_like(value) for key, value in conditions.items()}
 
     def prepare(self, conditions: Conditions) -> Conditions:
         """As they are: the transformer's own layers on them cost next to nothing."""

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from foleytune.networks.synchformer_visual import MLP
+
 IMAGE, IMAGE_PATCH, FRAMES = 224, 14, 2
 MELS, MEL_FRAMES, AUDIO_PATCH, AUDIO_STEP = 128, 204, 16, 10
 NORM_EPS = 1e-6  # of every LayerNorm but the audio stem's, which has torch's 1e-5
@@ -164,22 +166,12 @@ class _Attention(nn.Module):
         return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-class _MLP(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
 class _Block(nn.Module):
     def __init__(self, width: int, heads: int, with_bias_token: bool) -> None:
         super().__init__()
         self.attn = _Attention(width, heads, with_bias_token)
         self.norm_1 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mlp = _MLP(width)
+        self.mlp = MLP(width)
         self.norm_2 = nn.LayerNorm(width, eps=NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:

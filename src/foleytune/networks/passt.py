@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from foleytune.networks.mel_basis import kaldi_basis
 from foleytune.networks.panns import NUM_CLASSES, Tags
+from foleytune.networks.synchformer_visual import MLP
 
 SAMPLE_RATE, NUM_SAMPLES = 32000, 320000
 N_FFT, WINDOW, HOP = 1024, 800, 320
@@ -62,23 +63,13 @@ class _Attention(nn.Module):
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-class _MLP(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
 class _Block(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
         self.attn = _Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mlp = _MLP(width)
+        self.mlp = MLP(width)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foleytune.networks.synchformer_visual import _Pool as TokenPool
+from foleytune.networks.synchformer_visual import TokenPool
 
 MELS, MEL_FRAMES = 128, 66
 PATCH, PATCH_STEP = 16, 10  # patches overlap

@@ -78,13 +78,16 @@ class DividedAttention(nn.Module):
         return torch.cat([cls, groups], dim=3)
 
 
-class _MLP(nn.Module):
+class MLP(nn.Module):
+    """Two layers with an exact GELU between, four times as wide inside: what vision transformers have."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, 4 * width)
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., D) -> same shape."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -97,7 +100,7 @@ class _Block(nn.Module):
         self.attn = DividedAttention(width, heads, over_time=False)
         self.timeattn = DividedAttention(width, heads, over_time=True)
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mlp = _MLP(width)
+        self.mlp = MLP(width)
         self.norm3 = nn.LayerNorm(width, eps=NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,7 +109,7 @@ class _Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class _Pool(nn.Module):
+class TokenPool(nn.Module):
     """One pre-norm encoder layer that sums up a set of tokens in a CLS token of its own; no positions.
 
     Only the CLS token leaves, so only its query and its MLP are computed.
@@ -155,7 +158,7 @@ class SynchformerVisual(nn.Module):
         self.patch_embed_3d = _PatchEmbed(nn.Conv3d(3, width, tubelet, tubelet))
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.spatial_attn_agg = _Pool(width, heads)
+        self.spatial_attn_agg = TokenPool(width, heads)
 
     def forward(self, video: Tensor, segments_at_once: int = 4) -> Tensor:
         """Normalised video (B, T, 3, 224, 224) -> (B, 8·S, D), segments end to end: MMAudio's sync input."""

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from foleytune.published.filling import fill
+
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 UNUSED = ("text_projection", "logit_scale")  # of the contrastive loss: in the file, no part of a condition
@@ -133,32 +135,20 @@ class ClipEncoders(nn.Module):
 
 
 def load_clip(state: Mapping[str, Tensor], sizes: ClipSizes | None = None) -> ClipEncoders:
-    """Both towers from an OpenCLIP state dict, in eval mode without gradients; tensors are used in place.
+    """Both towers from an OpenCLIP state dict, in eval mode, without gradients; float32 is used in place.
 
     Raises ValueError when a weight is missing, unknown or of another shape.
     """
     with torch.device("meta"):
         encoders = ClipEncoders(sizes or ClipSizes())
-    wanted = {name: value.shape for name, value in encoders.state_dict().items()}
     renamed, unknown = to_transformers(state)
-    problems = [f"unknown {name}" for name in unknown]
-    problems += [f"missing {name}" for name in wanted if name not in renamed]
-    for name, value in renamed.items():
-        if name not in wanted:
-            problems.append(f"unexpected {name}")
-        elif value.shape != wanted[name]:
-            problems.append(f"{name} is {tuple(value.shape)}, expected {tuple(wanted[name])}")
-    if problems:
-        raise ValueError(
-            f"not the weights of this CLIP: {len(problems)} problems, first {'; '.join(problems[:3])}; "
-            "give open_clip_pytorch_model.bin of apple/DFN5B-CLIP-ViT-H-14-384"
-        )
-    encoders.load_state_dict(renamed, assign=True)
+    advice = "give open_clip_pytorch_model.bin of apple/DFN5B-CLIP-ViT-H-14-384"
+    fill(encoders, renamed, unknown, "this CLIP", advice)
     for module in encoders.modules():
         positions = getattr(module, "position_ids", None)
         if isinstance(positions, Tensor):  # no weight, so still without memory
             module.position_ids = torch.arange(positions.shape[-1])[None]
-    return encoders.eval().requires_grad_(False)
+    return encoders
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

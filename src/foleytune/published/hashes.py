@@ -99,3 +99,8 @@ def _take(path: Path) -> Hashes:
             md5.update(block)
             sha256.update(block)
     return Hashes(md5.hexdigest(), sha256.hexdigest())
+
+
+def weights_version(*paths: Path, method: int = 1) -> str:
+    """A scorer's version: the beginnings of its files' hashes, then the method's number."""
+    return "-".join([*(file_hashes(path).sha256[:8] for path in paths), str(method)])

@@ -9,10 +9,8 @@ of the embedding.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +29,7 @@ from foleytune.networks.imagebind import (
     without_other_halves,
 )
 from foleytune.networks.kaldi import FRAME_S, kaldi_fbank
-from foleytune.networks.resample import HANN, MAX_KERNEL
+from foleytune.networks.resample import HANN_FLOAT32, resample
 from foleytune.published.filling import fill
 from foleytune.published.weights import load_published
 
@@ -89,37 +87,6 @@ def imagebind_mels(sound: Float[Tensor, "C N"]) -> Float[Tensor, "3 1 M F"]:
     return torch.stack(pictures)[:, None]
 
 
-def to_16_khz(sound: Float[Tensor, "C N"], sample_rate: int) -> Float[Tensor, "C N2"]:
-    """`networks.resample` to 16 kHz with filter taps computed in float32, as torchaudio's function has them.
-
-    They differ by up to 2e-6 of the sound, which shows in the log-mel (1.6e-5 of its range). Raises
-    ValueError for a rate whose filter would be too large.
-    """
-    if sample_rate == SAMPLE_RATE:
-        return sound
-    divisor = math.gcd(sample_rate, SAMPLE_RATE)
-    q, p = sample_rate // divisor, SAMPLE_RATE // divisor
-    taps, reach = _float32_taps(q, p)
-    phases = F.conv1d(F.pad(sound[:, None], (reach, reach + q)), taps, stride=q)  # (C, p, N / q)
-    return phases.transpose(1, 2).flatten(1)[:, : -(-sound.shape[-1] * p // q)]
-
-
-@lru_cache(maxsize=8)
-def _float32_taps(q: int, p: int) -> tuple[Tensor, int]:
-    """Taps (p, 1, taps) for p output samples from each q input samples, and how far they reach beyond."""
-    cutoff = min(q, p) * HANN.rolloff
-    reach = math.ceil(HANN.zero_crossings * q / cutoff)
-    if p * (2 * reach + q) > MAX_KERNEL:
-        raise ValueError(f"cannot resample at the ratio {p}/{q}: take a common rate, such as 44100 Hz")
-    samples = torch.arange(-reach, reach + q, dtype=torch.float32) / q
-    outputs = torch.arange(p, dtype=torch.float32)[:, None] / p
-    z = ((samples - outputs) * cutoff).clamp(-HANN.zero_crossings, HANN.zero_crossings)
-    window = torch.cos(z * math.pi / HANN.zero_crossings / 2).square()
-    z = z * math.pi
-    sinc = torch.where(z == 0, 1.0, z.sin() / z)  # torch.sinc rounds otherwise
-    return (sinc * (window * (cutoff / q)))[:, None], reach
-
-
 # -- picture ---------------------------------------------------------------------------------------------
 
 
@@ -169,7 +136,8 @@ class IBScore:
     def hear(self, sound: np.ndarray, sample_rate: int) -> Tensor:
         """Sound (C, N) float32, all of it whatever is evaluated -> (E,)."""
         # On the CPU on every machine: quiet bands show how a device rounds
-        mels = imagebind_mels(to_16_khz(torch.from_numpy(sound), sample_rate))
+        # Trap: taps computed in float32, or the log-mel is 1.6e-5 of its range away
+        mels = imagebind_mels(resample(torch.from_numpy(sound), sample_rate, SAMPLE_RATE, HANN_FLOAT32))
         return self.network.embed_audio(mels[None].to(self.device))[0]
 
 

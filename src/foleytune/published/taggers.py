@@ -23,7 +23,7 @@ from foleytune.networks.resample import HANN, resample
 from foleytune.networks.vggish import VGGish, vggish_patches
 from foleytune.published.filling import fill
 from foleytune.published.registry import find
-from foleytune.published.weights import load_published
+from foleytune.published.weights import load_published, locate
 
 PANNS: dict[Variant, str] = {"16k": "Cnn14_16k_mAP=0.438.pth", "32k": "Cnn14_mAP=0.431.pth"}
 PASST = "passt-s-f128-p16-s10-ap.476-swa.pt"
@@ -127,6 +127,11 @@ def build_vggish(state: Mapping[str, Tensor]) -> VGGish:
     return _fill(network, state, VGGISH)
 
 
+def tagger_file(name: str, folder: str, weights: str) -> Path:
+    """The file `weights`, or the published one of that name in `folder`. Raises MissingWeights."""
+    return Path(weights).expanduser() if weights else locate(name, folder or None)
+
+
 def _read(name: str, folder: Path | str | None, weights: str) -> dict[str, Tensor]:
     if weights:
         return load_published(Path(weights), role=find(name).role)
@@ -134,8 +139,7 @@ def _read(name: str, folder: Path | str | None, weights: str) -> dict[str, Tenso
 
 
 def _fill(network: N, state: Mapping[str, Tensor], name: str) -> N:
-    floats = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    return fill(network, floats, (), find(name).role, f"give {name}")
+    return fill(network, state, (), find(name).role, f"give {name}")
 
 
 def _check_window(state: Mapping[str, Tensor], sizes: Sizes, name: str) -> None:

@@ -46,6 +46,11 @@ class ScoreItem:
         """All channels, (C, N)."""
         return self.wave[None] if self.channels is None else self.channels
 
+    @property
+    def evaluated_s(self) -> float:
+        """Seconds that are judged."""
+        return len(self.wave) / self.sample_rate if self.seconds is None else self.seconds
+
 
 class Judgement(NamedTuple):
     """What a scorer found out in one pass over some items."""

@@ -14,11 +14,12 @@ from pydantic import PrivateAttr
 from torch import Tensor
 
 from foleytune.networks.imagebind import IMAGE
-from foleytune.published.hashes import file_hashes
+from foleytune.published.hashes import weights_version
 from foleytune.published.imagebind import FPS, NAME, IBScore, check_length, load_imagebind, similarity
 from foleytune.published.weights import locate
 from foleytune.records import Score
-from foleytune.scorers import Judgement, NetworkScorer, ScoreItem, is_silent
+from foleytune.scorers import Judgement, NetworkScorer, ScoreItem
+from foleytune.scorers._pictured import once_a_clip, unseen
 from foleytune.streams import FrameStream, bicubic
 
 PICTURE = bicubic(FPS, IMAGE, crop=False)
@@ -48,7 +49,7 @@ class ImageBind(NetworkScorer):
     @property
     def version(self) -> str:
         """Hash of the weights, and the method's."""
-        return f"{file_hashes(locate(NAME, self.weights_folder or None)).sha256[:8]}-1"
+        return weights_version(locate(NAME, self.weights_folder or None))
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the weights."""
@@ -62,7 +63,7 @@ class ImageBind(NetworkScorer):
         audio, video = (torch.full((len(items), self._judge.embed_dim), torch.nan) for _ in range(2))
         scores = []
         for row, item in enumerate(items):
-            value, reason = None, _unscored(item)
+            value, reason = None, unseen(item, PICTURE.key, check_length)
             if not reason:
                 video[row] = self._see(item, seen)
                 audio[row] = self._judge.hear(item.sound, item.sample_rate).cpu()
@@ -71,28 +72,6 @@ class ImageBind(NetworkScorer):
         return Judgement(scores, {"audio": audio, "video": video})
 
     def _see(self, item: ScoreItem, seen: dict[str, Tensor]) -> Tensor:
-        """The picture's embedding; `seen` keeps it by clip and length."""
-        assert self._judge is not None
-        seconds = _seconds(item)
-        key = f"{item.clip_id or item.candidate_id} {seconds}"
-        if key not in seen:
-            seen[key] = self._judge.see(item.frames[PICTURE.key], seconds).cpu()
-        return seen[key]
-
-
-def _seconds(item: ScoreItem) -> float:
-    return len(item.wave) / item.sample_rate if item.seconds is None else item.seconds
-
-
-def _unscored(item: ScoreItem) -> str:
-    """Why an item cannot be judged, or ""."""
-    frames = item.frames.get(PICTURE.key)
-    if is_silent(item.wave):
-        return "silent"
-    if frames is None or len(frames) == 0:
-        return "no picture"
-    try:
-        check_length(len(frames), item.sound.shape[-1], item.sample_rate, _seconds(item))
-    except ValueError as error:
-        return str(error)
-    return ""
+        judge = self._judge
+        assert judge is not None
+        return once_a_clip(item, seen, lambda: judge.see(item.frames[PICTURE.key], item.evaluated_s).cpu())

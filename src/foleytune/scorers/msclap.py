@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import PrivateAttr
 
-from foleytune.published.hashes import file_hashes
+from foleytune.published.hashes import weights_version
 from foleytune.published.hub_files import weights_path
 from foleytune.published.registry import files_for
 from foleytune.records import Score
@@ -47,7 +47,7 @@ class MsClap(NetworkScorer):
     def version(self) -> str:
         """Hash of the weights, and the method's."""
         path = weights_path(self.weights, files_for("msclap")[0].name, self.weights_folder or None)
-        return f"{file_hashes(path).sha256[:8]}-1"
+        return weights_version(path)
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the weights (0.7 GB) and the vocabulary."""

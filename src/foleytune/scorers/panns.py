@@ -22,9 +22,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from foleytune.networks.panns import NUM_CLASSES, SIZES, SPEECH, Cnn14, Variant
-from foleytune.published.hashes import file_hashes
-from foleytune.published.places import locate, weights_folder
-from foleytune.published.taggers import PANNS, benchmark_wave, load_panns, tag
+from foleytune.published.hashes import weights_version
+from foleytune.published.places import weights_folder
+from foleytune.published.taggers import PANNS, benchmark_wave, load_panns, tag, tagger_file
 from foleytune.records import Score
 from foleytune.scorers import Judgement, NetworkScorer, ScoreItem, is_silent
 from foleytune.shards import write_atomic
@@ -56,11 +56,8 @@ class Panns(NetworkScorer):
     @property
     def version(self) -> str:
         """Hash of the weights, of the marginal if there is one, and the method's."""
-        weights = (
-            Path(self.weights) if self.weights else locate(PANNS[self.variant], self.weights_folder or None)
-        )
-        files = [weights.expanduser(), *([self._marginal_path] if self._marginal_path else [])]
-        return "-".join([*(file_hashes(path).sha256[:8] for path in files), "1"])
+        weights = tagger_file(PANNS[self.variant], self.weights_folder, self.weights)
+        return weights_version(weights, *([self._marginal_path] if self._marginal_path else []))
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the weights (0.3 GB) and the marginal."""

@@ -7,7 +7,6 @@ nats, may check a reward that was made with PANNs. Weights and code are Apache-2
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
@@ -15,9 +14,8 @@ from pydantic import PrivateAttr
 
 from foleytune.networks.passt import SAMPLE_RATE
 from foleytune.networks.passt import PaSST as Network
-from foleytune.published.hashes import file_hashes
-from foleytune.published.places import locate
-from foleytune.published.taggers import PASST, benchmark_wave, load_passt, tag
+from foleytune.published.hashes import weights_version
+from foleytune.published.taggers import PASST, benchmark_wave, load_passt, tag, tagger_file
 from foleytune.records import Score
 from foleytune.scorers import Judgement, NetworkScorer, ScoreItem, is_silent
 
@@ -41,8 +39,7 @@ class Passt(NetworkScorer):
     @property
     def version(self) -> str:
         """Hash of the weights, and the method's."""
-        path = Path(self.weights) if self.weights else locate(PASST, self.weights_folder or None)
-        return f"{file_hashes(path.expanduser()).sha256[:8]}-1"
+        return weights_version(tagger_file(PASST, self.weights_folder, self.weights))
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the weights (0.3 GB)."""

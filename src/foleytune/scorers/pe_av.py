@@ -22,8 +22,9 @@ from foleytune.frame_rules import shown_pixels
 from foleytune.published.hashes import file_hashes
 from foleytune.published.hub_files import hub_folder
 from foleytune.records import Score, digest
-from foleytune.scorers import Judgement, NetworkScorer, ScoreItem, is_silent
+from foleytune.scorers import Judgement, NetworkScorer, ScoreItem
 from foleytune.scorers._captioned import judge_captioned, packages
+from foleytune.scorers._pictured import once_a_clip, unseen
 from foleytune.streams import FrameStream
 
 if TYPE_CHECKING:
@@ -113,17 +114,15 @@ class PeAv(NetworkScorer):
         if self.video:
             seen: dict[str, Tensor] = {}
             for item, audio in zip(items, embeddings["audio"]):
-                why = _unseen(item)
+                why = unseen(item, PICTURE.key)
                 value = None if why else float(network.audio_video(audio, self._see(item, seen)))
                 scores.append(make(item, value, why, "audio_video"))
         return Judgement(scores, embeddings)
 
     def _see(self, item: ScoreItem, seen: dict[str, Tensor]) -> Tensor:
         assert self._network is not None
-        key = item.clip_id or item.candidate_id
-        if key not in seen:
-            seen[key] = self._network.embed_video(item.frames[PICTURE.key])
-        return seen[key]
+        look = self._network.embed_video
+        return once_a_clip(item, seen, lambda: look(item.frames[PICTURE.key]))
 
     @property
     def _folder(self) -> Path:
@@ -133,11 +132,3 @@ class PeAv(NetworkScorer):
     def scored_as(self) -> str:
         """The scorer's name in scores."""
         return "pe_av" if self.variant == DEFAULT else f"pe_av-{self.variant}"
-
-
-def _unseen(item: ScoreItem) -> str:
-    """Why a sound cannot be compared with its picture, or ""."""
-    if is_silent(item.wave):
-        return "silent"
-    frames = item.frames.get(PICTURE.key)
-    return "" if frames is not None and len(frames) else "no picture"

@@ -16,7 +16,7 @@ from pydantic import PrivateAttr
 from torch import Tensor
 
 from foleytune.networks.synchformer import CLASSES
-from foleytune.published.hashes import file_hashes
+from foleytune.published.hashes import weights_version
 from foleytune.published.synchformer import (
     FPS,
     NAME,
@@ -28,7 +28,8 @@ from foleytune.published.synchformer import (
 )
 from foleytune.published.weights import locate
 from foleytune.records import Score
-from foleytune.scorers import Judgement, NetworkScorer, ScoreItem, is_silent
+from foleytune.scorers import Judgement, NetworkScorer, ScoreItem
+from foleytune.scorers._pictured import once_a_clip, unseen
 from foleytune.streams import FrameStream, bicubic
 
 PICTURE = bicubic(FPS, 224, crop=True)
@@ -57,7 +58,7 @@ class Synchformer(NetworkScorer):
     @property
     def version(self) -> str:
         """Hash of the weights, and the method's."""
-        return f"{file_hashes(locate(NAME, self.weights_folder or None)).sha256[:8]}-1"
+        return weights_version(locate(NAME, self.weights_folder or None))
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the weights (0.9 GB)."""
@@ -70,7 +71,7 @@ class Synchformer(NetworkScorer):
         version, seen = self.version, dict[str, Tensor]()
         scores, rows = [], torch.full((len(items), 2, CLASSES), torch.nan)
         for row, item in enumerate(items):
-            value, reason = None, _unscored(item)
+            value, reason = None, unseen(item, PICTURE.key, check_length)
             if not reason:
                 rows[row] = self._logits(item, seen)
                 value = float(desync_s(offsets_s(rows[row : row + 1])))
@@ -78,29 +79,9 @@ class Synchformer(NetworkScorer):
         return Judgement(scores, {"offset_logits": rows})
 
     def _logits(self, item: ScoreItem, seen: dict[str, Tensor]) -> Tensor:
-        """Logits (2, 21); `seen` keeps the picture's tokens by clip and length."""
-        assert self._judge is not None
-        seconds = _seconds(item)
-        key = f"{item.clip_id or item.candidate_id} {seconds}"
-        if key not in seen:
-            seen[key] = self._judge.see(item.frames[PICTURE.key], seconds)
-        heard = self._judge.hear(item.sound, item.sample_rate, seconds)
-        return self._judge.logits(seen[key][None], heard[None])[0].cpu()
-
-
-def _seconds(item: ScoreItem) -> float:
-    return len(item.wave) / item.sample_rate if item.seconds is None else item.seconds
-
-
-def _unscored(item: ScoreItem) -> str:
-    """Why an item cannot be judged, or ""."""
-    frames = item.frames.get(PICTURE.key)
-    if is_silent(item.wave):
-        return "silent"
-    if frames is None or len(frames) == 0:
-        return "no picture"
-    try:
-        check_length(len(frames), item.sound.shape[-1], item.sample_rate, _seconds(item))
-    except ValueError as error:
-        return str(error)
-    return ""
+        """Logits (2, 21); `seen` keeps the picture's tokens."""
+        judge, seconds = self._judge, item.evaluated_s
+        assert judge is not None
+        tokens = once_a_clip(item, seen, lambda: judge.see(item.frames[PICTURE.key], seconds))
+        heard = judge.hear(item.sound, item.sample_rate, seconds)
+        return judge.logits(tokens[None], heard[None])[0].cpu()

@@ -8,7 +8,6 @@ code are Apache-2.0 (arXiv 1609.09430).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
@@ -17,9 +16,8 @@ from torch import Tensor
 
 from foleytune.networks.vggish import HOP, NUM_FEATURES, PATCH_FRAMES, SAMPLE_RATE, num_patches
 from foleytune.networks.vggish import VGGish as Network
-from foleytune.published.hashes import file_hashes
-from foleytune.published.places import locate
-from foleytune.published.taggers import VGGISH, benchmark_wave, embed_patches, load_vggish
+from foleytune.published.hashes import weights_version
+from foleytune.published.taggers import VGGISH, benchmark_wave, embed_patches, load_vggish, tagger_file
 from foleytune.records import Score
 from foleytune.scorers import Judgement, NetworkScorer, ScoreItem, is_silent
 
@@ -46,8 +44,7 @@ class Vggish(NetworkScorer):
     @property
     def version(self) -> str:
         """Hash of the weights, and the method's."""
-        path = Path(self.weights) if self.weights else locate(VGGISH, self.weights_folder or None)
-        return f"{file_hashes(path.expanduser()).sha256[:8]}-1"
+        return weights_version(tagger_file(VGGISH, self.weights_folder, self.weights))
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the weights (0.3 GB)."""

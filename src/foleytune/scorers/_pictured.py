@@ -1,0 +1,35 @@
+"""What the judges of sound and picture share: why an item cannot be judged, and one look at a clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from foleytune.scorers import ScoreItem, is_silent
+
+CheckLength = Callable[[int, int, int, float], None]
+"""(frames, samples, Hz, evaluated seconds); raises ValueError for what is too short."""
+
+
+def unseen(item: ScoreItem, key: str, check_length: CheckLength | None = None) -> str:
+    """Why a sound cannot be compared with the frames of stream `key`, or ""."""
+    frames = item.frames.get(key)
+    if is_silent(item.wave):
+        return "silent"
+    if frames is None or len(frames) == 0:
+        return "no picture"
+    try:
+        if check_length is not None:
+            check_length(len(frames), item.sound.shape[-1], item.sample_rate, item.evaluated_s)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def once_a_clip(item: ScoreItem, seen: dict[str, Tensor], look: Callable[[], Tensor]) -> Tensor:
+    """What `look` makes of the item's picture; `seen` keeps it by clip and evaluated length."""
+    key = f"{item.clip_id or item.candidate_id} {item.evaluated_s}"
+    if key not in seen:
+        seen[key] = look()
+    return seen[key]
