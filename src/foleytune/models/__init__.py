@@ -32,13 +32,24 @@ Conditions = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
+class VideoSpec:
+    """The picture that a joint model makes: (num_frames, height, width, 3) uint8 at `fps`."""
+
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+
+
+@dataclass(frozen=True)
 class ModelSpec:
-    """Shapes and rates of a model. `latents` are per-row shapes, `{"audio": (L, D)}`."""
+    """Shapes and rates of a model. `latents` are per-row shapes, time first, `{"audio": (L, D)}`."""
 
     latents: dict[str, tuple[int, ...]]
     sample_rate: int  # Hz of encode's input and decode's output
     clip_seconds: float
     any_length: bool = False  # whether `with_duration` takes other lengths
+    video: VideoSpec | None = None  # of a joint model, whose latents have "video" too
 
 
 @dataclass(frozen=True)
@@ -129,8 +140,16 @@ class Model(Protocol):
         """Waves (B, N) at the spec's rate to normalised latents."""
         ...
 
+    def encode_media(self, media: Sequence[Media]) -> Latents:
+        """Normalised latents of clips as `read` gives them, every modality. ValueError without sound."""
+        ...
+
     def decode(self, latents: Latents) -> Tensor:
         """Latents to waves (B, N) at the spec's rate, in [-1, 1]."""
+        ...
+
+    def decode_video(self, latents: Latents) -> Tensor:
+        """Latents of a joint model to frames (B, T, H, W, 3) uint8 as `spec.video` has them."""
         ...
 
     def cost(self) -> Cost | None:
@@ -160,6 +179,21 @@ class NetworkModel(Part):
     def null(self, conditions: Conditions) -> Conditions:
         """Zeros, which mark what is absent or are what dropout showed."""
         return {key: torch.zeros_like(value) for key, value in conditions.items()}
+
+    def encode(self, waves: Tensor) -> Latents:
+        """To be written."""
+        raise NotImplementedError
+
+    def encode_media(self, media: Sequence[Media]) -> Latents:
+        """The sound's latents alone, as a video-to-audio model has them."""
+        waves = [item.wave for item in media if item.wave is not None]
+        if len(waves) < len(media):
+            raise ValueError(f"{len(media) - len(waves)} of {len(media)} clips have no sound to encode")
+        return self.encode(torch.from_numpy(np.stack(waves)))
+
+    def decode_video(self, latents: Latents) -> Tensor:
+        """Only joint models make pictures."""
+        raise ValueError(f"{self.part_name()} makes sound alone, no picture")
 
 
 def read_clip_media(root: Path, clip: Clip, model: Model, *, audio: bool = True) -> Media:
