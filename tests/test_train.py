@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from foleytune import checkpoints, train_context
+from foleytune import checkpoints, train_context, train_data
 from foleytune.models import fingerprint_of
 from foleytune.objectives.flow_dpo import FlowDPO
 from foleytune.records import Feature, Pair
@@ -288,7 +288,7 @@ def test_a_number_that_is_not_finite_stops_the_run_and_names_the_pairs(
     filled: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     latents = train_context.TrainContext.latents
-    bad = train_context.split_pairs(filled.read(Pair), None, 6)[0][0].rejected
+    bad = train_data.split_pairs(filled.read(Pair), None, 6)[0][0].rejected
 
     def poisoned(self: Any, ids: Any) -> dict[str, Tensor]:
         rows = latents(self, ids)
@@ -314,7 +314,7 @@ def test_pairs_that_do_not_fit_are_refused(filled: Workspace) -> None:
         train(filled, make_settings(model=TinyModel(joint=True)))
     _one_line(error)
     filled.replace_table(Feature, filled.read(Feature)[:5])
-    with pytest.raises(ValueError, match=r"19 clips .* no cached conditions") as error:
+    with pytest.raises(ValueError, match=r"19 of 24 clips have no cached conditions") as error:
         train(filled, make_settings())
     _one_line(error)
 
@@ -329,15 +329,15 @@ def test_no_pairs_at_all_says_what_to_run(workspace: Workspace) -> None:
 
 def test_held_out_pairs_share_no_clip_with_the_others(filled: Workspace) -> None:
     pairs = filled.read(Pair)
-    kept, held_out = train_context.split_pairs(pairs, None, 7)
+    kept, held_out = train_data.split_pairs(pairs, None, 7)
     assert len(held_out) == 7
     assert not {p.clip_id for p in kept} & {p.clip_id for p in held_out}
-    assert train_context.split_pairs(pairs[::-1], None, 7)[1] == held_out
-    assert train_context.split_pairs(pairs, None, 0) == (pairs, [])
+    assert train_data.split_pairs(pairs[::-1], None, 7)[1] == held_out
+    assert train_data.split_pairs(pairs, None, 0) == (pairs, [])
     with pytest.raises(ValueError, match="well below half"):
-        train_context.split_pairs(pairs, None, 40)
+        train_data.split_pairs(pairs, None, 40)
 
 
 def test_sources_are_filtered(filled: Workspace) -> None:
-    kept, held_out = train_context.split_pairs(filled.read(Pair), ("human",), 2)
+    kept, held_out = train_data.split_pairs(filled.read(Pair), ("human",), 2)
     assert {p.source for p in [*kept, *held_out]} == {"human"}

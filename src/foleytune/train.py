@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -20,14 +20,13 @@ from foleytune import checkpoints
 from foleytune.flow import seed_of
 from foleytune.lora import merged, save_adapters, trained_state
 from foleytune.models import fingerprint_of, with_network
-from foleytune.objectives import Loss
-from foleytune.records import Pair
+from foleytune.objectives import Loss, Objective
 from foleytune.runlog import Meter, Pace, read_metrics
 from foleytune.shards import write_atomic
 from foleytune.stages import progress_bar, say
 from foleytune.store import Workspace
-from foleytune.train_context import split_pairs
-from foleytune.training_run import Run, TrainSettings, check_settings, data_id, start
+from foleytune.train_context import split_data
+from foleytune.training_run import Run, TrainSettings, check_settings, start
 
 __all__ = ["TrainResult", "TrainSettings", "learning_rate", "train"]
 
@@ -53,17 +52,18 @@ def train(workspace: Workspace, settings: TrainSettings) -> TrainResult:
     loss that is not finite.
     """
     folder = workspace.run_folder(settings.run_name)
-    pairs, held_out = split_pairs(workspace.read(Pair), settings.pair_sources, settings.num_eval_pairs)
+    data, held_out = split_data(workspace, cast(Objective, settings.objective), settings)
     check_settings(folder, settings)
     if (folder / "result.json").exists():
         stored = json.loads((folder / "result.json").read_text())
-        checkpoints.refuse_another(folder, {"pairs": stored["identity"]["pairs"]}, {"pairs": data_id(pairs)})
+        identity = data.identity()
+        checkpoints.refuse_another(folder, {key: stored["identity"].get(key) for key in identity}, identity)
         say(f"train: run {settings.run_name!r} is finished, skipped")
         return _read_result(folder)
     accelerator = Accelerator(mixed_precision="no")  # bf16 is our own autocast, the same for the reference
     main = accelerator.is_main_process
     with workspace.lock(f"train-{settings.run_name}") if main else nullcontext():
-        run = start(workspace, settings, accelerator, pairs, held_out)
+        run = start(workspace, settings, accelerator, data, held_out)
         _loop(run)
         return _finish(run)
 

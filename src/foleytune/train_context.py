@@ -1,40 +1,35 @@
-"""What training reads from a workspace: pairs to train on or to hold out, their latents and conditions."""
+"""What training reads from a workspace: its items, their latents and their conditions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from accelerate import Accelerator
 
 from foleytune.curricula import Curriculum
 from foleytune.models import Model
-from foleytune.objectives import TrainContext
-from foleytune.records import Candidate, Feature, Pair, digest
+from foleytune.objectives import Objective, TrainContext
+from foleytune.records import Candidate, Feature, Pair
 from foleytune.store import Workspace
+from foleytune.train_data import TrainData, split_clips, split_pairs
+
+if TYPE_CHECKING:
+    from foleytune.training_run import TrainSettings
 
 
-def split_pairs(
-    pairs: Sequence[Pair], sources: Sequence[str] | None, num_eval_pairs: int
-) -> tuple[list[Pair], list[Pair]]:
-    """Pairs to train on and pairs held out, after the filter on sources (None: all).
-
-    Held out by clip, in the order of a hash of the clip's id: no clip is in both, and runs with different
-    seeds, objectives or curricula hold out the same. Raises ValueError if too little is left.
-    """
-    usable = [p for p in pairs if sources is None or p.source in sources]
-    if not usable:
-        found = ", ".join(sorted({p.source for p in pairs}))
-        where = f"pair_sources is {sources}, there are: {found}" if found else "run pair first"
-        raise ValueError(f"there are no pairs to train on; {where}")
-    ordered = sorted(usable, key=lambda p: (digest("held-out", p.clip_id), p.pair_id))
-    held_out = ordered[:num_eval_pairs]
-    clips = {p.clip_id for p in held_out}
-    kept = [p for p in usable if p.clip_id not in clips]
-    if len(kept) < len(held_out):
-        raise ValueError(
-            f"num_eval_pairs is {num_eval_pairs}, but holding out their clips leaves {len(kept)} of "
-            f"{len(usable)} pairs to train on; choose a number well below half, or 0"
-        )
+def split_data(
+    workspace: Workspace, objective: Objective, settings: TrainSettings
+) -> tuple[TrainData, TrainData]:
+    """What the objective learns from, and what of it is held out. ValueError if something is lacking."""
+    s, needs = settings, objective.needs
+    kept, held_out = TrainData(), TrainData()
+    if "pairs" in needs:
+        pairs = split_pairs(workspace.read(Pair), s.pair_sources, s.num_eval_pairs)
+        kept, held_out = (replace(side, pairs=p) for side, p in zip((kept, held_out), pairs))
+    if "clips" in needs:
+        clips = split_clips(workspace, s.split, s.num_eval_pairs, held_out.clip_ids)
+        kept, held_out = (replace(side, clips=c) for side, c in zip((kept, held_out), clips))
     return kept, held_out
 
 
@@ -42,7 +37,7 @@ def make_context(
     workspace: Workspace,
     model: Model,
     curriculum: Curriculum,
-    pairs: Sequence[Pair],
+    data: TrainData,
     accelerator: Accelerator,
     *,
     seed: int,
@@ -50,24 +45,28 @@ def make_context(
     per_device_batch_size: int,
     gradient_accumulation_steps: int,
 ) -> TrainContext:
-    """The context of `pairs`. Raises ValueError for what they name and the workspace or the model lacks."""
-    named = {i for p in pairs for i in (p.chosen, p.rejected)}
+    """The context of all items. Raises ValueError for what they name and the workspace or the model lacks."""
+    named = data.candidate_ids
     candidates = {c.candidate_id: c for c in workspace.read(Candidate) if c.candidate_id in named}
     if len(candidates) < len(named):
         lost = len(named) - len(candidates)
-        raise ValueError(f"{lost} candidates that pairs name are not in the workspace; run sample, then pair")
+        raise ValueError(
+            f"{lost} candidates that pairs or labels name are not in the workspace; run sample, then pair"
+        )
     key = model.feature_key  # asked once: it may look at files
     features = {f.item_id: f for f in workspace.read(Feature) if f.key == key}
-    missing = {p.clip_id for p in pairs} - set(features)
+    missing = data.clip_ids - set(features)
     if missing:
         raise ValueError(
-            f"{len(missing)} clips of the pairs have no cached conditions under {key!r}; "
+            f"{len(missing)} of {len(data.clip_ids)} clips have no cached conditions under {key!r}; "
             "run sample with this model first"
         )
     _check_latents(workspace, model, candidates)
     return TrainContext(
         workspace=workspace,
-        pairs=pairs,
+        pairs=data.pairs,
+        clips=data.clips,
+        labels=data.labels,
         candidates=candidates,
         features=features,
         curriculum=curriculum,

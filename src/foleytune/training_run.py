@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,13 +20,14 @@ from foleytune.lora import LoraSettings, WithoutAdapters, add_adapters, load_tra
 from foleytune.models import Model, fingerprint_of, frozen_copy, with_network
 from foleytune.objectives import Objective, TrainContext
 from foleytune.plugins import Settings, part_field
-from foleytune.records import Pair, digest
+from foleytune.records import digest
 from foleytune.reference_errors import HasReferenceErrors, ReferenceErrors
 from foleytune.runlog import Meter, RunLog
 from foleytune.shards import write_atomic
 from foleytune.stages import say
 from foleytune.store import Workspace
 from foleytune.train_context import make_context
+from foleytune.train_data import TrainData
 
 FREE = ("save_total_limit", "tensorboard")
 """Settings that may differ when a run goes on: they change nothing in it."""
@@ -41,6 +41,7 @@ class TrainSettings(Settings):
     curriculum: part_field("curricula") = Field("two_stage", validate_default=True)  # type: ignore[valid-type]
     run_name: str = "train"
     pair_sources: tuple[str, ...] | None = None  # None: pairs of every source
+    split: str = "align"  # whose clips are used by what needs clips: rollouts, rules
     seed: int = 0
     max_steps: int = Field(12_000, ge=1)
     per_device_train_batch_size: int = Field(8, ge=1)  # pairs
@@ -81,6 +82,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     ema: AveragedModel | None
     identity: dict[str, Any]  # must not change under a run
+    held_out_id: str
     meter: Meter = field(default_factory=Meter)
     step: int = 0  # steps done
     log: RunLog | None = None  # of process 0
@@ -116,8 +118,8 @@ def start(
     workspace: Workspace,
     settings: TrainSettings,
     accelerator: Accelerator,
-    pairs: list[Pair],
-    held_out: list[Pair],
+    data: TrainData,
+    held_out: TrainData,
 ) -> Run:
     """Load the model, freeze its reference, go on from the newest checkpoint if any, say what runs."""
     objective = cast(Objective, settings.objective)
@@ -128,7 +130,7 @@ def start(
         workspace,
         bare,
         cast(Curriculum, settings.curriculum),
-        [*pairs, *held_out],
+        data + held_out,
         accelerator,
         seed=settings.seed,
         max_steps=settings.max_steps,
@@ -141,8 +143,8 @@ def start(
         settings=settings,
         folder=workspace.run_folder(settings.run_name),
         accelerator=accelerator,
-        context=replace(context, pairs=pairs),
-        held_out=replace(context, pairs=held_out),
+        context=replace(context, pairs=data.pairs, clips=data.clips, labels=data.labels),
+        held_out=replace(context, pairs=held_out.pairs, clips=held_out.clips, labels=held_out.labels),
         bare=bare,
         policy=bare,
         reference=reference,
@@ -150,10 +152,11 @@ def start(
         optimizer=_optimizer(network, settings),
         ema=_average(network, settings),
         identity={
-            "pairs": data_id(pairs),
+            **data.identity(),
             "global_batch_size": context.global_batch_size,
             "reference": fingerprint,
         },
+        held_out_id=digest(held_out.identity()),
     )
     if settings.precompute_reference_errors:
         run.errors = _precompute(run)
@@ -191,7 +194,7 @@ def _precompute(run: Run) -> ReferenceErrors:
         )
     shape = [s.per_device_train_batch_size, s.gradient_accumulation_steps, context.num_processes]
     drawn = [objective.reference_settings(), s.curriculum.settings(), s.seed, s.max_steps]
-    key = digest(run.identity, data_id(run.held_out.pairs), shape, run.bare.feature_key, drawn, s.bf16)
+    key = digest(run.identity, run.held_out_id, shape, run.bare.feature_key, drawn, s.bf16)
     errors = ReferenceErrors(context.workspace.root / "reference_errors" / key, context.rank)
 
     def measure(batch: Any) -> dict[str, torch.Tensor]:
@@ -207,11 +210,6 @@ def _precompute(run: Run) -> ReferenceErrors:
     if run.accelerator.is_main_process:
         say(f"reference errors: {done} steps done, {s.max_steps - done} found in {errors.folder}")
     return errors
-
-
-def data_id(pairs: Sequence[Pair]) -> str:
-    """What a run remembers its pairs by."""
-    return f"{len(pairs)} pairs {digest([p.pair_id for p in pairs])}"
 
 
 def _average(network: torch.nn.Module, settings: TrainSettings) -> AveragedModel | None:
@@ -250,8 +248,13 @@ def _announce(run: Run) -> None:
     name, device = s.model.part_name(), context.device
     say(f"train: run {s.run_name!r}, {name} with {size:,} trained parameters on {device}")
     say(f"  {run.objective.summary(run.bare.spec)}")
-    say(f"  {context.curriculum.summary(context.pairs, s.max_steps)}")
-    counts = f"{len(context.pairs)} pairs, {len(run.held_out.pairs)} held out"
-    say(f"  {counts}, effective batch {context.global_batch_size}")
+    if context.pairs:
+        say(f"  {context.curriculum.summary(context.pairs, s.max_steps)}")
+    say(f"  {_counts(context)}; held out: {_counts(run.held_out)}")
+    say(f"  effective batch {context.global_batch_size}")
     if run.step:
         say(f"  goes on after step {run.step}")
+
+
+def _counts(context: TrainContext) -> str:
+    return TrainData(list(context.pairs), list(context.clips), list(context.labels)).counts()

@@ -17,8 +17,9 @@ from torch import Tensor
 from foleytune.curricula import Curriculum
 from foleytune.flow import Latents, generator_of
 from foleytune.models import Conditions, Model, ModelSpec
-from foleytune.records import Candidate, Feature, Pair
+from foleytune.records import Candidate, Clip, Feature, Pair
 from foleytune.store import Workspace
+from foleytune.train_data import Label
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class TrainContext:
     gradient_accumulation_steps: int = 1
     rank: int = 0
     num_processes: int = 1
+    clips: Sequence[Clip] = ()  # of an objective that needs "clips"
+    labels: Sequence[Label] = ()  # of one that needs "labels"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
@@ -82,6 +85,11 @@ class TrainContext:
 class Objective(Protocol):
     """The whole contract of an objective. A batch is the objective's own; if it has `item_ids`, a run that
     meets a number that is not finite names them."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it learns from, of `train_data.NEEDS`; the trainer provides the rest of the context empty."""
+        ...
 
     @property
     def needs_reference(self) -> bool:

@@ -67,6 +67,11 @@ class FlowDPO(Part):
     reduction: Literal["mean", "sum"] = "mean"
 
     @property
+    def needs(self) -> frozenset[str]:
+        """Stored pairs."""
+        return frozenset({"pairs"})
+
+    @property
     def needs_reference(self) -> bool:
         """Always."""
         return True

@@ -24,6 +24,11 @@ class SFT(Part):
     condition_dropout: float = Field(0.0, ge=0, lt=1)
 
     @property
+    def needs(self) -> frozenset[str]:
+        """Stored pairs."""
+        return frozenset({"pairs"})
+
+    @property
     def needs_reference(self) -> bool:
         """Never."""
         return False
