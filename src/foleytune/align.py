@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from foleytune.config import Recipe, WorldSettings, dump
+from foleytune.evaluate import EvaluateSettings
 from foleytune.models import Model
-from foleytune.plan import plan, plan_text
+from foleytune.plan import passes_of, plan, plan_text
 from foleytune.plugins import Part
+from foleytune.records import ROUND
 from foleytune.sample import SampleSettings
 from foleytune.shards import write_atomic
 from foleytune.stages import say
@@ -62,7 +64,10 @@ def make_world(folder: Path, settings: WorldSettings) -> None:
     from foleytune.world.make import make
 
     for split, num in settings.counts().items():
-        made = make(split, num, folder, settings.seed, num_workers=settings.num_workers, quiet=True)
+        among = settings.classes(split)
+        made = make(
+            split, num, folder, settings.seed, num_workers=settings.num_workers, quiet=True, among=among
+        )
         say(f"world: {split}: {made.made} made, {made.skipped} skipped, {made.failed} failed")
 
 
@@ -74,7 +79,7 @@ def _check(recipe: Recipe) -> None:
                     f"{row} tunes {run.model.settings()}, but the candidates are sampled from "
                     f"{recipe.sample.model.settings()}; a recipe tunes the model it samples from"
                 )
-    if recipe.evaluate.base in recipe.rows():
+    if recipe.evaluate.base in recipe.final_runs():
         raise ValueError(f"{recipe.evaluate.base!r} is the untuned model's row; give the method another name")
 
 
@@ -108,7 +113,8 @@ def _rate(workspace: Workspace, recipe: Recipe) -> None:
     from foleytune.world.raters import simulate_ratings
 
     assert recipe.rate is not None
-    simulate_ratings(workspace, recipe.rate)
+    # the base's candidates alone: those of later rounds must not change what AudioScore was fitted on
+    simulate_ratings(workspace, recipe.rate.model_copy(update={"weights": _fingerprint(recipe.sample.model)}))
 
 
 def _fit(workspace: Workspace, recipe: Recipe) -> Any:
@@ -133,24 +139,67 @@ def _train(workspace: Workspace, recipe: Recipe) -> None:
             train(workspace, run)
 
 
+def _rounds(workspace: Workspace, recipe: Recipe) -> None:
+    """Train on the base's pairs; then sample with the tuned model, score, pair, and train on that, again."""
+    from foleytune.sample import sample
+    from foleytune.score import score
+    from foleytune.train import train
+
+    assert recipe.rounds is not None
+    for seed in recipe.train_seeds:
+        tuned = recipe.sample.model
+        for number, run in enumerate(recipe.rounds.runs(seed), 1):
+            changes: dict[str, Any] = {"model": tuned}
+            if number > 1:
+                source = f"{ROUND}{number}-{run.run_name}"
+                say(f"rounds: {recipe.rounds.row}, seed {seed}, round {number}")
+                sample(workspace, _round_sampling(recipe, tuned, number))
+                score(workspace, recipe.score.model_copy(update={"split": recipe.sample.split}))
+                _pair_as(workspace, recipe, tuned, source)
+                changes["pair_sources"] = (source,)
+            result = train(workspace, run.model_copy(update=changes))
+            tuned = recipe.sample.model.with_settings(weights=str(result.weights))
+
+
+def _round_sampling(recipe: Recipe, model: Part, number: int) -> SampleSettings:
+    """As the base was sampled, with noise that no earlier round has met."""
+    assert recipe.rounds is not None
+    s, r = recipe.sample, recipe.rounds
+    num = r.num_candidates or s.num_candidates
+    clips = s.num_clips if r.num_clips is None else r.num_clips
+    first = s.first_seed + s.num_candidates + (number - 2) * num
+    return s.model_copy(
+        update={"model": model, "num_clips": clips, "num_candidates": num, "first_seed": first}
+    )
+
+
+def _pair_as(workspace: Workspace, recipe: Recipe, model: Part, source: str) -> None:
+    from foleytune.pair import pair
+
+    base = {"model": model.part_name(), "weights": _fingerprint(model), "split": recipe.sample.split}
+    named = {"audioscore": recipe.fit.name, "source": source, "human": False}
+    pair(workspace, recipe.pair.model_copy(update={**named, **base}))
+
+
 def _test(workspace: Workspace, recipe: Recipe) -> None:
-    """Every system on the held-out split, with the same noise, at every guidance scale; then their scores."""
+    """Every system on the held-out splits, with one noise, at every guidance scale; then their scores."""
     from foleytune.sample import sample
     from foleytune.score import score
 
-    e = recipe.evaluate
-    for label, models in systems(workspace, recipe).items():
-        for model in models:
-            for scale in e.guidance_scales:
-                say(f"test: {label} at guidance {scale:g}")
-                for seed in e.seeds:
-                    sample(workspace, _test_settings(recipe, model, scale, seed))
     scorers = tuple(dict.fromkeys((*recipe.score.scorers, *recipe.test_scorers)))
-    score(workspace, recipe.score.model_copy(update={"split": e.split, "scorers": scorers}))
+    for e in recipe.evaluations():
+        for label, models in systems(workspace, recipe).items():
+            for model in models:
+                for scale in e.guidance_scales:
+                    say(f"test: {label} on {e.split} at guidance {scale:g}")
+                    for seed in e.seeds:
+                        sample(workspace, _test_settings(recipe, e, model, scale, seed))
+        score(workspace, recipe.score.model_copy(update={"split": e.split, "scorers": scorers}))
 
 
-def _test_settings(recipe: Recipe, model: Part, guidance_scale: float, seed: int) -> SampleSettings:
-    e = recipe.evaluate
+def _test_settings(
+    recipe: Recipe, e: EvaluateSettings, model: Part, guidance_scale: float, seed: int
+) -> SampleSettings:
     changes = {
         "model": model, "split": e.split, "num_clips": None, "num_candidates": 1, "first_seed": seed,
         "solver": e.solver, "num_steps": e.num_steps, "guidance_scale": guidance_scale,
@@ -165,8 +214,9 @@ def _evaluate(workspace: Workspace, recipe: Recipe) -> None:
         label: tuple(_fingerprint(model) for model in models)
         for label, models in systems(workspace, recipe).items()
     }
-    read = tuple(_fit(workspace, recipe).dimensions)
-    evaluate(workspace, recipe.evaluate.model_copy(update={"systems": labels, "reward_dimensions": read}))
+    changes = {"systems": labels, "reward_dimensions": tuple(_fit(workspace, recipe).dimensions)}
+    for e in recipe.evaluations():
+        evaluate(workspace, e.model_copy(update={**changes, "compute": passes_of(workspace, recipe)}))
 
 
 def _report(workspace: Workspace, recipe: Recipe) -> Any:
@@ -175,7 +225,7 @@ def _report(workspace: Workspace, recipe: Recipe) -> Any:
     changes = {
         "evaluation": recipe.evaluate.name,
         "compare": recipe.report.compare or recipe.train.run_name,
-        "runs": tuple(run.run_name for runs in recipe.rows().values() for run in runs),
+        "runs": tuple(run.run_name for runs in recipe.final_runs().values() for run in runs),
     }
     return report(workspace, recipe.report.model_copy(update=changes))
 
@@ -188,7 +238,7 @@ def systems(workspace: Workspace, recipe: Recipe) -> dict[str, list[Part]]:
             base.with_settings(weights=str(workspace.run_folder(run.run_name) / "model.safetensors"))
             for run in runs
         ]
-        for row, runs in recipe.rows().items()
+        for row, runs in recipe.final_runs().items()
     }
     return {recipe.evaluate.base: [base], **tuned}
 
@@ -206,6 +256,7 @@ RUN: dict[str, Callable[[Workspace, Recipe], object]] = {
     "fit": _fit,
     "pair": _pair,
     "train": _train,
+    "rounds": _rounds,
     "test": _test,
     "evaluate": _evaluate,
     "report": _report,

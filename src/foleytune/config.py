@@ -26,26 +26,39 @@ from foleytune.report import ReportSettings
 from foleytune.sample import SampleSettings
 from foleytune.score import ScoreSettings
 from foleytune.train import TrainSettings
+from foleytune.training_run import needs_of
+from foleytune.world import CLASSES, SPLITS
 from foleytune.world.raters import RaterSettings
 
 S = TypeVar("S", bound=Settings)
 
 
 class WorldSettings(Settings):
-    """How many clips of each split of the embedded world to render."""
+    """How many clips of each split of the embedded world to render.
+
+    `unseen` is a test split that shows the held-out classes alone; no other split but `wild` then shows them.
+    """
 
     wild: int = 0
     judge: int = 0
     oracle: int = 0
     align: int = 0
     test: int = 0
+    unseen: int = 0
+    held_out_classes: tuple[str, ...] = ()
     seed: int = 0
     num_workers: int | None = None  # None: one a usable core
 
     def counts(self) -> dict[str, int]:
         """Clips by split, of the splits that have any."""
-        splits = ("wild", "judge", "oracle", "align", "test")
-        return {split: getattr(self, split) for split in splits if getattr(self, split)}
+        return {split: getattr(self, split) for split in SPLITS if getattr(self, split)}
+
+    def classes(self, split: str) -> tuple[str, ...]:
+        """What a split may show."""
+        held_out = set(self.held_out_classes)
+        if split == "unseen":
+            return tuple(name for name in CLASSES if name in held_out)
+        return CLASSES if split == "wild" else tuple(name for name in CLASSES if name not in held_out)
 
 
 class MakeSettings(Settings):
@@ -57,6 +70,24 @@ class MakeSettings(Settings):
     seed: int = 0
     start: int = 0  # index of the first clip
     num_workers: int | None = None  # None: one a usable core
+
+
+class RoundSettings(Settings):
+    """A row that samples again with the model it has tuned, scores, pairs and trains on, some rounds.
+
+    Its first round learns from the base's pairs. `train` is one round's.
+    """
+
+    row: str = "iterated"
+    num_rounds: int = Field(2, ge=2)
+    train: TrainSettings
+    num_clips: int | None = None  # sampled again in later rounds; None is as many as the base's
+    num_candidates: int | None = None
+
+    def runs(self, seed: int) -> list[TrainSettings]:
+        """The runs of one training seed in order, each but the last named after its round."""
+        names = [f"{self.row}-{seed}-round{i}" for i in range(1, self.num_rounds)] + [f"{self.row}-{seed}"]
+        return [self.train.model_copy(update={"run_name": name, "seed": seed}) for name in names]
 
 
 class Recipe(Settings):
@@ -74,12 +105,14 @@ class Recipe(Settings):
     pair: PairSettings = PairSettings()
     train: TrainSettings  # the main method; `run_name` is its row in the table
     controls: dict[str, TrainSettings] = Field(default_factory=dict)  # the other rows
+    rounds: RoundSettings | None = None  # one more row
     train_seeds: tuple[int, ...] = (0,)  # every method is trained once a seed
     evaluate: EvaluateSettings = EvaluateSettings()
+    also_evaluate: tuple[EvaluateSettings, ...] = ()  # the same systems on other splits
     report: ReportSettings = ReportSettings()
 
     def rows(self) -> dict[str, list[TrainSettings]]:
-        """The tuned rows: the main method, then the controls; one run a training seed, `<row>-<seed>`."""
+        """The rows that train once: the main method, the controls; a run a training seed, `<row>-<seed>`."""
         methods = {self.train.run_name: self.train, **self.controls}
         return {
             row: [
@@ -88,6 +121,22 @@ class Recipe(Settings):
             ]
             for row, settings in methods.items()
         }
+
+    def final_runs(self) -> dict[str, list[TrainSettings]]:
+        """Every tuned row's last runs, one a training seed: the table's systems."""
+        rounds = self.rounds
+        if rounds is None:
+            return self.rows()
+        return {**self.rows(), rounds.row: [rounds.runs(seed)[-1] for seed in self.train_seeds]}
+
+    def learns_from(self) -> frozenset[str]:
+        """What its runs need, of `train_data.NEEDS`; no AudioScore without pairs, labels and reward."""
+        runs = [run for runs in self.final_runs().values() for run in runs]
+        return frozenset().union(*(needs_of(run) for run in runs))
+
+    def evaluations(self) -> tuple[EvaluateSettings, ...]:
+        """One table a split."""
+        return (self.evaluate, *self.also_evaluate)
 
 
 def changed(settings: S, **changes: Any) -> S:

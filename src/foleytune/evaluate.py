@@ -65,6 +65,7 @@ class EvaluateSettings(Settings):
     name: str = "evaluation"
     systems: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     base: str = "base"  # the label that differences are taken to
+    compute: dict[str, float] = Field(default_factory=dict)  # label -> network passes it cost, to be shown
     split: str = "test"
     guidance_scales: tuple[float, ...] = (4.5,)
     solver: str = "euler"  # of the candidates that are compared; "file": sounds that others made

@@ -17,6 +17,11 @@ NOTES = {
     "†": "† the reward reads another output of the same scorer",
 }
 
+PASSES = (
+    "passes: forwards of one latent through the network, a backward counted as two, for the candidates that "
+    "a row learned from and for its training"
+)
+
 
 def number(value: float, unit: str = "") -> str:
     """Three significant digits, plain; "–" where nothing was measured."""
@@ -62,6 +67,12 @@ def system_name(row: SystemRow) -> str:
     return "ground truth" if row.system == GROUND_TRUTH else row.system + seeds
 
 
+def compute(evaluation: Evaluation, row: SystemRow) -> str:
+    """Thousands of network passes that the row cost, where stated."""
+    passes = evaluation.settings.get("compute", {}).get(row.system)
+    return "" if passes is None else f"{passes / 1000:,.3g}k"
+
+
 def guidance(row: SystemRow) -> str:
     """The row's guidance scale; the ground truth has none."""
     return "" if row.is_truth else f"{row.guidance_scale:g}"
@@ -71,6 +82,8 @@ def notes(evaluation: Evaluation) -> list[str]:
     """What must be said under the table: marks, unscored and missing clips, what was left out."""
     marks = {column.mark for column in evaluation.columns}
     lines = [text for mark, text in NOTES.items() if mark in marks]
+    if evaluation.settings.get("compute"):
+        lines.append(PASSES)
     lines += _unscored(evaluation)
     for scale in evaluation.guidance_scales:
         missing = [m for m in evaluation.missing if m.guidance_scale == scale]
@@ -131,12 +144,14 @@ def _text_table(evaluation: Evaluation, title: str, columns: list[int]) -> Table
     table.add_column("system", no_wrap=True)
     if len(evaluation.guidance_scales) > 1:
         table.add_column("guidance", justify="right")
+    if stated := bool(evaluation.settings.get("compute")):
+        table.add_column("passes", justify="right")
     for index in columns:
         table.add_column(header(evaluation.columns[index]), justify="right", no_wrap=True)
     for row in evaluation.shown_rows:
         scale = [guidance(row)] if len(evaluation.guidance_scales) > 1 else []
         cells = ["\n".join(_lines(row.cells[i], evaluation.columns[i])) for i in columns]
-        table.add_row(system_name(row), *scale, *cells)
+        table.add_row(system_name(row), *scale, *([compute(evaluation, row)] if stated else []), *cells)
     return table
 
 
@@ -147,16 +162,23 @@ def render_markdown(evaluation: Evaluation) -> str:
         columns = evaluation.group(oracle)
         if not columns:
             continue
-        heads = ["system", "guidance", *(header(evaluation.columns[i]).replace("*", "\\*") for i in columns)]
+        stated = ["passes"] if evaluation.settings.get("compute") else []
+        heads = [
+            "system",
+            "guidance",
+            *stated,
+            *(header(evaluation.columns[i]).replace("*", "\\*") for i in columns),
+        ]
         lines = [
             f"**{title}**",
             "",
             _markdown_row(heads),
-            _markdown_row(["---"] * 2 + ["---:"] * len(columns)),
+            _markdown_row(["---"] * 2 + ["---:"] * (len(stated) + len(columns))),
         ]
         for row in evaluation.shown_rows:
             cells = ["<br>".join(_lines(row.cells[i], evaluation.columns[i])) for i in columns]
-            lines.append(_markdown_row([system_name(row), guidance(row), *cells]))
+            passes = [compute(evaluation, row)] * len(stated)
+            lines.append(_markdown_row([system_name(row), guidance(row), *passes, *cells]))
         blocks.append("\n".join(lines))
     blocks.append("\n".join(f"- {line}".replace("*", "\\*") for line in notes(evaluation)))
     return "\n\n".join(block for block in blocks if block) + "\n"

@@ -1,13 +1,14 @@
 """Stage 5, pair: judged candidates -> preference pairs, each clip's on its own, plus those people decided.
 
-Pairs are a function of the other tables, so each run replaces the table. A clip that gives no pair is counted
-under its reason. Ground truth is not paired: it is no sample of a model, and wild sound may be wrong.
+Pairs are a function of the other tables, so each run replaces those it made before. A clip that gives no pair
+is counted under its reason. Ground truth is not paired: it is no model's sample, and wild sound may be wrong.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -21,7 +22,7 @@ from foleytune.matrix import score_matrix, score_table, scored_versions
 from foleytune.opinions import human_pairs
 from foleytune.pairings import Group, Judged, Pairing
 from foleytune.plugins import Settings, build, part_field
-from foleytune.records import GROUND_TRUTH, Candidate, Clip, Pair, Rating, Vote
+from foleytune.records import AUTO, GROUND_TRUTH, ROUND, Candidate, Clip, Pair, Rating, Vote
 from foleytune.scorers.audioscore import AudioScore
 from foleytune.shards import write_atomic
 from foleytune.stages import say
@@ -42,6 +43,7 @@ class PairSettings(Settings):
     split: str = "align"
     model: str | None = None  # part name
     weights: str | None = None  # fingerprint
+    source: str = AUTO  # what automatic pairs are called; those of other rounds ("round…") stay beside them
     human: bool = True  # add pairs from ratings and votes
     max_human_pairs: int | None = None  # a random choice of so many
     seed: int = 0
@@ -85,10 +87,11 @@ def pair(workspace: Workspace, settings: PairSettings) -> PairReport:
         probabilities, judged = _judge(workspace, score, candidates["candidate_id"])
         decided = _decided(workspace, settings, clips, candidates) if settings.human else []
         groups = _groups(clips, candidates, probabilities, judged)
-        automatic = _automatic(cast(Pairing, settings.pairing), groups, decided)
+        automatic = _automatic(cast(Pairing, settings.pairing), groups, decided, settings.source)
         absent = len(clips) - len(pc.unique(candidates["clip_id"]))
         pairs = [*automatic.pairs, *decided]
-        workspace.replace_table(Pair, pairs)
+        others = [p for p in workspace.read(Pair) if _is_of_another_round(p.source, settings.source)]
+        workspace.replace_table(Pair, [*others, *pairs])
         report = PairReport(
             audioscore=score.version,
             num_clips=len(clips),
@@ -100,7 +103,8 @@ def pair(workspace: Workspace, settings: PairSettings) -> PairReport:
             **_complexities(automatic.pairs),
             settings=settings.model_dump(mode="json"),
         )
-        write_atomic(workspace.root / "pairs.json", report.model_dump_json(indent=1).encode())
+        name = "pairs.json" if settings.source == AUTO else f"pairs-{settings.source}.json"
+        write_atomic(workspace.root / name, report.model_dump_json(indent=1).encode())
         say(report.line())
         return report
 
@@ -113,7 +117,14 @@ class Automatic(NamedTuple):
     settled: int
 
 
-def _automatic(pairing: Pairing, groups: Iterable[Group], decided: list[Pair]) -> Automatic:
+def _is_of_another_round(found: str, source: str) -> bool:
+    """A round's run leaves everything else; the first round's leaves what belongs to later ones."""
+    return found != source and (source != AUTO or found.startswith(ROUND))
+
+
+def _automatic(
+    pairing: Pairing, groups: Iterable[Group], decided: list[Pair], source: str = AUTO
+) -> Automatic:
     known = {frozenset((p.chosen, p.rejected)) for p in decided}
     pairs: list[Pair] = []
     reasons: Counter[str] = Counter()
@@ -124,8 +135,13 @@ def _automatic(pairing: Pairing, groups: Iterable[Group], decided: list[Pair]) -
         settled += len(found) - len(kept)
         if not kept:
             reasons[reason or SETTLED] += 1
-        pairs += kept
+        pairs += kept if source == AUTO else [_renamed(p, source) for p in kept]
     return Automatic(pairs, reasons, settled)
+
+
+def _renamed(pair: Pair, source: str) -> Pair:
+    pair_id = Pair.make_id(pair.clip_id, pair.chosen, pair.rejected, source)
+    return replace(pair, pair_id=pair_id, source=source)
 
 
 def _complexities(pairs: list[Pair]) -> dict[str, Any]:

@@ -11,11 +11,17 @@ from typing import NamedTuple, cast
 
 from foleytune.config import Recipe
 from foleytune.costs import Cost
+from foleytune.evaluate import EvaluateSettings
+from foleytune.flow import STAGES
 from foleytune.models import Model
+from foleytune.objectives import Objective
 from foleytune.records import GROUND_TRUTH, Candidate, Clip, Pair, Rating, Score
 from foleytune.store import Workspace
 from foleytune.train import TrainSettings
+from foleytune.training_run import needs_of
 
+JUDGED = frozenset({"pairs", "labels", "reward"})  # what candidates, scores and AudioScore are there for
+PAIR = 8  # passes of a Flow-DPO pair, whose operations are counted with conditions as training gives them
 TFLOPS = 200.0  # sustained, 1e12 operations a second: what is assumed of a GPU in bf16
 
 
@@ -31,26 +37,73 @@ class Step(NamedTuple):
 
 
 def plan(workspace: Workspace, recipe: Recipe) -> list[Step]:
-    """The steps of a recipe in order."""
+    """The steps of a recipe in order; those that none of its runs needs are left out."""
     clips, cost = _clips(workspace, recipe), _cost(recipe)
     steps = [Step("ingest", f"{recipe.ingest.folder} -> clips", _there(len(workspace.ids(Clip)), "clips"))]
     if recipe.world is not None:
         text = ", ".join(f"{num} {split}" for split, num in recipe.world.counts().items())
         steps.insert(0, Step("world", f"render clips: {text}"))
-    steps.append(_sample(workspace, recipe, clips[recipe.sample.split], cost))
-    steps.append(Step("score", ", ".join(recipe.score.scorers), _there(len(workspace.ids(Score)), "scores")))
-    if recipe.rate is not None:
-        steps.append(Step("rate", "simulated raters", _there(len(workspace.ids(Rating)), "ratings")))
-    pairs = _there(len(workspace.ids(Pair)), "pairs")
+    if recipe.learns_from() & JUDGED:
+        steps += _judged(workspace, recipe, clips[recipe.sample.split], cost)
+    steps.append(_train(workspace, recipe, cost))
+    if recipe.rounds is not None:
+        steps.append(_rounds(workspace, recipe, clips[recipe.sample.split], cost))
+    steps += [_test(recipe, e, clips[e.split], cost) for e in recipe.evaluations()[:1]]
     return [
         *steps,
-        Step("fit", "ratings and scores -> AudioScore"),
-        Step("pair", f"{recipe.pair.pairing.part_name()} pairs", pairs),
-        _train(workspace, recipe, cost),
-        _test(recipe, clips[recipe.evaluate.split], cost),
         Step("evaluate", f"{len(recipe.evaluate.metrics)} metrics, {len(recipe.evaluate.oracles)} oracles"),
         Step("report", "one HTML page"),
     ]
+
+
+def _judged(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | None) -> list[Step]:
+    """From candidates to pairs."""
+    steps = [
+        _sample(workspace, recipe, num_clips, cost),
+        Step("score", ", ".join(recipe.score.scorers), _there(len(workspace.ids(Score)), "scores")),
+    ]
+    if recipe.rate is not None:
+        steps.append(Step("rate", "simulated raters", _there(len(workspace.ids(Rating)), "ratings")))
+    steps.append(Step("fit", "ratings and scores -> AudioScore"))
+    pairs = _there(len(workspace.ids(Pair)), "pairs")
+    return [*steps, Step("pair", f"{recipe.pair.pairing.part_name()} pairs", pairs)]
+
+
+def passes_of(workspace: Workspace, recipe: Recipe) -> dict[str, float]:
+    """What each row costs, in forward passes of one latent: the candidates it learns from, and its training.
+
+    A backward counts as two, a solver's step with guidance too. What AudioScore was fitted on is left out, as
+    all rows share it.
+    """
+    num_clips = _clips(workspace, recipe)[recipe.sample.split]
+    sampled = _sampled_passes(recipe, num_clips)
+    found = {
+        row: _trained_passes(runs[0]) + (sampled if _reads_candidates(runs[0]) else 0)
+        for row, runs in recipe.rows().items()
+    }
+    rounds = recipe.rounds
+    if rounds is not None:
+        runs = rounds.runs(recipe.train_seeds[0])
+        again = _sampled_passes(recipe, num_clips, rounds.num_clips, rounds.num_candidates)
+        found[rounds.row] = sum(map(_trained_passes, runs)) + sampled + (len(runs) - 1) * again
+    return found
+
+
+def _reads_candidates(run: TrainSettings) -> bool:
+    return bool(needs_of(run) & {"pairs", "labels"})
+
+
+def _trained_passes(run: TrainSettings) -> float:
+    return run.max_steps * _batch(run) * cast(Objective, run.objective).forwards
+
+
+def _sampled_passes(
+    recipe: Recipe, num_clips: int, only: int | None = None, num_candidates: int | None = None
+) -> int:
+    s = recipe.sample
+    limits = [n for n in (s.num_clips, only) if n is not None]
+    num = min([num_clips, *limits]) * (num_candidates or s.num_candidates)
+    return num * s.num_steps * _branches(s.guidance_scale) * STAGES.get(s.solver, 1)
 
 
 def plan_text(workspace: Workspace, recipe: Recipe, steps: list[Step], tflops: float | None = None) -> str:
@@ -101,17 +154,31 @@ def _sample(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | N
 
 def _train(workspace: Workspace, recipe: Recipe, cost: Cost | None) -> Step:
     runs = [run for runs in recipe.rows().values() for run in runs]
-    what = ", ".join(f"{r.run_name} ({r.max_steps:,} steps × {_batch(r)} pairs)" for r in runs)
+    what = ", ".join(f"{r.run_name} ({r.max_steps:,} steps × {_batch(r)})" for r in runs)
     finished = sum((workspace.run_folder(run.run_name) / "result.json").exists() for run in runs)
-    pairs = sum(run.max_steps * _batch(run) for run in runs)
-    # two latents: the policy forward and backward (as 3 forwards), the reference once
-    step = Step("train", what, _there(finished, f"of {len(runs)} runs"), 2 * (3 + 1) * pairs)
-    return step if cost is None else step._replace(tflop=pairs * cost.pair)
+    passes = round(sum(map(_trained_passes, runs)))
+    step = Step("train", what, _there(finished, f"of {len(runs)} runs"), passes)
+    return step if cost is None else step._replace(tflop=passes * cost.pair / PAIR)
 
 
-def _test(recipe: Recipe, num_clips: int, cost: Cost | None) -> Step:
-    e = recipe.evaluate
-    num_systems = 1 + sum(len(runs) for runs in recipe.rows().values())
+def _rounds(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | None) -> Step:
+    """Every round's training, and the candidates of all but the first."""
+    rounds = recipe.rounds
+    assert rounds is not None
+    runs = [run for seed in recipe.train_seeds for run in rounds.runs(seed)]
+    again = _sampled_passes(recipe, num_clips, rounds.num_clips, rounds.num_candidates)
+    later = len(recipe.train_seeds) * (rounds.num_rounds - 1)
+    finished = sum((workspace.run_folder(run.run_name) / "result.json").exists() for run in runs)
+    what = f"{rounds.row}: {rounds.num_rounds} rounds × {rounds.train.max_steps:,} steps, a seed"
+    trained = round(sum(map(_trained_passes, runs)))
+    step = Step("rounds", what, _there(finished, f"of {len(runs)} runs"), trained + later * again)
+    if cost is None:
+        return step
+    return step._replace(tflop=trained * cost.pair / PAIR + later * again * cost.network_pass)
+
+
+def _test(recipe: Recipe, e: EvaluateSettings, num_clips: int, cost: Cost | None) -> Step:
+    num_systems = 1 + sum(len(runs) for runs in recipe.final_runs().values())
     scales = ", ".join(f"{scale:g}" for scale in e.guidance_scales)
     what = f"{num_systems} systems × {num_clips:,} clips × {len(e.seeds)} seeds at guidance {scales}"
     each = num_systems * num_clips * len(e.seeds)

@@ -19,6 +19,11 @@ GROUND_TRUTH = "ground_truth"
 """`Candidate.model` of the clip's own soundtrack."""
 
 
+AUTO = "auto"
+ROUND = "round"
+"""`Pair.source` of what AudioScore decided: of the base's candidates, and how that of later rounds begins."""
+
+
 def digest(*parts: Any, length: int = 16) -> str:
     """Hash JSON-able `parts` to `length` hex characters (64 bits by default)."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -204,7 +209,7 @@ class Pair(Record):
     score_chosen: float  # p(Good) of chosen
     score_rejected: float  # p(Good) of rejected
     complexity: float  # Eq. 3 of arXiv 2603.11089: 1 easy, 0 hard; human pairs are 0
-    source: str  # "auto" | "human" | the name of a negative
+    source: str  # "auto" | "human" | "simulated" | "round…" | the name of a negative
 
     @staticmethod
     def make_id(clip_id: str, chosen: str, rejected: str, source: str) -> str:

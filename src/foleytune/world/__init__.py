@@ -12,7 +12,7 @@ SAMPLES_PER_FRAME = 640  # SAMPLE_RATE / FPS, an integer on purpose: event times
 FRAME_SIZE = 96  # pixels, square
 VERSION = 1  # raise it whenever the same seed gives other frames, another wave or other bytes
 
-SPLITS: tuple[str, ...] = ("wild", "judge", "oracle", "align", "test")
+SPLITS: tuple[str, ...] = ("wild", "judge", "oracle", "align", "test", "unseen")
 DAMAGED_SPLITS: tuple[str, ...] = ("wild",)
 
 FAMILIES: dict[str, str] = {

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
 from functools import partial
@@ -20,11 +20,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from foleytune.world import DAMAGED_SPLITS, FPS, SAMPLE_RATE, SPLITS, VERSION
+from foleytune.world import CLASSES, DAMAGED_SPLITS, FPS, SAMPLE_RATE, SPLITS, VERSION
 from foleytune.world.damage import DamageShares, damage
 from foleytune.world.drawing import render_frames
 from foleytune.world.encode import write_flac, write_mp4
-from foleytune.world.scenes import OTHER, Scene, generator, sample_scene
+from foleytune.world.scenes import OTHER, Scene, generator, indices_of, sample_scene
 from foleytune.world.sound import synthesise
 from foleytune.world.sounds.tools import Wave
 
@@ -115,12 +115,14 @@ def make(
     num_workers: int | None = None,
     shares: DamageShares | None = None,
     quiet: bool = False,
+    among: Collection[str] = CLASSES,
 ) -> Made:
-    """Render clips start .. start + num_clips - 1 of a split; those that OUT holds complete are skipped.
+    """Render `num_clips` clips of a split from index `start` on; those that OUT holds complete are skipped.
 
     num_workers: processes; by default one a usable core; 1 or less works in this process. shares: the faults
-    of a damaged split. Several splits may share one folder. Returns the clips made, skipped and failed.
-    Raises ValueError for an unknown split, or a folder that holds another version or other shares.
+    of a damaged split. Several splits may share one folder. among: clips that show another class are passed
+    over. Returns the clips made, skipped and failed.
+    Raises ValueError for an unknown split or class, or a folder that holds another version or other shares.
     """
     began, out = time.monotonic(), Path(out)
     if split not in SPLITS:
@@ -129,7 +131,8 @@ def make(
         raise ValueError(f"num_clips and start count from 0; they are {num_clips} and {start}")
     _claim(out, shares or DamageShares())
     known = _known_rows(out)
-    wanted = [(clip_name(split, seed, i), i) for i in range(start, start + num_clips)]
+    chosen = indices_of(split, seed, start, num_clips, among)
+    wanted = [(clip_name(split, seed, i), i) for i in chosen]
     todo = [i for name, i in wanted if name not in known or not _complete(out, name)]
     failures, made = list[str](), 0
     for index, row in _progress(_rows(split, seed, todo, out, shares, num_workers), len(todo), quiet):

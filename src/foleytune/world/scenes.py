@@ -4,7 +4,9 @@ Positions and sizes are in pixels of a 96 by 96 frame, x to the right and y down
 """
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -157,3 +159,18 @@ def sample_scene(split: str, seed: int, index: int, labels: tuple[str, ...] | No
         sound_seed=int(rng.integers(2**53)),
         labels=labels,
     )
+
+
+def indices_of(split: str, seed: int, start: int, num: int, among: Collection[str] = CLASSES) -> list[int]:
+    """The first `num` indices from `start` whose scenes show nothing but classes of `among`.
+
+    Raises ValueError for a class that does not exist, or if there is none.
+    """
+    unknown = set(among) - set(CLASSES)
+    if unknown or not among:
+        what = f"no class is called {', '.join(sorted(unknown))}" if unknown else "no class is given"
+        raise ValueError(f"{what}; there are {', '.join(CLASSES)}")
+    if set(among) == set(CLASSES):
+        return list(range(start, start + num))
+    shown = (i for i in count(start) if set(sample_scene(split, seed, i).labels) <= set(among))
+    return list(islice(shown, num))
