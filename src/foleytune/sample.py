@@ -6,22 +6,18 @@ meet the same noise on the same clip.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 import torch
 
+from foleytune.features import ensure_features
 from foleytune.flow import seed_of
-from foleytune.models import Media, Model, read_clip_media, sample_latents
+from foleytune.models import Model, sample_latents
 from foleytune.plugins import Part, Settings, build, part_field
 from foleytune.records import Candidate, Clip, Feature
 from foleytune.solvers import AnySolver
 from foleytune.stages import StageCount, run_batches
 from foleytune.store import Workspace
-
-DECODERS = min(8, os.cpu_count() or 1)  # clips decoded side by side
 
 
 class SampleSettings(Settings):
@@ -70,32 +66,6 @@ def select_clips(workspace: Workspace, split: str, num_clips: int | None = None)
         found = ", ".join(splits) or "no clips at all"
         raise ValueError(f"{workspace.root} has no clips of split {split!r}; it has {found}")
     return clips[:num_clips]
-
-
-def ensure_features(
-    workspace: Workspace, model: Model, clips: Sequence[Clip], batch_size: int = 16
-) -> dict[str, Feature]:
-    """Cache the conditions of clips under the model's feature key; returns them by clip id.
-
-    A clip that cannot be read is a recorded failure and is missing from the result.
-    """
-    key = model.feature_key
-
-    def read(clip: Clip) -> Media:
-        return read_clip_media(workspace.root, clip, model, audio=False)
-
-    def process(batch: list[Clip]) -> list[Feature]:
-        with ThreadPoolExecutor(DECODERS) as pool:  # decoding and resizing leave Python's lock alone
-            media = list(pool.map(read, batch))
-        rows = {name: value.half() for name, value in model.condition(media).items()}
-        ids = [Feature.make_id(clip.clip_id, key) for clip in batch]
-        shard = workspace.write_rows("features", ids, rows)
-        return [Feature(ids[row], clip.clip_id, key, shard, row) for row, clip in enumerate(batch)]
-
-    known = {f.item_id for f in workspace.read(Feature) if f.key == key}
-    if any(clip.clip_id not in known for clip in clips):
-        run_batches(workspace, "features", clips, lambda clip: clip.clip_id, known, process, batch_size)
-    return {f.item_id: f for f in workspace.read(Feature) if f.key == key}
 
 
 def _plan_one(clip: Clip, seed: int, name: str, weights: str, settings: SampleSettings) -> Candidate:

@@ -28,6 +28,8 @@ DIMENSIONS = (
     "oracle_noise/noise_excess_db",
     "oracle_noise/noise_floor_db",
     "oracle_envelope/level_correlation",
+    "oracle_joint_onset/onset_f1",  # of a joint model, whose events are in its own picture
+    "oracle_joint_onset/onset_error_s",
 )
 WORST_ONSET_ERROR_S = 0.3  # from here on, timing is simply wrong
 WORST_NOISE_DB = 24.0  # over the clip's own clean noise floor
@@ -142,7 +144,9 @@ def _qualities(workspace: Workspace, candidates: list[Candidate], clips: Mapping
     latest = {
         name: max(found.get(name, {"": 0}).items(), key=lambda v: (v[1], v[0]))[0] for name in DIMENSIONS
     }
-    correct, probability, f1, error_s, excess_db, floor_db, level = score_matrix(scores, ids, latest).T
+    found_values = score_matrix(scores, ids, latest).T
+    correct, probability, f1, error_s, excess_db, floor_db, level, joint_f1, joint_error_s = found_values
+    f1, error_s = np.where(np.isnan(f1), joint_f1, f1), np.where(np.isnan(error_s), joint_error_s, error_s)
     clean_db = np.array([clips[c.clip_id].meta.get("noise_floor_db", np.nan) for c in candidates], np.float64)
     excess_db = np.where(np.isfinite(excess_db), excess_db, np.maximum(floor_db - clean_db, 0))
     timely = 1 - np.minimum(error_s / WORST_ONSET_ERROR_S, 1)
