@@ -154,7 +154,9 @@ def _sample(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | N
 
 def _train(workspace: Workspace, recipe: Recipe, cost: Cost | None) -> Step:
     runs = [run for runs in recipe.rows().values() for run in runs]
-    what = ", ".join(f"{r.run_name} ({r.max_steps:,} steps × {_batch(r)})" for r in runs)
+    rows = {row: found[0] for row, found in recipe.rows().items()}
+    what = ", ".join(f"{row} ({run.max_steps:,} steps × {_batch(run)})" for row, run in rows.items())
+    what += f", {len(recipe.train_seeds)} seeds" if len(recipe.train_seeds) > 1 else ""
     finished = sum((workspace.run_folder(run.run_name) / "result.json").exists() for run in runs)
     passes = round(sum(map(_trained_passes, runs)))
     step = Step("train", what, _there(finished, f"of {len(runs)} runs"), passes)

@@ -1,0 +1,115 @@
+"""Every method on the embedded world, side by side: what each makes of the same clips, judges and compute.
+
+`world_methods` is `recipe()`, all rows at the compute of Flow-DPO; `world_methods-best` lets each go on three
+times as long; `world_methods-ci` shows that all of them run.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from foleytune.config import Recipe, RoundSettings, WorldSettings, changed
+from foleytune.objectives import Objective
+from foleytune.plugins import Part, build
+from foleytune.recipes.world_demo import CONDITION_DROPOUT
+from foleytune.recipes.world_demo import recipe as demo
+from foleytune.train import TrainSettings
+
+NUM_CLIPS, NUM_TEST, NUM_CANDIDATES, NUM_STEPS = 300, 200, 4, 10
+SAMPLED = NUM_CLIPS * NUM_CANDIDATES * NUM_STEPS * 2  # network passes of the candidates, guidance and all
+BUDGET = 56_000  # network passes a row may take for candidates, rollouts and training
+BATCH = 16
+AGAIN = NUM_CLIPS // 2  # clips sampled again in the second round
+BETA, WINNER_WEIGHT, SAFEGUARD = 30.0, 10.0, 0.5
+
+
+def recipe() -> Recipe:
+    """300 clips × 4 candidates; 56,000 network passes a row for candidates, rollouts and training."""
+    base = demo()
+    train = _row(base.train, _dpo(), "two_stage")
+    later = (BUDGET - SAMPLED - AGAIN * SAMPLED // NUM_CLIPS) // 2  # passes of training, a round
+    return changed(
+        base,
+        name="world_methods",
+        world=WorldSettings(align=NUM_CLIPS, test=NUM_TEST),
+        sample=changed(base.sample, num_candidates=NUM_CANDIDATES, num_steps=NUM_STEPS),
+        rate=None if base.rate is None else changed(base.rate, num_clips=150),
+        train=changed(train, run_name="curriculum"),
+        controls=_controls(train),
+        rounds=RoundSettings(train=_steps(train, later // (BATCH * 8)), num_clips=AGAIN),
+        train_seeds=(0, 1, 2),
+        evaluate=changed(base.evaluate, num_steps=25, guidance_scales=(1.0, 2.0)),
+    )
+
+
+def best() -> Recipe:
+    """Three times the compute of training and rollouts for every row."""
+    equal = recipe()
+    assert equal.rounds is not None
+    return changed(
+        equal,
+        name="world_methods-best",
+        train=_steps(equal.train, 3 * equal.train.max_steps),
+        controls={row: _steps(run, 3 * run.max_steps) for row, run in equal.controls.items()},
+        rounds=changed(equal.rounds, num_rounds=3, num_clips=None, train=equal.train),
+    )
+
+
+def ci() -> Recipe:
+    """A few steps of everything on a few clips."""
+    equal = recipe()
+    assert equal.rounds is not None
+    return changed(
+        equal,
+        name="world_methods-ci",
+        world=WorldSettings(align=24, test=8),
+        rate=None if equal.rate is None else changed(equal.rate, num_clips=None),
+        train=_steps(equal.train, 4),
+        controls={row: _steps(run, 4) for row, run in equal.controls.items()},
+        rounds=changed(equal.rounds, num_clips=8, train=_steps(equal.rounds.train, 4)),
+        train_seeds=(0,),
+        evaluate=changed(equal.evaluate, num_steps=5, guidance_scales=(1.0,)),
+    )
+
+
+def _controls(train: TrainSettings) -> dict[str, TrainSettings]:
+    """The other rows: an objective, its curriculum, and as many steps as the budget leaves it."""
+    rows: dict[str, tuple[Part, str]] = {
+        "sft": (build("objectives", "sft", condition_dropout=CONDITION_DROPOUT), "uniform"),
+        "ddpo": (build("objectives", "ddpo"), "uniform"),
+        "nft": (build("objectives", "nft"), "uniform"),
+        "kto": (build("objectives", "kto", condition_dropout=CONDITION_DROPOUT), "uniform"),
+        "flow_dpo": (_dpo(), "uniform"),
+        "safeguard": (_dpo(safeguard=SAFEGUARD), "two_stage"),
+        "tracked": (_dpo(noise="tracked"), "two_stage"),
+    }
+    return {name: _row(train, objective, curriculum) for name, (objective, curriculum) in rows.items()}
+
+
+def _row(train: TrainSettings, objective: Part, curriculum: str) -> TrainSettings:
+    """A run that spends what is left of the budget once its candidates are paid for."""
+    method = cast(Objective, objective)
+    left = BUDGET - (0 if "reward" in method.needs else SAMPLED)
+    run = changed(train, objective=objective, curriculum=build("curricula", curriculum))
+    return _steps(run, round(left / (BATCH * method.forwards)))
+
+
+def _steps(run: TrainSettings, num: int) -> TrainSettings:
+    """The same run over so many steps."""
+    return changed(
+        run,
+        max_steps=num,
+        warmup_steps=max(1, num // 10),
+        save_steps=max(1, num // 3),
+        eval_steps=max(1, num // 5),
+        per_device_train_batch_size=BATCH,
+        num_eval_pairs=min(32, 2 * num),
+    )
+
+
+def _dpo(**settings: Any) -> Part:
+    return build(
+        "objectives",
+        "flow_dpo",
+        **{"beta": BETA, "winner_weight": WINNER_WEIGHT, "condition_dropout": CONDITION_DROPOUT, **settings},
+    )
