@@ -1,11 +1,19 @@
-"""Scorers here and in av-benchmark's own code, side by side in one run: seconds a sound, memory, agreement.
+r"""Scorers here and av-benchmark's own extraction, side by side: seconds an extractor, memory, agreement.
 
-    git clone https://github.com/hkchengrex/av-benchmark && pip install torchlibrosa librosa
-    FOLEYTUNE_WEIGHTS=weights python benchmarks/av_benchmark.py SOUNDS --official av-benchmark
+    git clone https://github.com/hkchengrex/av-benchmark
+    git clone https://github.com/kkoutini/passt_hear21
+    git clone https://github.com/facebookresearch/ImageBind
+    pip install torchlibrosa librosa einops omegaconf torchaudio
+    python benchmarks/scorer_weights.py weights
+    FOLEYTUNE_WEIGHTS=weights python benchmarks/av_benchmark.py SOUNDS \
+        --official av-benchmark passt_hear21 ImageBind
 
-Its PANNs and VGGish run wherever torchaudio imports; the rest of it wants packages that only a CUDA machine
-has. Both sides read the same files, mix, resample and cut them, get the same weights, and take turns; the
-best of `--repeats` counts. There every extractor reads all files again; here one read serves both.
+There `av_bench.extract.extract` runs as it is, with the device, batch size and number of reading processes
+that are given: every extractor reads all files again. Packages that this machine lacks are replaced by
+stand-ins (`av_standins.py`). Here one read serves all. Both get the same files and weights and take turns,
+each in a process of its own; the best of `--repeats` counts, an extractor. Seconds are the clock's and,
+as a shared machine's clock says little, the processors'. Of ImageBind and Synchformer the halves that hear
+are run, as there; `--skip-video` leaves them out.
 """
 
 from __future__ import annotations
@@ -18,124 +26,198 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
-SECONDS, BATCH = 4.0, 16  # evaluated; av-benchmark wants all sounds at least as long
+FILES = {  # what extract() saves last for each extractor
+    "panns": "pann_features",
+    "vggish": "vggish_features",
+    "imagebind": "imagebind_audio",
+    "synchformer": "synchformer_audio",
+    "passt": "passt_features_embed",
+}
 
 
-def ours(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """PANNs' logits and VGGish's patches."""
+class Clock:
+    """Seconds of the clock and of all processors, this process's children included, by name."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[float]] = {}
+        self.start()
+
+    def start(self) -> None:
+        """Begin anew."""
+        self.last = self._now()
+
+    def lap(self, name: str) -> None:
+        """What has passed since the last lap belongs to `name`."""
+        now = self._now()
+        before = self.found.get(name, [0.0, 0.0])
+        self.found[name] = [b + n - last for b, n, last in zip(before, now, self.last)]
+        self.last = now
+
+    @staticmethod
+    def _now() -> list[float]:
+        times = os.times()
+        return [time.perf_counter(), sum(times[:4])]
+
+
+def ours(folder: Path, args: argparse.Namespace, clock: Clock) -> dict[str, Tensor]:
+    """All extractors on each batch of files."""
     from foleytune.media import read_channels
     from foleytune.scorers import ScoreItem
     from foleytune.scorers.panns import Panns
+    from foleytune.scorers.passt import Passt
     from foleytune.scorers.vggish import Vggish
 
-    panns, vggish = Panns().load(), Vggish().load()
-    yield_ready()
-    logits, patches = [], []
-    for begin in range(0, len(paths), BATCH):
+    panns, vggish, passt = (part.load(args.device) for part in (Panns(), Vggish(), Passt()))
+    run: dict[str, Callable[[list[ScoreItem]], Tensor]] = {
+        "panns": lambda items: panns.embed(items)["logits"],
+        "vggish": lambda items: vggish.embed(items)["patches"],
+        "passt": lambda items: passt.embed(items)["features"],
+    }
+    if not args.skip_video:
+        from foleytune.published.imagebind import IBScore, load_imagebind
+        from foleytune.published.synchformer import DeSync, load_synchformer
+
+        bind, sync = IBScore(load_imagebind(), args.device), DeSync(load_synchformer(), args.device)
+        run["imagebind"] = lambda items: bind.hear([(i.sound, i.sample_rate) for i in items]).cpu()
+        run["synchformer"] = lambda items: sync.hear(
+            [(i.sound, i.sample_rate) for i in items], args.seconds
+        ).cpu()
+    found: dict[str, list[Tensor]] = {name: [] for name in run}
+    paths = sorted(folder.glob("*.wav"))
+    clock.start()
+    for begin in range(0, len(paths), args.batch):
         items = []
-        for path in paths[begin : begin + BATCH]:
+        for path in paths[begin : begin + args.batch]:
             sound, rate = read_channels(path)
-            items.append(ScoreItem(path.stem, sound.mean(0), rate, channels=sound, seconds=SECONDS))
-        logits.append(panns.embed(items)["logits"])
-        patches.append(vggish.embed(items)["patches"])
-    return torch.cat(logits).numpy(), torch.cat(patches).numpy()
+            items.append(ScoreItem(path.stem, sound.mean(0), rate, channels=sound, seconds=args.seconds))
+        clock.lap("reading")
+        for name, extract in run.items():
+            found[name].append(extract(items))
+            clock.lap(name)
+    return {name: torch.cat(rows) for name, rows in found.items()}
 
 
-def official(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """The same by av-benchmark's networks, loader arithmetic and order: one pass over the files each."""
-    import soundfile
-    import torchaudio
-    from av_bench.panns import Cnn14
-    from av_bench.vggish.vggish import VGGish
+def official(folder: Path, args: argparse.Namespace, clock: Clock) -> dict[str, Tensor]:
+    """av-benchmark's `extract`, timed from its first data set on by what it saves."""
+    sys.path[:0] = [str(path) for path in args.official]
+    import av_standins
 
-    from foleytune.published.taggers import PANNS, VGGISH
-    from foleytune.published.weights import load_published
+    av_standins.install()
+    from av_bench import extract as module
 
-    state = load_published(PANNS["16k"])
-    home = Path(tempfile.mkdtemp())  # its constructor reads the published files from the home folder
-    place = home / ".cache" / "audioldm_eval" / "ckpt"
-    place.mkdir(parents=True)
-    for name in ("Cnn14_16k_mAP=0.438.pth", "Cnn14_mAP=0.431.pth"):
-        torch.save({"model": {key: value.clone() for key, value in state.items()}}, place / name)
-    os.environ["HOME"] = str(home)
-    sizes = {"window_size": 512, "hop_size": 160, "mel_bins": 64, "fmin": 50, "fmax": 8000}
-    panns = Cnn14(features_list=["2048", "logits"], sample_rate=16000, classes_num=527, **sizes).eval()
-    vggish = VGGish(pretrained=False, postprocess=False).eval()
-    vggish.load_state_dict(load_published(VGGISH), strict=False)
-    resamplers: dict[int, Any] = {}
+    av_standins.use_our_weights(Path(tempfile.mkdtemp()), not args.skip_video)
+    names = {stem: name for name, stem in FILES.items()}
+    data_set, save = module.AudioDataset, torch.save
+    begun = []
 
-    def read(path: Path) -> torch.Tensor:
-        wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        mono = torch.from_numpy(wave.T).mean(0)
-        mono = mono - mono.mean()
-        if rate not in resamplers:
-            resamplers[rate] = torchaudio.transforms.Resample(rate, 16000)
-        return resamplers[rate](mono)[: int(16000 * SECONDS)]
+    def first(*rest: Any, **settings: Any) -> Any:
+        if not begun:
+            begun.append(clock.start())
+        return data_set(*rest, **settings)
 
-    def batches() -> Any:
-        for begin in range(0, len(paths), BATCH):
-            yield torch.stack([read(path) for path in paths[begin : begin + BATCH]])
+    def save_and_time(value: Any, path: Path) -> None:
+        save(value, path)
+        if path.stem in names:
+            clock.lap(names[path.stem])
 
-    yield_ready()
-    logits = torch.cat([panns(batch)["logits"] for batch in batches()])
-    patches = torch.cat([vggish(batch) for batch in batches()])
-    return logits.numpy(), patches.numpy()
+    module.AudioDataset, torch.save = first, save_and_time
+    with tempfile.TemporaryDirectory() as cache:
+        module.extract(
+            folder, Path(cache), audio_length=args.seconds, batch_size=args.batch,
+            num_workers=args.workers, device=args.device, skip_video_related=args.skip_video, skip_clap=True,
+        )  # fmt: skip
+        clock.lap("end")
+        stored = {
+            name: torch.load(path) for name, s in FILES.items() if (path := Path(cache) / f"{s}.pth").exists()
+        }
+    stored["panns"] = {key: value["logits"] for key, value in stored["panns"].items()}
+    return {name: torch.stack([rows[key] for key in sorted(rows)]) for name, rows in stored.items()}
 
 
-_BEGIN = [0.0]
-
-
-def yield_ready() -> None:
-    """Loading is done: the clock starts."""
-    _BEGIN[0] = time.perf_counter()
-
-
-def run_child(side: str, paths: list[Path]) -> None:
-    """One side once; prints JSON."""
+def run_child(args: argparse.Namespace) -> None:
+    """One side once: prints JSON, and keeps the results for the comparison."""
+    torch.manual_seed(0)
+    clock = Clock()
     with torch.inference_mode():
-        logits, patches = (ours if side == "ours" else official)(paths)
-    seconds = time.perf_counter() - _BEGIN[0]
+        found = (ours if args.child == "ours" else official)(args.sounds, args, clock)
+    torch.save(found, args.results / f"{args.child}.pth")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    sums = [float(np.abs(x).mean()) for x in (logits, patches)]
-    print(json.dumps({"seconds": seconds, "peak": peak, "sums": sums}))
+    print(json.dumps({"times": clock.found, "peak": peak}))
+
+
+def compare(runs: dict[str, list[dict[str, Any]]], results: Path, sounds: int) -> None:
+    """The table: per extractor and in all, both sides and the ratio, by clock and by processors."""
+    first, second = (torch.load(results / f"{side}.pth") for side in ("ours", "official"))
+    print(
+        f"{'':12}{'here':>8}{'there':>8}{'ratio':>7}   {'CPU here':>8}{'there':>8}{'ratio':>7}   differs by"
+    )
+    total = [[0.0, 0.0], [0.0, 0.0]]
+    for name in ("reading", *first, "end"):
+        sides = [
+            [min(run["times"].get(name, [0.0, 0.0])[kind] for run in runs[side]) / sounds for kind in (0, 1)]
+            for side in ("ours", "official")
+        ]
+        total = [[a + b for a, b in zip(*pair)] for pair in zip(total, sides)]
+        far = ""
+        if name in first:
+            a, b = first[name], second[name]
+            far = f"{float((a - b).abs().max() / b.abs().max()):.1e}"
+        _row(name, sides, far)
+    _row("all", total, "")
+    peaks = {side: max(run["peak"] for run in found) for side, found in runs.items()}
+    print(f"peak GiB: {peaks['ours']:.2f} here, {peaks['official']:.2f} there")
+
+
+def _row(name: str, sides: list[list[float]], far: str) -> None:
+    (clock, cpu), (their_clock, their_cpu) = sides
+    ratios = [f"{b / a:.2f}" if a and b else "" for a, b in ((clock, their_clock), (cpu, their_cpu))]
+    print(f"{name:12}{clock:8.3f}{their_clock:8.3f}{ratios[0]:>7}", end="   ")
+    print(f"   {cpu:8.3f}{their_cpu:8.3f}{ratios[1]:>7}   {far}")
 
 
 def main() -> None:
     """Compare, print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("sounds", type=Path)
-    parser.add_argument("--official", type=Path, required=True, help="checkout of hkchengrex/av-benchmark")
-    parser.add_argument("--copies", type=int, default=4, help="times that the files are gone over")
+    parser.add_argument("sounds", type=Path, help="WAV files of at least --seconds")
+    parser.add_argument("--official", type=Path, nargs="+", default=[], help="checkouts, see above")
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--copies", type=int, default=1, help="of every file")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=2, help="processes that read, there")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--skip-video", action="store_true", help="without ImageBind and Synchformer")
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--results", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    paths = sorted(args.sounds.glob("*.wav")) * args.copies
     if args.child:
-        sys.path.insert(0, str(args.official))
-        run_child(args.child, paths)
+        run_child(args)
         return
-    found: dict[str, list[dict[str, Any]]] = {"ours": [], "official": []}
-    command = [sys.executable, __file__, str(args.sounds), "--official", str(args.official)]
-    for turn in range(args.repeats):
-        for side in ("ours", "official") if turn % 2 == 0 else ("official", "ours"):
-            child = [*command, "--copies", str(args.copies), "--child", side]
-            done = subprocess.run(child, capture_output=True, text=True, env=os.environ, check=False)
-            if done.returncode:
-                sys.exit(f"{side} failed:\n{done.stderr}")
-            found[side].append(json.loads(done.stdout.splitlines()[-1]))
-    best = {side: min(run["seconds"] for run in runs) for side, runs in found.items()}
-    for side, runs in found.items():
-        rate = len(paths) / best[side]
-        print(f"{side:10}{best[side]:8.2f} s  {rate:6.1f} sounds/s  peak {runs[0]['peak']:.2f} GiB")
-    a, b = found["ours"][0]["sums"], found["official"][0]["sums"]
-    agree = max(abs(x - y) / abs(y) for x, y in zip(a, b))
-    print(f"{best['official'] / best['ours']:.2f} times as fast; results agree within {agree:.1e}")
+    with tempfile.TemporaryDirectory() as folder:
+        place, paths = Path(folder), sorted(args.sounds.resolve().glob("*.wav"))
+        (place / "sounds").mkdir()
+        for copy in range(args.copies):
+            for path in paths:
+                (place / "sounds" / f"{path.stem}-{copy}.wav").symlink_to(path)
+        runs: dict[str, list[dict[str, Any]]] = {"ours": [], "official": []}
+        command = [sys.executable, __file__, str(place / "sounds"), *sys.argv[2:], "--results", folder]
+        for turn in range(args.repeats):
+            for side in ("ours", "official") if turn % 2 == 0 else ("official", "ours"):
+                done = subprocess.run(
+                    [*command, "--child", side], capture_output=True, text=True, check=False
+                )
+                if done.returncode:
+                    sys.exit(f"{side} failed:\n{done.stderr}")
+                runs[side].append(json.loads(done.stdout.splitlines()[-1]))
+        print(f"{args.copies * len(paths)} sounds of {args.seconds:g} s on {args.device}: seconds a sound")
+        compare(runs, place, args.copies * len(paths))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ from foleytune.about import recipe_names
 from foleytune.config import Recipe, changed, dump, load, resolve
 from foleytune.overrides import parse, parts_of
 from foleytune.plan import JUDGED, plan
+from foleytune.rule_pairs import NegativeSettings
 from foleytune.store import Workspace
+from foleytune.train import TrainSettings
 
 RECIPES = [*recipe_names(), "world_demo-ci"]
 
@@ -186,6 +188,18 @@ def test_a_mistake_in_flags_is_one_line(parsed: Callable[..., Recipe], args: lis
         parsed(*args)
     assert "\n" not in str(caught.value)
     assert "│" not in str(caught.value)
+
+
+def test_a_flag_inside_settings_that_are_none_takes_their_defaults() -> None:
+    train = TrainSettings()
+    assert train.negatives is None
+    found = parse(
+        train, ["--negatives.rules", "mute", "shift", "--negatives.share", "0.5"], "train"
+    ).negatives
+    assert found is not None
+    assert [rule.part_name() for rule in found.rules] == ["mute", "shift"]
+    assert found == NegativeSettings(rules=("mute", "shift"), share=0.5)
+    assert parse(train, ["--max-steps", "3"], "train").negatives is None
 
 
 def test_help_shows_every_part_and_flag(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from foleytune.objectives.sft import SFT
 from foleytune.records import Candidate, Feature
 from foleytune.runlog import Meter
 from foleytune.store import Workspace
-from tests.tiny import TinyModel, fill_workspace
+from tests.tiny import TinyModel, fill_workspace, labels_of
 
 
 def make_context(workspace: Workspace, model: TinyModel, **changes: Any) -> TrainContext:
@@ -31,6 +31,7 @@ def make_context(workspace: Workspace, model: TinyModel, **changes: Any) -> Trai
         candidates=workspace.by_id(Candidate),
         features={f.item_id: f for f in workspace.read(Feature)},
         curriculum=Uniform(),
+        labels=labels_of(pairs),
         **settings,
     )
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from foleytune import plugins
 from foleytune.metrics.inception import inception_score, sample_divergences
 from foleytune.networks.panns import NUM_CLASSES, SIZES, Cnn14, LogMel
+from foleytune.networks.winograd import WinogradConv
 from foleytune.published.taggers import benchmark_wave, build_panns, load_panns, tag
 from foleytune.records import Score
 from foleytune.scorers import ScoreItem
@@ -79,6 +80,17 @@ def test_golden_logits_and_features(network: Cnn14) -> None:
     assert relative_error(found.features, golden["16k_B_2048"]) <= LIMIT
     assert not ((found.logits >= 0) & (found.logits <= 1)).all()  # logits, no probabilities
     assert (found.features >= 0).all()
+
+
+def test_golden_numbers_of_the_network_that_is_made_for_speed() -> None:
+    golden = load_file(GOLDEN / "scorers_panns.safetensors")
+    about = checks.companion(GOLDEN / "scorers_panns.safetensors")
+    fast = build_panns(checks.panns_state("16k", "B"), "16k").speed_up("cpu")
+    found = tag(fast, list(checks.waves(about["16k_input"])))
+    assert relative_error(found.logits, golden["16k_B_logits"]) <= LIMIT
+    assert relative_error(found.features, golden["16k_B_2048"]) <= LIMIT
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in fast.conv_block4.modules())
+    assert isinstance(fast.get_submodule("conv_block4.conv1"), WinogradConv)
 
 
 @pytest.mark.slow

@@ -219,3 +219,12 @@ def test_latents_follow_their_candidates(workspace: Workspace) -> None:
     stored = Workspace(workspace.root)
     picked = [stored.by_id(Candidate)[i] for i in ("c", "a")]
     assert torch.equal(stored.latents(picked)["audio"], rows["audio"][[2, 0]])
+
+
+def test_float16_rows_are_read_under_autocast_too(workspace: Workspace) -> None:
+    rows = {"audio": torch.randn(3, 2, generator=torch.Generator().manual_seed(0)).half()}
+    shard = workspace.write_rows("latents", ["a", "b", "c"], rows)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = workspace.shards.rows([(shard, 2), (shard, 0)], "audio")
+    assert found.dtype == torch.float16
+    assert torch.equal(found, rows["audio"][[2, 0]])

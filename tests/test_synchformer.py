@@ -207,7 +207,7 @@ class Clocks(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.segments_seen = 0
+        self.segments_seen, self.heard_together = 0, list[int]()
         self.vfeat_extractor = SimpleNamespace(segment=self._see)
         self.afeat_extractor = SimpleNamespace(segments=self._hear)
         wave = torch.sin(2 * math.pi * TONE_HZ * torch.arange(10240) / SAMPLE_RATE)
@@ -219,7 +219,8 @@ class Clocks(nn.Module):
         frame = (video[:, 0].mean((1, 2, 3)) + 1) / 2 * 255  # (N,), the number of the first frame
         return (frame / 25)[:, None, None].expand(-1, 8, 1)
 
-    def _hear(self, mel: Tensor) -> Tensor:
+    def _hear(self, mel: Tensor, _at_once: int) -> Tensor:
+        self.heard_together.append(len(mel))
         level = (mel[:, :, self.band, 5:60].mean(-1) - self.at_zero) * 2 * published.MEL_STD
         return (level / (2 * GROWTH))[..., None, None].expand(-1, -1, 6, 1)
 
@@ -282,7 +283,38 @@ def test_the_picture_is_seen_once_a_clip(clocks: adapter.Synchformer) -> None:
     values = {s.candidate_id: s.value for s in clocks.score([items[0], other, *items[1:]])}
     assert values == pytest.approx({"c0.0": 0.0, "other": 0.2, "c0.4": 0.4, "c0.8": 0.8}, abs=1e-6)
     assert clocks._judge is not None
-    assert clocks._judge.network.segments_seen == 2 * 24
+    network = clocks._judge.network
+    assert network.segments_seen == 2 * 24
+    assert network.heard_together == [4]
+
+
+def test_the_last_clips_picture_is_remembered_for_the_next_batch(clocks: adapter.Synchformer) -> None:
+    items = [replace(clip([(0.0, lead)]), candidate_id=f"c{lead}") for lead in (0.0, 0.4, 0.8)]
+    other = replace(clip([(0.0, 0.2)]), candidate_id="other", clip_id="another clip")
+    assert clocks._judge is not None
+    looks = []
+    for batch in ([items[0], other], [items[1]], [items[2], items[0]], [other]):
+        before = clocks._judge.network.segments_seen
+        found = {s.candidate_id: s.value for s in clocks.score(batch)}
+        looks.append((clocks._judge.network.segments_seen - before) // 24)
+        truth = {"c0.0": 0.0, "other": 0.2, "c0.4": 0.4, "c0.8": 0.8}
+        assert found == pytest.approx({i.candidate_id: truth[i.candidate_id] for i in batch}, abs=1e-6)
+    assert looks == [2, 1, 0, 1]  # one clip is kept, no more
+    later = clip([(0.0, 0.0)]).frames[adapter.PICTURE.key] + np.uint8(25)  # another picture of that name
+    assert clocks.score([replace(other, frames={adapter.PICTURE.key: later})])[0].value == pytest.approx(0.8)
+
+
+def test_lengths_are_heard_apart_and_keep_their_order(clocks: adapter.Synchformer) -> None:
+    lengths = (8.0, 6.0, 8.0, 5.0)
+    items = [
+        replace(clip([(0.0, lead)], seconds=s), candidate_id=f"{lead}", clip_id=f"{lead}")
+        for lead, s in zip((0.0, 0.2, 0.4, 0.6), lengths)
+    ]
+    scores, rows = clocks.judge(items)
+    assert [s.value for s in scores] == pytest.approx([0.0, 0.2, 0.4, 0.6], abs=1e-6)
+    assert offsets_s(rows["offset_logits"])[:, 1].tolist() == pytest.approx([0.0, 0.2, 0.4, 0.6], abs=1e-6)
+    assert clocks._judge is not None
+    assert clocks._judge.network.heard_together == [2, 1, 1]
 
 
 def test_what_cannot_be_judged_is_unscored_and_changes_nobody_else(clocks: adapter.Synchformer) -> None:
@@ -338,7 +370,7 @@ def test_sound_is_heard_and_compared_where_the_windows_are() -> None:
     judge, kept = DeSync(model), window_segments(10.0)
     with torch.inference_mode():
         every = model.afeat_extractor.segments(SyncMel()(audio_segments(sound))[None])
-    heard = judge.hear(sound[None].numpy(), SAMPLE_RATE, 10.0)
+    heard = judge.hear([(sound[None].numpy(), SAMPLE_RATE)], 10.0)[0]
     assert torch.allclose(heard, every[0, kept], atol=1e-5)
     seen = torch.randn(1, 30, 8, 24)
     logits = judge.logits(seen[:, kept], heard[None])[0]

@@ -19,9 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from foleytune.flow import Latents, generator_of, repeated
+from foleytune.media import MediaError
 from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, fingerprint_of
 from foleytune.records import Candidate, Clip, Feature, Pair
+from foleytune.rewards import Judged
 from foleytune.store import Workspace
+from foleytune.train_data import Label
 
 NUM_FRAMES, NUM_CHANNELS, NUM_CONDITIONS = 6, 4, 3
 
@@ -50,6 +53,7 @@ class TinyModel(NetworkModel):
     seed: int = 0
     weights: str | None = None
     noisy: bool = False  # break the contract: answer differently every time
+    media: bool = False  # files have a sound and a picture, that fade and are functions of their names
 
     notice: ClassVar[str] = ""
     lora_targets: ClassVar[str] = "all-linear"
@@ -93,8 +97,16 @@ class TinyModel(NetworkModel):
         return self
 
     def read(self, path: Path, start_s: float = 0.0, prompt: str = "", *, audio: bool = True) -> Media:
-        """Nothing of the file."""
-        return Media({}, None, prompt)
+        """Nothing of the file; with `media` 24 samples and two frames, for which it need not be there."""
+        if not self.media:
+            return Media({}, None, prompt)
+        if path.stem.startswith("broken"):
+            raise MediaError(f"{path}: is broken")
+        num, generator = NUM_FRAMES * NUM_CHANNELS, generator_of("tiny media", path.stem)
+        wave = torch.linspace(0.9, -0.9, num) + 0.1 * torch.randn(num, generator=generator)
+        frames = torch.linspace(250, 0, 12) + torch.rand(12, generator=generator) * 5
+        frames = frames.to(torch.uint8).reshape(2, 2, 1, 3)
+        return Media({"video": frames.numpy()}, wave.clamp(-1, 1).numpy() if audio else None, prompt, 1.0)
 
     @torch.no_grad()
     def condition(self, media: Sequence[Media]) -> Conditions:
@@ -119,6 +131,19 @@ class TinyModel(NetworkModel):
         """Cut the wave into latent frames."""
         return {"audio": waves.reshape(-1, NUM_FRAMES, NUM_CHANNELS).to(self._device)}
 
+    def encode_media(self, media: Sequence[Media]) -> Latents:
+        """Sound, and of a joint model the frames from -1 to 1."""
+        latents = super().encode_media(media)
+        if self.joint:
+            frames = torch.stack([torch.from_numpy(item.frames["video"]) for item in media])
+            latents["video"] = (frames.float() / 127.5 - 1).reshape(-1, 2, 3, 2).to(self._device)
+        return latents
+
+    @property
+    def latent_key(self) -> str:
+        """Encoding depends on nothing."""
+        return "tiny/1"
+
     def decode(self, latents: Latents) -> Tensor:
         """Lay the latent frames end to end."""
         return latents["audio"].flatten(1).clamp(-1, 1)
@@ -130,6 +155,22 @@ class TinyModel(NetworkModel):
     def export(self, path: str) -> None:
         """Write the two layers."""
         save_file(self.network.state_dict(), path)
+
+
+class TinyReward:
+    """A reward that is known: 1 where all latents are at `target`, less the farther off their mean is."""
+
+    version = "tiny/1"
+
+    def __init__(self, target: float = 0.5, unscored: Sequence[str] = ()) -> None:
+        self.target, self.unscored = target, unscored  # clips that no judge can score
+
+    def judge(self, clips: Sequence[Clip], latents: Latents, *, watch: bool = False) -> Judged:
+        """Row by row; `watch` adds the spread of the latents."""
+        rows = torch.cat([value.detach().flatten(1).float() for value in latents.values()], dim=1)
+        unscored = torch.tensor([clip.clip_id in self.unscored for clip in clips])
+        rewards = torch.exp(-((rows.mean(1) - self.target) ** 2)).masked_fill(unscored, 0.0).cpu()
+        return Judged(rewards, unscored, {"tiny/spread": rows.std(1).cpu()} if watch else {})
 
 
 def fill_workspace(
@@ -181,6 +222,13 @@ def fill_workspace(
             )
     workspace.append(pairs)
     return workspace.read(Pair)
+
+
+def labels_of(pairs: Sequence[Pair]) -> list[Label]:
+    """Every chosen candidate of the pairs is wanted, every rejected one is not."""
+    sides = [(pair.chosen, pair.clip_id, True) for pair in pairs]
+    sides += [(pair.rejected, pair.clip_id, False) for pair in pairs]
+    return [Label(*side, "auto") for side in dict.fromkeys(sides)]
 
 
 def _candidates(

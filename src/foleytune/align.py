@@ -15,7 +15,7 @@ from typing import Any, cast
 from foleytune.config import Recipe, WorldSettings, dump
 from foleytune.evaluate import EvaluateSettings
 from foleytune.models import Model
-from foleytune.plan import passes_of, plan, plan_text
+from foleytune.plan import JUDGED, passes_of, plan, plan_text
 from foleytune.plugins import Part
 from foleytune.records import ROUND
 from foleytune.sample import SampleSettings
@@ -214,7 +214,9 @@ def _evaluate(workspace: Workspace, recipe: Recipe) -> None:
         label: tuple(_fingerprint(model) for model in models)
         for label, models in systems(workspace, recipe).items()
     }
-    changes = {"systems": labels, "reward_dimensions": tuple(_fit(workspace, recipe).dimensions)}
+    judged = bool(recipe.learns_from() & JUDGED)
+    read = tuple(_fit(workspace, recipe).dimensions) if judged else ()
+    changes = {"systems": labels, "reward_dimensions": read}
     for e in recipe.evaluations():
         evaluate(workspace, e.model_copy(update={**changes, "compute": passes_of(workspace, recipe)}))
 

@@ -2,6 +2,8 @@
 
     RUN/checkpoint-<step>/network.safetensors    weights and buffers of the policy, as trained
                           ema.safetensors        their moving average, where the run keeps one
+                          objective.safetensors  what the objective remembers, where it does: rollouts of
+                                                 all processes, weights of an older policy
                           optimizer.pt           read with weights_only=True
                           state.json             step, identity, sums of logs not yet written
 
@@ -33,7 +35,7 @@ class Checkpoint:
 
     step: int  # steps done
     identity: dict[str, Any]  # what must not change under a run: see `refuse_another`
-    networks: dict[str, dict[str, Tensor]]  # state dicts: "network", and "ema" where kept
+    networks: dict[str, dict[str, Tensor]]  # state dicts: "network"; "ema" and "objective" where kept
     optimizer: dict[str, Any]
     logs: dict[str, list[float]]  # `Meter.state()`
 

@@ -29,10 +29,14 @@ class Cost:
     feature_bytes: int
     latent_bytes: int
     parameters: int
+    weight_bytes: int = ADAPTED  # of a parameter of a network that is not trained, only adapted
 
     def training_bytes(self, *, adapters: bool) -> int:
-        """Weights, gradients, optimizer and reference in float32, without activations; adapters are small."""
-        return self.parameters * (ADAPTED if adapters else TRAINED + ADAPTED)
+        """Weights, gradients, optimizer and reference in float32, without activations; adapters are small.
+
+        Adapters leave the network's weights at `weight_bytes` each.
+        """
+        return self.parameters * (self.weight_bytes if adapters else TRAINED + ADAPTED)
 
 
 def count(run: Callable[[], object]) -> float:

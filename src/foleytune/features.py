@@ -1,4 +1,4 @@
-"""Cached conditions: what a model makes of a clip's picture and prompt, once for sampling and training."""
+"""What a model makes of clips once, for sampling and training alike: conditions, and their media as latents.
 
 Both are rows of float16 in shards, found again under a key that names whatever they depend on.
 """
@@ -54,7 +54,17 @@ def ensure_truths(
     def rows(batch: list[Clip]) -> dict[str, Tensor]:
         return model.encode_media(read_all(workspace, model, batch))
 
-    return _ensure(workspace, "truths", model.latent_key, clips, rows, batch_size, shard)
+    return _ensure(workspace, "truths", truth_key(model), clips, rows, batch_size, shard)
+
+
+def truth_key(model: Model) -> str:
+    """What the features of `ensure_truths` are kept under."""
+    return f"truths/{model.latent_key}"
+
+
+def cached(workspace: Workspace, key: str) -> dict[str, Feature]:
+    """What is there under a key, by the id of clips."""
+    return {f.item_id: f for f in workspace.read(Feature) if f.key == key}
 
 
 def read_all(workspace: Workspace, model: Model, clips: Sequence[Clip], *, audio: bool = True) -> list[Media]:
@@ -72,16 +82,14 @@ def _ensure(
     batch_size: int,
     shard: tuple[int, int],
 ) -> dict[str, Feature]:
-    named = key if kind == "features" else f"{kind}/{key}"
-
     def process(batch: list[Clip]) -> list[Feature]:
         with torch.no_grad():
             found = {name: value.half() for name, value in rows(batch).items()}
-        ids = [Feature.make_id(clip.clip_id, named) for clip in batch]
+        ids = [Feature.make_id(clip.clip_id, key) for clip in batch]
         place = workspace.write_rows(kind, ids, found)
-        return [Feature(ids[row], clip.clip_id, named, place, row) for row, clip in enumerate(batch)]
+        return [Feature(ids[row], clip.clip_id, key, place, row) for row, clip in enumerate(batch)]
 
-    known = {f.item_id for f in workspace.read(Feature) if f.key == named}
+    known = set(cached(workspace, key))
     if any(clip.clip_id not in known for clip in clips):
         run_batches(workspace, kind, clips, lambda clip: clip.clip_id, known, process, batch_size, shard)
-    return {f.item_id: f for f in workspace.read(Feature) if f.key == named}
+    return cached(workspace, key)

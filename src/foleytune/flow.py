@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -150,31 +149,3 @@ def sample_times(
     if distribution == "logit_normal":
         return torch.sigmoid(torch.randn(num, generator=generator))
     raise ValueError(f"time distribution is uniform or logit_normal, found {distribution!r}")
-
-
-def sde_step(
-    v: Latents, x: Latents, t: float, dt: float, noise: Latents, noise_level: float = 0.7
-) -> tuple[Latents, Latents, float]:
-    """One Flow-GRPO step in our time direction: returns (x_next, mean, std).
-
-    mean = x + v dt - σ²/(2(1-t)) (x - t v) dt,  std = σ √dt,  σ = a √((1-t)/t)
-    (arXiv 2505.05470, turned to t = 0 noise; at t = 0 the first next t stands under the root).
-    """
-    t_root = max(t, dt)
-    sigma = noise_level * math.sqrt((1 - t_root) / t_root) if t_root < 1 else 0.0
-    pull = sigma**2 / (2 * (1 - t)) * dt
-    mean = {key: x[key] + v[key] * dt - pull * (x[key] - t * v[key]) for key in x}
-    std = sigma * math.sqrt(dt)
-    return {key: mean[key] + std * noise[key] for key in x}, mean, std
-
-
-def gaussian_log_prob(x: Latents, mean: Latents, std: float) -> Float32[Tensor, " B"]:
-    """Log-density of x under N(mean, std²), averaged over all elements: (B,), float32.
-
-    The average, not the sum, is what makes a PPO clip of 1e-4 meaningful (arXiv 2305.13301's code).
-    """
-    constant = -math.log(std) - 0.5 * math.log(2 * math.pi)
-    logs = [
-        (-((x[k].float() - mean[k].float()) ** 2) / (2 * std**2) + constant).flatten(1) for k in sorted(x)
-    ]
-    return torch.cat(logs, dim=1).mean(1)

@@ -52,8 +52,11 @@ def parse(default: S, args: Sequence[str], prog: str, note: str = "") -> S:
 
 
 def swap_parts(default: S, args: Sequence[str]) -> tuple[S, list[str]]:
-    """Replace the parts that `args` name, and return the settings with the arguments that are left."""
-    settings, rest, index = default, [], 0
+    """Replace the parts that `args` name, and return the settings with the arguments that are left.
+
+    Settings that are None get their defaults where a flag names something inside them.
+    """
+    settings, rest, index = _woken(default, args), [], 0
     while index < len(args):
         flag, equals, value = args[index].partition("=")
         path = flag[2:].replace("-", "_") if flag.startswith("--") else ""
@@ -74,6 +77,33 @@ def swap_parts(default: S, args: Sequence[str]) -> tuple[S, list[str]]:
                 settings, keys, [_unquote(v) for v in values] if many else _unquote(values[0])
             )
     return settings, rest
+
+
+def _woken(settings: S, args: Sequence[str]) -> S:
+    """`--negatives.share 0.5` where `negatives` is None: its defaults first."""
+    for arg in args:
+        keys = arg.partition("=")[0].removeprefix("--").replace("-", "_").split(".")
+        node: Any = settings
+        for depth, key in enumerate(keys[:-1]):
+            field = type(node).model_fields.get(key) if isinstance(node, Settings) else None
+            if field is None:
+                break
+            if getattr(node, key) is None and (asleep := _optional(field.annotation)) is not None:
+                settings = _replaced(settings, keys[: depth + 1], asleep())
+                break
+            node = getattr(node, key)
+    return settings
+
+
+def _optional(annotation: Any) -> type[Settings] | None:
+    """The settings' class of a field that takes it or None."""
+    inner = typing.get_args(annotation) if _is_union(annotation) else ()
+    found = [cls for cls in inner if isinstance(cls, type) and issubclass(cls, Settings)]
+    return found[0] if len(found) == 1 else None
+
+
+def _is_union(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
 
 
 @contextlib.contextmanager

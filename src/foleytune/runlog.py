@@ -68,7 +68,7 @@ class RunLog:
     def __init__(self, run: Path, step: int, tensorboard: bool) -> None:
         """Goes on after `step` (0: afresh): what a killed run had written beyond it is cut off."""
         self.path = run / "metrics.jsonl"
-        kept = [line for line in read_metrics(run) if step and line["step"] <= step]
+        kept = [x for x in read_metrics(run) if step and x["step"] <= step and "stopped" not in x]
         write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._writer: Any = None
         if tensorboard:
@@ -87,6 +87,12 @@ class RunLog:
                 self._writer.add_scalar(key, value, step)
             self._writer.flush()
         return line
+
+    def stopped(self, step: int, reason: str, exported_step: int) -> None:
+        """Write why training ended before its last step, and whose weights are exported."""
+        line = {"step": step, "stopped": reason, "exported_step": exported_step}
+        with self.path.open("a") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def close(self) -> None:
         """Close TensorBoard's file."""

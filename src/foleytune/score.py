@@ -9,19 +9,13 @@ unscored with a reason.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple, cast
 
-import numpy as np
-import torch
 from pydantic import Field
 from torch import Tensor
 
+from foleytune.judging import decode_candidates, judged_seconds, score_item, show_clip
 from foleytune.marginals import with_marginal
-from foleytune.media import MediaError, read_channels
 from foleytune.models import Model
 from foleytune.plugins import Settings, build, part_field
 from foleytune.published.places import MissingWeights
@@ -30,7 +24,6 @@ from foleytune.scorers import ScoreItem, Scorer
 from foleytune.scorers._presets import expand
 from foleytune.stages import StageCount, run_batches, say
 from foleytune.store import Workspace
-from foleytune.streams import FrameStream, read_streams
 from foleytune.workers import parse_shard, run_workers
 
 WORLD_JUDGES = ("world_semantic", "world_text", "world_sync", "world_tagger")
@@ -145,33 +138,6 @@ def _built(name: str) -> tuple[str, Scorer]:
     return getattr(scorer, "scored_as", name), scorer  # panns-16k is panns
 
 
-class Sound(NamedTuple):
-    """Samples (C, N), float32, and their rate in Hz."""
-
-    samples: np.ndarray
-    sample_rate: int
-
-
-def decode_candidates(
-    workspace: Workspace,
-    model: Model | None,
-    candidates: Sequence[Candidate],
-    truth: Callable[[Candidate], Sound | None],
-) -> list[Sound | None]:
-    """Sounds of candidates: decoded latents, files that others made, and `truth` for the ground truth."""
-    sounds: dict[str, Sound] = {}
-    made = [c for c in candidates if c.shard]
-    if made:
-        assert model is not None, "latents are there, so a model was loaded"
-        with torch.inference_mode():
-            latents = {k: v.float() for k, v in workspace.latents(made).items()}
-            decoded = model.decode(latents).cpu().numpy()
-        rate = model.spec.sample_rate
-        sounds = {c.candidate_id: Sound(wave[None], rate) for c, wave in zip(made, decoded)}
-    sounds |= {c.candidate_id: Sound(*read_channels(c.sound)) for c in candidates if c.sound}
-    return [sounds[c.candidate_id] if c.candidate_id in sounds else truth(c) for c in candidates]
-
-
 def _plan(workspace: Workspace, clips: dict[str, Clip], ground_truth: bool) -> list[Candidate]:
     """Candidates by clip, so that a batch needs few clips; the ground truth of each clip comes first."""
     plan = [c for c in workspace.read(Candidate) if c.clip_id in clips and c.model != GROUND_TRUTH]
@@ -208,13 +174,10 @@ def _score_batch(
     streams = tuple({s.key: s for judge in scorers for s in judge.scorer.streams}.values())
     shown = {}
     for clip in (clips[i] for i in sorted({c.clip_id for c in batch})):
-        # Frieren sounds 8.192 s of which 8 were seen: what is judged is what both have
-        seconds = min(clip.duration_s, model.spec.clip_seconds if model is not None else clip.duration_s)
-        shown[clip.clip_id] = _read(workspace.root, clip, streams, seconds)
-    sounds = decode_candidates(workspace, model, batch, lambda c: shown[c.clip_id].sound)
-    items = {
-        c.candidate_id: score_item(c.candidate_id, shown[c.clip_id], sound) for c, sound in zip(batch, sounds)
-    }
+        seconds = judged_seconds(clip, model)
+        shown[clip.clip_id] = show_clip(workspace.root, clip, streams, seconds)
+    made = decode_candidates(workspace, model, batch, lambda c: shown[c.clip_id], streams)
+    items = {c.candidate_id: score_item(c.candidate_id, shown[c.clip_id], one) for c, one in zip(batch, made)}
     records: list[Record] = [c for c in batch if c.model == GROUND_TRUTH]
     records += [Failure.make("decode", i, clip.damage) for i, clip in shown.items() if clip.damage]
     features: list[Record] = []
@@ -226,62 +189,6 @@ def _score_batch(
             scores += found.scores
             features += _store(workspace, embedding_key(judge.name, judge.version), todo, found.embeddings)
     return [*records, *features, *scores]
-
-
-@dataclass(frozen=True)
-class ShownClip:
-    """What candidates of one clip share: frames by stream, and the clip's own sound; why one is missing."""
-
-    clip: Clip
-    seconds: float
-    frames: Mapping[str, np.ndarray]
-    sound: Sound | None
-    damage: str = ""
-
-    @cached_property
-    def reference(self) -> np.ndarray | None:
-        """The clip's own sound, mono."""
-        return None if self.sound is None else self.sound.samples.mean(0)
-
-
-def _read(root: Path, clip: Clip, streams: tuple[FrameStream, ...], seconds: float) -> ShownClip:
-    path = root / clip.path
-    sound: Sound | None = None
-    frames: dict[str, np.ndarray] = {}
-    damage = []
-    if clip.has_audio:
-        try:
-            sound = Sound(*read_channels(path, start_s=clip.start_s, duration_s=seconds, pad=True))
-        except MediaError as error:
-            damage.append(str(error))
-    if clip.width:  # a benchmark's ground truth may be sound alone
-        try:
-            frames = read_streams(path, streams, start_s=clip.start_s, duration_s=seconds)
-        except MediaError as error:
-            damage.append(str(error))
-    return ShownClip(clip, seconds, frames, sound, "; ".join(damage))
-
-
-def score_item(candidate_id: str, shown: ShownClip, sound: Sound | None) -> ScoreItem:
-    """A candidate of a clip as the scorers want it."""
-    if sound is None:
-        raise ValueError(shown.damage or f"clip {shown.clip.clip_id} has no sound of its own")
-    samples, truth = sound.samples, shown.sound
-    wave = shown.reference if sound is truth else samples.mean(0)
-    assert wave is not None
-    return ScoreItem(
-        candidate_id,
-        wave,
-        sound.sample_rate,
-        shown.clip.prompt,
-        shown.frames,
-        shown.reference,
-        0 if truth is None else truth.sample_rate,
-        shown.clip.meta,
-        samples if len(samples) > 1 else None,
-        shown.seconds,
-        shown.clip.clip_id,
-    )
 
 
 def _store(

@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 
 from foleytune.decoding import FramePicker, render
@@ -64,11 +65,33 @@ def read_streams(
     return {key: np.stack(picker.frames) for key, picker in shown.items() if picker.frames}
 
 
+def frames_of(
+    array: np.ndarray, fps: float, streams: Sequence[FrameStream], *, duration_s: float | None = None
+) -> dict[str, np.ndarray]:
+    """The same of a picture in memory, (T, H, W, 3) uint8 at `fps`: frames by stream key.
+
+    duration_s: how much of it is looked at (seconds), None all.
+    """
+    if not streams:
+        return {}
+    rate = Fraction(fps).limit_denominator(1001)
+    seconds = len(array) / fps if duration_s is None else duration_s
+    pickers = _Pickers(None, streams, seconds)
+    for index, pixels in enumerate(array):
+        if pickers.done:
+            break
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+        frame.time_base, frame.duration = 1 / rate, 1  # how long the last one is shown
+        pickers.push(frame, index / rate)
+    pickers.finish()
+    return {key: np.stack(picker.frames) for key, picker in pickers.by_key.items() if picker.frames}
+
+
 class _Pickers:
     """Every decoded frame to one picker a stream; the fastest stream answers for all."""
 
     def __init__(self, stream: Any, streams: Sequence[FrameStream], duration_s: float) -> None:
-        sar = stream.sample_aspect_ratio
+        sar = None if stream is None else stream.sample_aspect_ratio  # None: pixels that are square
         self.by_key: dict[str, FramePicker] = {}
         for wanted in sorted(streams, key=lambda s: -s.fps):
             self.by_key.setdefault(wanted.key, self._picker(wanted, duration_s, sar))

@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 
-from foleytune import checkpoints
+from foleytune import checkpoints, stopping
 from foleytune.flow import seed_of
 from foleytune.lora import merged, save_adapters, trained_state
 from foleytune.models import fingerprint_of, with_network
@@ -26,7 +26,7 @@ from foleytune.shards import write_atomic
 from foleytune.stages import progress_bar, say
 from foleytune.store import Workspace
 from foleytune.train_context import split_data
-from foleytune.training_run import Run, TrainSettings, check_settings, start
+from foleytune.training_run import Run, TrainSettings, check_settings, objective_state, start
 
 __all__ = ["TrainResult", "TrainSettings", "learning_rate", "train"]
 
@@ -35,12 +35,17 @@ INITIAL_LOSS_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where a run is, the tuned weights (`weights=path` of the same model), steps done, last logs."""
+    """Where a run is, the tuned weights (`weights=path` of the same model), steps done, last logs.
+
+    `stopped` says why it ended before its last step, or is ""; `exported_step` is whose weights they are.
+    """
 
     folder: Path
     weights: Path
     steps: int
     logs: dict[str, Any]
+    stopped: str = ""
+    exported_step: int = 0
 
 
 def train(workspace: Workspace, settings: TrainSettings) -> TrainResult:
@@ -73,18 +78,22 @@ def _loop(run: Run) -> None:
     pace = Pace(run.step, s.max_steps, run.context.global_batch_size)
     if run.step == 0:
         _write(run, _evaluate(run))
+    run.verdict = stopping.look(run)
     with progress_bar("train", s.max_steps if run.log is not None else 0) as advance:
         advance(run.step)
-        while run.step < s.max_steps:
+        while run.step < s.max_steps and not run.verdict.reason:
             _train_step(run)
             run.step += 1
             values: dict[str, float] = {}
             if run.due(s.logging_steps):
                 run.meter.reduce()
                 values |= run.meter.take() | pace.read(run.step)
+                values["compute/forwards"] = run.step * run.context.global_batch_size * run.objective.forwards
             if run.due(s.eval_steps):
                 values |= _evaluate(run)
             _write(run, values)
+            if run.due(s.eval_steps):
+                run.verdict = stopping.look(run)
             if run.due(s.save_steps):
                 _save(run)
             advance(1)
@@ -97,7 +106,8 @@ def _train_step(run: Run) -> None:
     rate = learning_rate(s, run.step)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
-    batches = run.objective.batches(run.context, run.step, run.policy)
+    with run.autocast():  # rollouts in the precision that the loss has
+        batches = run.objective.batches(run.context, run.step, run.policy)
     if run.errors is not None:
         batches = run.errors.attach(run.step, s.max_steps, batches)
     losses = []
@@ -154,8 +164,8 @@ def _evaluate(run: Run) -> dict[str, float]:
     meter = Meter()
     # the bare network: processes may hold different numbers of batches, and DDP would wait for the missing
     batches = run.objective.eval_batches(run.held_out, run.bare)
-    for batch in batches if run.errors is None else run.errors.attach_held_out(batches):
-        with run.autocast():
+    with run.autocast():
+        for batch in batches if run.errors is None else run.errors.attach_held_out(batches):
             meter.add(run.objective.loss(run.bare, run.reference, batch).logs)
     meter.reduce()
     return {f"eval/{key}": value for key, value in meter.take().items()}
@@ -165,7 +175,7 @@ def _write(run: Run, values: dict[str, float]) -> None:
     if run.log is None or not values:
         return
     run.log.write(run.step, values)
-    shown = ("loss", "rewards/accuracies", "eval/loss", "eval/rewards/accuracies")
+    shown = ("loss", "reward", "rewards/accuracies", "eval/loss", "eval/reward", "eval/rewards/accuracies")
     text = "  ".join(f"{key} {values[key]:.4g}" for key in shown if key in values)
     if "time/left_s" in values:
         text += (
@@ -179,8 +189,11 @@ def _save(run: Run) -> None:
     if run.reference is not None and fingerprint_of(run.reference.network) != run.identity["reference"]:
         raise ValueError(f"step {run.step}: the reference's weights have changed; something trains it too")
     run.meter.reduce()
+    state = objective_state(run)
     if run.accelerator.is_main_process:
         networks = {"network": trained_state(run.bare.network)}
+        if state:
+            networks["objective"] = state
         if run.ema is not None:
             networks["ema"] = run.ema.state_dict()
         checkpoint = checkpoints.Checkpoint(
@@ -194,19 +207,28 @@ def _finish(run: Run) -> TrainResult:
     """Export the weights (their moving average, if there is one), then result.json, which ends the run."""
     if run.log is not None:
         run.log.close()
+        logs, stopped, exported = read_metrics(run.folder)[-1], run.verdict.reason, run.step
         tuned = run.bare if run.ema is None else with_network(run.bare, run.ema.module)
+        if stopped:
+            exported = run.verdict.kept_step
+            stopping.restore_kept(tuned.network, run.folder, exported)
+            run.log.stopped(run.step, stopped, exported)
+            say(f"train: {stopped}; the weights of step {exported} are exported")
         if run.settings.use_peft:
             save_adapters(tuned.network, run.folder / "adapter")
             tuned = with_network(tuned, merged(tuned.network))
         partial = run.folder / ".partial.safetensors"
         tuned.export(str(partial))
         partial.replace(run.folder / "model.safetensors")
-        result = {"steps": run.step, "identity": run.identity, "logs": read_metrics(run.folder)[-1]}
+        result = {"steps": run.step, "stopped": stopped, "exported_step": exported}
+        result |= {"identity": run.identity, "logs": logs}
         write_atomic(run.folder / "result.json", json.dumps(result, indent=1).encode())
+        stopping.forget(run.folder)
     run.accelerator.wait_for_everyone()
     return _read_result(run.folder)
 
 
 def _read_result(folder: Path) -> TrainResult:
     stored = json.loads((folder / "result.json").read_text())
-    return TrainResult(folder, folder / "model.safetensors", stored["steps"], stored["logs"])
+    end = stored.get("stopped", ""), stored.get("exported_step", stored["steps"])
+    return TrainResult(folder, folder / "model.safetensors", stored["steps"], stored["logs"], *end)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from accelerate import Accelerator
 
 from foleytune.curricula import Curriculum
+from foleytune.features import cached, ensure_features, ensure_truths, truth_key
+from foleytune.labels import read_labels
 from foleytune.models import Model
+from foleytune.negatives import Negative
 from foleytune.objectives import Objective, TrainContext
-from foleytune.records import Candidate, Feature, Pair
+from foleytune.records import Candidate, Clip, Feature, Pair
+from foleytune.rule_media import silent_latents
+from foleytune.rule_pairs import NegativeSettings, RulePairs
 from foleytune.store import Workspace
-from foleytune.train_data import TrainData, split_clips, split_pairs
+from foleytune.train_data import TrainData, split_clips, split_labels, split_pairs
 
 if TYPE_CHECKING:
     from foleytune.training_run import TrainSettings
@@ -23,6 +29,8 @@ def split_data(
 ) -> tuple[TrainData, TrainData]:
     """What the objective learns from, and what of it is held out. ValueError if something is lacking."""
     s, needs = settings, objective.needs
+    if s.negatives is not None:
+        needs = s.negatives.needs(needs)
     kept, held_out = TrainData(), TrainData()
     if "pairs" in needs:
         pairs = split_pairs(workspace.read(Pair), s.pair_sources, s.num_eval_pairs)
@@ -30,6 +38,10 @@ def split_data(
     if "clips" in needs:
         clips = split_clips(workspace, s.split, s.num_eval_pairs, held_out.clip_ids)
         kept, held_out = (replace(side, clips=c) for side, c in zip((kept, held_out), clips))
+    if "labels" in needs:
+        found = read_labels(workspace, s.labels, s.split, s.audioscore)
+        labels = split_labels(found, s.num_eval_pairs, held_out.clip_ids)
+        kept, held_out = (replace(side, labels=x) for side, x in zip((kept, held_out), labels))
     return kept, held_out
 
 
@@ -78,6 +90,31 @@ def make_context(
         num_processes=accelerator.num_processes,
         device=accelerator.device,
     )
+
+
+def make_rule_pairs(
+    workspace: Workspace,
+    model: Model,
+    settings: NegativeSettings,
+    clips: Sequence[Clip],
+    accelerator: Accelerator,
+) -> RulePairs:
+    """Encode the clips and their conditions where that is not done, each process its share.
+
+    Clips that fail are left out. Raises ValueError if the rules and what is left of the clips do not fit.
+    """
+    shard = (accelerator.process_index, accelerator.num_processes)
+    ensure_features(workspace, model, clips, shard=shard)
+    ensure_truths(workspace, model, clips, shard=shard)
+    accelerator.wait_for_everyone()
+    features, truths = cached(workspace, model.feature_key), cached(workspace, truth_key(model))
+    both = {clip_id: truth for clip_id, truth in truths.items() if clip_id in features}
+    usable = [clip for clip in clips if clip.clip_id in both]
+    rules = RulePairs(workspace, settings, model.spec, model.latent_key, both, usable, usable)
+    rules.check()
+    if any("silence" in cast(Negative, rule).needs for rule in settings.rules):
+        rules = replace(rules, silence=silent_latents(workspace.root, usable[0], model))
+    return rules
 
 
 def _check_latents(workspace: Workspace, model: Model, candidates: dict[str, Candidate]) -> None:

@@ -6,10 +6,11 @@ seeds, objectives or curricula hold out the same.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from foleytune.records import Clip, Pair, digest
+from foleytune.records import ROUND, Clip, Pair, digest
 from foleytune.store import Workspace
 
 NEEDS = ("pairs", "clips", "labels", "reward")
@@ -61,17 +62,22 @@ class TrainData:
     def counts(self) -> str:
         """ "682 pairs", for people."""
         sizes = {"pairs": len(self.pairs), "clips": len(self.clips), "labels": len(self.labels)}
-        return ", ".join(f"{size} {kind}" for kind, size in sizes.items() if size) or "nothing"
+        text = ", ".join(f"{size} {kind}" for kind, size in sizes.items() if size) or "nothing"
+        if not self.labels:
+            return text
+        sources = Counter(label.source for label in self.labels)
+        found = ", ".join(f"{size} {source}" for source, size in sorted(sources.items()))
+        return f"{text} ({sum(label.desirable for label in self.labels)} desirable; {found})"
 
 
 def split_pairs(
     pairs: Sequence[Pair], sources: Sequence[str] | None, num_eval_pairs: int
 ) -> tuple[list[Pair], list[Pair]]:
-    """Pairs to train on and pairs held out, after the filter on sources (None: all).
+    """Pairs to train on and pairs held out, after the filter on sources (None: all but later rounds').
 
     Raises ValueError if too little is left.
     """
-    usable = [p for p in pairs if sources is None or p.source in sources]
+    usable = [p for p in pairs if _wanted(p.source, sources)]
     if not usable:
         found = ", ".join(sorted({p.source for p in pairs}))
         where = f"pair_sources is {sources}, there are: {found}" if found else "run pair first"
@@ -86,6 +92,10 @@ def split_pairs(
             f"{len(usable)} pairs to train on; choose a number well below half, or 0"
         )
     return kept, held_out
+
+
+def _wanted(source: str, sources: Sequence[str] | None) -> bool:
+    return not source.startswith(ROUND) if sources is None else source in sources
 
 
 def split_clips(
@@ -108,6 +118,26 @@ def split_clips(
             "choose a number well below half, or 0"
         )
     return kept, [c for c in ordered if c.clip_id in chosen]
+
+
+def split_labels(
+    labels: Sequence[Label], num_held_out: int, held_out_too: set[str]
+) -> tuple[list[Label], list[Label]]:
+    """Labels to train on and held out: all of the clips `held_out_too` if there are any, else the first.
+
+    Raises ValueError if what is left lacks one of the two classes.
+    """
+    ordered = sorted(labels, key=lambda label: (_order(label.clip_id), label.candidate_id))
+    held_out = [x for x in ordered if x.clip_id in held_out_too] if held_out_too else ordered[:num_held_out]
+    clips = {label.clip_id for label in held_out}
+    kept = [label for label in labels if label.clip_id not in clips]
+    if len({label.desirable for label in kept}) < 2 or len(kept) < len(held_out):
+        raise ValueError(
+            f"num_eval_pairs is {num_held_out}, but holding out their clips leaves {len(kept)} of "
+            f"{len(labels)} labels to train on, {sum(label.desirable for label in kept)} of them desirable; "
+            "choose a number well below half, or 0"
+        )
+    return kept, held_out
 
 
 def _order(clip_id: str) -> str:

@@ -16,17 +16,21 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from foleytune import checkpoints
 from foleytune.curricula import Curriculum
 from foleytune.flow import seed_of
+from foleytune.labels import LabelSettings
 from foleytune.lora import LoraSettings, WithoutAdapters, add_adapters, load_trained_state
 from foleytune.models import Model, fingerprint_of, frozen_copy, with_network
-from foleytune.objectives import Objective, TrainContext
+from foleytune.objectives import Objective, StatefulObjective, TrainContext
 from foleytune.plugins import Settings, part_field
 from foleytune.records import digest
 from foleytune.reference_errors import HasReferenceErrors, ReferenceErrors
+from foleytune.rewards import Reward
+from foleytune.rule_pairs import NegativeSettings, RulePairs
 from foleytune.runlog import Meter, RunLog
 from foleytune.shards import write_atomic
 from foleytune.stages import say
+from foleytune.stopping import StopSettings, Verdict
 from foleytune.store import Workspace
-from foleytune.train_context import make_context
+from foleytune.train_context import make_context, make_rule_pairs
 from foleytune.train_data import TrainData
 
 FREE = ("save_total_limit", "tensorboard")
@@ -40,11 +44,15 @@ class TrainSettings(Settings):
     objective: part_field("objectives") = Field("flow_dpo", validate_default=True)  # type: ignore[valid-type]
     curriculum: part_field("curricula") = Field("two_stage", validate_default=True)  # type: ignore[valid-type]
     run_name: str = "train"
-    pair_sources: tuple[str, ...] | None = None  # None: pairs of every source
+    pair_sources: tuple[str, ...] | None = None  # None: of every source but later rounds
     split: str = "align"  # whose clips are used by what needs clips: rollouts, rules
+    audioscore: str = "audioscore"  # the fit whose p(Good) is the reward, and labels what is not rated
+    watch: tuple[str, ...] = ()  # "scorer/dimension"s the reward does not read, judged beside it held out
+    labels: LabelSettings = LabelSettings()  # of what needs labels
+    negatives: NegativeSettings | None = None  # pairs made by rule from clips, in place of stored ones
     seed: int = 0
     max_steps: int = Field(12_000, ge=1)
-    per_device_train_batch_size: int = Field(8, ge=1)  # pairs
+    per_device_train_batch_size: int = Field(8, ge=1)  # pairs, labels or samples, as the objective learns
     gradient_accumulation_steps: int = Field(1, ge=1)
     learning_rate: float = 5e-6
     warmup_steps: int = Field(1_000, ge=0)  # linear, then constant
@@ -63,6 +71,7 @@ class TrainSettings(Settings):
     save_total_limit: int | None = Field(2, ge=1)
     eval_steps: int = Field(500, ge=1)
     num_eval_pairs: int = Field(64, ge=0)  # held out; 0 trains on all and evaluates none
+    stop: StopSettings = StopSettings()  # limits of held-out numbers that end training early
     tensorboard: bool = True
 
 
@@ -71,6 +80,7 @@ class Run:
     """A run in progress: `bare` and `policy` are views of one network, `policy` behind the DDP wrapper."""
 
     settings: TrainSettings
+    objective: Objective  # a copy: it may remember things, and runs share nothing
     folder: Path
     accelerator: Accelerator
     context: TrainContext
@@ -85,12 +95,8 @@ class Run:
     held_out_id: str
     meter: Meter = field(default_factory=Meter)
     step: int = 0  # steps done
+    verdict: Verdict = field(default_factory=Verdict)  # whether a held-out number ends it
     log: RunLog | None = None  # of process 0
-
-    @property
-    def objective(self) -> Objective:
-        """What the policy learns by."""
-        return cast(Objective, self.settings.objective)
 
     def autocast(self) -> torch.autocast:
         """bf16 where asked for, the same for policy and reference."""
@@ -99,6 +105,12 @@ class Run:
     def due(self, every: int) -> bool:
         """Whether something done every so many steps, and after the last, is done now."""
         return self.step % every == 0 or self.step == self.settings.max_steps
+
+
+def needs_of(settings: TrainSettings) -> frozenset[str]:
+    """What a run learns from, of `train_data.NEEDS`."""
+    needs = cast(Objective, settings.objective).needs
+    return needs if settings.negatives is None else settings.negatives.needs(needs)
 
 
 def check_settings(folder: Path, settings: TrainSettings) -> None:
@@ -122,10 +134,15 @@ def start(
     held_out: TrainData,
 ) -> Run:
     """Load the model, freeze its reference, go on from the newest checkpoint if any, say what runs."""
-    objective = cast(Objective, settings.objective)
+    objective = cast(Objective, copy.copy(settings.objective))
     bare = cast(Model, copy.copy(settings.model)).load(accelerator.device)
     # eval() keeps dropout off, as a loss of ln 2 at policy = reference needs; gradients flow all the same
     fingerprint = fingerprint_of(bare.network.eval())
+    whole, rules = data, None  # a run remembers its clips by all of them, also those that do not encode
+    if settings.negatives is not None:
+        clips = [*data.clips, *held_out.clips]
+        rules = make_rule_pairs(workspace, bare, settings.negatives, clips, accelerator)
+        data, held_out = (replace(side, clips=rules.usable(side.clips)) for side in (data, held_out))
     context = make_context(
         workspace,
         bare,
@@ -137,14 +154,18 @@ def start(
         per_device_batch_size=settings.per_device_train_batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
     )
+    if "reward" in objective.needs:
+        reward = Reward(workspace, bare, settings.audioscore, accelerator.device, settings.watch)
+        context = replace(context, reward=reward)
     reference = _prepare_networks(bare, settings, objective)
     network = bare.network
     run = Run(
         settings=settings,
+        objective=objective,
         folder=workspace.run_folder(settings.run_name),
         accelerator=accelerator,
-        context=replace(context, pairs=data.pairs, clips=data.clips, labels=data.labels),
-        held_out=replace(context, pairs=held_out.pairs, clips=held_out.clips, labels=held_out.labels),
+        context=_side(context, data, rules),
+        held_out=_side(context, held_out, rules),
         bare=bare,
         policy=bare,
         reference=reference,
@@ -152,9 +173,11 @@ def start(
         optimizer=_optimizer(network, settings),
         ema=_average(network, settings),
         identity={
-            **data.identity(),
+            **whole.identity(),
+            **({} if rules is None else {"rules": rules.identity}),
             "global_batch_size": context.global_batch_size,
             "reference": fingerprint,
+            **({} if context.reward is None else {"reward": context.reward.version}),
         },
         held_out_id=digest(held_out.identity()),
     )
@@ -167,6 +190,12 @@ def start(
         run.log = RunLog(run.folder, run.step, settings.tensorboard)
         _announce(run)
     return run
+
+
+def _side(context: TrainContext, data: TrainData, rules: RulePairs | None) -> TrainContext:
+    """The context of one side of the split."""
+    own = None if rules is None else rules.side(data.clips)
+    return replace(context, pairs=data.pairs, clips=data.clips, labels=data.labels, rules=own)
 
 
 def _prepare_networks(bare: Model, settings: TrainSettings, objective: Objective) -> Model | None:
@@ -193,7 +222,9 @@ def _precompute(run: Run) -> ReferenceErrors:
             "leave it off"
         )
     shape = [s.per_device_train_batch_size, s.gradient_accumulation_steps, context.num_processes]
-    drawn = [objective.reference_settings(), s.curriculum.settings(), s.seed, s.max_steps]
+    drawn: list[Any] = [objective.reference_settings(), s.curriculum.settings(), s.seed, s.max_steps]
+    if s.negatives is not None:
+        drawn.append(s.negatives.model_dump(mode="json"))
     key = digest(run.identity, run.held_out_id, shape, run.bare.feature_key, drawn, s.bf16)
     errors = ReferenceErrors(context.workspace.root / "reference_errors" / key, context.rank)
 
@@ -237,9 +268,25 @@ def _resume(run: Run) -> None:
     run.optimizer.load_state_dict(checkpoint.optimizer)
     if run.ema is not None:
         run.ema.load_state_dict(checkpoint.networks["ema"])
+    if isinstance(run.objective, StatefulObjective):
+        _restore(run, run.objective, checkpoint.networks.get("objective", {}))
     if run.accelerator.is_main_process:
         run.meter.restore(checkpoint.logs)
     run.step = checkpoint.step
+
+
+def objective_state(run: Run) -> dict[str, torch.Tensor]:
+    """What the objective remembers, rows of all processes in the global order. Every process must call it."""
+    if not isinstance(run.objective, StatefulObjective):
+        return {}
+    state, shared = run.objective.state(), run.objective.shared_state
+    return state if shared else {key: run.context.gather(state[key]) for key in sorted(state)}
+
+
+def _restore(run: Run, objective: StatefulObjective, state: dict[str, torch.Tensor]) -> None:
+    own = state if objective.shared_state else {key: run.context.own(value) for key, value in state.items()}
+    if own:
+        objective.restore(own, run.bare)
 
 
 def _announce(run: Run) -> None:
@@ -250,8 +297,13 @@ def _announce(run: Run) -> None:
     say(f"  {run.objective.summary(run.bare.spec)}")
     if context.pairs:
         say(f"  {context.curriculum.summary(context.pairs, s.max_steps)}")
+    if context.rules is not None:
+        severities = [context.curriculum.severity(step, s.max_steps) for step in (0, s.max_steps - 1)]
+        say(f"  {context.rules.summary(severities, context.global_batch_size)}")
     say(f"  {_counts(context)}; held out: {_counts(run.held_out)}")
     say(f"  effective batch {context.global_batch_size}")
+    if s.stop.limits():
+        say(f"  {s.stop.summary()}")
     if run.step:
         say(f"  goes on after step {run.step}")
 

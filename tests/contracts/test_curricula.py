@@ -78,6 +78,23 @@ def test_stages_count_up_from_0(name: str) -> None:
     assert stages == sorted(stages)
 
 
+@every
+@pytest.mark.parametrize("max_steps", [1, 2, 50])
+def test_severity_is_pure_in_the_step_from_0_to_1_and_never_grows(name: str, max_steps: int) -> None:
+    found = [_build(name).severity(step, max_steps) for step in range(max_steps)]
+    assert found == [_build(name).severity(step, max_steps) for step in reversed(range(max_steps))][::-1]
+    assert all(0 <= severity <= 1 for severity in found)
+    assert found == sorted(found, reverse=True)
+    assert found[0] == 1.0
+
+
+@every
+def test_there_may_be_no_pairs_where_all_are_made_by_rule(name: str) -> None:
+    stages = [_build(name).stage([], step, 30) for step in range(30)]
+    assert stages[0] == 0
+    assert stages == sorted(stages)
+
+
 def test_walk_visits_everything_once_a_pass() -> None:
     steps = [walk(10, 3 * step, 3, 0) for step in range(10)]
     flat = [i for step in steps for i in step]

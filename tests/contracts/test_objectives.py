@@ -6,25 +6,58 @@ An objective whose defaults cannot run on the tiny workspace says in `SETTINGS` 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, cast
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
 
 import pytest
 import torch
 
 from foleytune.models import fingerprint_of, frozen_copy
-from foleytune.objectives import Objective
+from foleytune.objectives import Objective, TrainContext
 from foleytune.plugins import Part, build, find, names
+from foleytune.records import Clip
 from foleytune.store import Workspace
-from tests.test_objectives_maths import make_context
-from tests.tiny import TinyModel
+from tests import test_objectives_maths
+from tests.tiny import TinyModel, TinyReward
 
-SETTINGS: dict[str, dict[str, Any]] = {}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "kto": {"beta": 5.0},  # at 600 the sigmoid of two random networks is 0 or 1
+}
+
+T = TypeVar("T")
 
 pytestmark = pytest.mark.parametrize("name", names("objectives"))
 
 
 def _build(name: str) -> Objective:
     return cast(Objective, build("objectives", name, **SETTINGS.get(name, {})))
+
+
+def make_context(workspace: Workspace, policy: TinyModel) -> TrainContext:
+    """All that any objective may need."""
+    context = test_objectives_maths.make_context(workspace, policy)
+    return dataclasses.replace(context, clips=workspace.read(Clip), reward=TinyReward())
+
+
+def on_every_rank(context: TrainContext, processes: int, do: Callable[[TrainContext], T]) -> list[T]:
+    """What `do` gives on each of so many processes, which are threads here that meet where they gather."""
+    meeting = threading.Barrier(processes, timeout=60)
+    brought: dict[int, torch.Tensor] = {}
+
+    class Together(TrainContext):
+        def gather(self, values: torch.Tensor) -> torch.Tensor:
+            brought[self.rank] = values
+            meeting.wait()
+            whole = torch.cat([brought[rank] for rank in range(processes)])
+            meeting.wait()  # nobody brings the next before all have taken this
+            return whole
+
+    fields = {f.name: getattr(context, f.name) for f in dataclasses.fields(context)}
+    ranks = [Together(**fields | {"rank": rank, "num_processes": processes}) for rank in range(processes)]
+    with ThreadPoolExecutor(processes) as pool:
+        return list(pool.map(do, ranks))
 
 
 def _reference(objective: Objective, policy: TinyModel) -> TinyModel | None:
@@ -91,19 +124,18 @@ def test_batches_are_a_function_of_seed_and_step(name: str, workspace: Workspace
 def test_how_the_global_batch_is_shared_changes_nothing(
     name: str, shape: tuple[int, int, int], workspace: Workspace
 ) -> None:
-    objective, policy = _build(name), TinyModel().load()
-    reference = frozen_copy(TinyModel(seed=1).load()) if objective.needs_reference else None
+    policy = TinyModel().load()
+    reference = frozen_copy(TinyModel(seed=1).load()) if _build(name).needs_reference else None
     whole = make_context(workspace, policy)
     size, accumulation, processes = shape
 
-    def mean(context: Any) -> list[float]:
+    def mean(context: TrainContext) -> list[float]:
+        objective = _build(name)  # every process has its own
         batches = objective.batches(context, 2, policy)
         return [objective.loss(policy, reference, batch).value.item() for batch in batches]
 
-    shared: list[float] = []
-    for rank in range(processes):
-        changes = {"gradient_accumulation_steps": accumulation, "rank": rank, "num_processes": processes}
-        shared += mean(dataclasses.replace(whole, per_device_batch_size=size, **changes))
+    split = dataclasses.replace(whole, per_device_batch_size=size, gradient_accumulation_steps=accumulation)
+    shared = [value for values in on_every_rank(split, processes, mean) for value in values]
     expected = mean(whole)
     assert sum(shared) / len(shared) == pytest.approx(sum(expected) / len(expected), rel=1e-5, abs=1e-6)
 
@@ -138,4 +170,5 @@ def test_evaluation_meets_the_same_grid_at_every_seed(name: str, workspace: Work
     for key in here:
         both = sorted(ranks[0].get(key, []) + ranks[1].get(key, []))
         assert both == pytest.approx(here[key], rel=1e-4, abs=1e-5), key
-    assert list(objective.eval_batches(dataclasses.replace(context, pairs=[]), policy)) == []
+    nothing = dataclasses.replace(context, pairs=[], clips=[], labels=[])
+    assert list(objective.eval_batches(nothing, policy)) == []

@@ -106,7 +106,7 @@ def end_to_end(model: Synchformer, golden: dict[str, Tensor], case: dict[str, An
     """A sound and a video of 8 s to tokens (every 32nd channel), logits and DeSync."""
     _, ((seconds, rate, seed),) = stated(case["audio"])
     sound, judge = recipes.wave(seconds, rate, seed), DeSync(model)
-    heard = judge.hear(sound[None].numpy(), rate, seconds)[None]
+    heard = judge.hear([(sound[None].numpy(), rate)], seconds)
     seen = judge.see(frames(case["video"]).numpy(), seconds)[None]
     yield "e2e_B_afeats_s8", heard[..., ::32], golden["e2e_B_afeats_s8"]
     yield "e2e_B_vfeats_s8", seen[..., ::32], golden["e2e_B_vfeats_s8"]

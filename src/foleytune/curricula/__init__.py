@@ -1,4 +1,7 @@
-"""Curricula: which pairs a training step sees. Pure in (step, seed), so resume needs no sampler state."""
+"""Curricula: which pairs a training step sees, and how coarse the ones made by rule are.
+
+Pure in (step, seed), so resume needs no sampler state.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,11 @@ class Curriculum(Protocol):
         ...
 
     def stage(self, pairs: Sequence[Pair], step: int, max_steps: int) -> int:
-        """Which stage a step belongs to, counted from 0; for logs."""
+        """Which stage a step belongs to, counted from 0; for logs. There may be no pairs at all."""
+        ...
+
+    def severity(self, step: int, max_steps: int) -> float:
+        """How severe, from 0 to 1, the negatives that are made by rule at a step are."""
         ...
 
     def summary(self, pairs: Sequence[Pair], max_steps: int) -> str:

@@ -43,7 +43,11 @@ class TwoStage(Part):
 
     def stage(self, pairs: Sequence[Pair], step: int, max_steps: int) -> int:
         """0 for the easy stage, 1 for the hard one."""
-        return int(step >= self._plan(pairs, max_steps).boundary)
+        return int(step >= self._plan(pairs, max_steps).boundary) if pairs else 0
+
+    def severity(self, step: int, max_steps: int) -> float:
+        """Coarse all along: the stages are of stored pairs."""
+        return 1.0
 
     def summary(self, pairs: Sequence[Pair], max_steps: int) -> str:
         """Pairs and steps of both stages, or which stage is empty."""

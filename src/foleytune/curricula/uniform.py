@@ -20,6 +20,10 @@ class Uniform(Part):
         """There is one."""
         return 0
 
+    def severity(self, step: int, max_steps: int) -> float:
+        """Coarse all along."""
+        return 1.0
+
     def summary(self, pairs: Sequence[Pair], max_steps: int) -> str:
         """How many pairs there are."""
         return f"uniform: {len(pairs)} pairs over steps 1 to {max_steps}"

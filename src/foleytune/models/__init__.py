@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol, Self, TypeVar
+from typing import ClassVar, Protocol, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -99,6 +99,11 @@ class Model(Protocol):
         """Names the condition networks, their weights, the frame rule and the decoder: the cache key."""
         ...
 
+    @property
+    def latent_key(self) -> str:
+        """Names what `encode_media` depends on, codec and decoder: what encoded clips are cached under."""
+        ...
+
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the weights; nothing heavy happens before. Returns itself."""
         ...
@@ -175,6 +180,11 @@ class NetworkModel(Part):
     def set_network(self, network: nn.Module) -> None:
         """Replace the flow network by a wrapped, adapted or frozen one."""
         self._network = network
+
+    @property
+    def latent_key(self) -> str:
+        """All weights: right for every model, but of use to no other tuning of it; better name the codec."""
+        return f"{self.part_name()}/{cast(Model, self).fingerprint}"
 
     def null(self, conditions: Conditions) -> Conditions:
         """Zeros, which mark what is absent or are what dropout showed."""

@@ -30,7 +30,7 @@ from foleytune.decoding import FramePicker
 from foleytune.flow import Latents
 from foleytune.frame_rules import shown_pixels
 from foleytune.media import collect_frames, held, read_wave
-from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, unwrapped
+from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, fingerprint_of, unwrapped
 from foleytune.networks.cavp import FPS, GROUP, SIDE
 from foleytune.networks.frieren import FRAME_LATENTS
 from foleytune.networks.frieren import Frieren as Network
@@ -77,6 +77,11 @@ class Frieren(NetworkModel):
     def feature_key(self) -> str:
         """Hash of CAVP, its grouping and the decoder; the same for every variant."""
         return f"frieren/{self._loaded.cavp_hash()}/fps{FPS}x{GROUP}/av{av.__version__}"
+
+    @property
+    def latent_key(self) -> str:
+        """The autoencoder and the decoder."""
+        return f"frieren/{fingerprint_of(self._loaded.codec.vae)}/av{av.__version__}"
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the network; the codec and CAVP follow when they are first wanted."""

@@ -22,7 +22,7 @@ from foleytune.costs import Cost
 from foleytune.flow import Latents
 from foleytune.frame_rules import CLIP_SIDE, SYNC_SIDE, FrameRule, read_conditioning_frames
 from foleytune.media import held, read_wave
-from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, unwrapped
+from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, fingerprint_of, unwrapped
 from foleytune.networks.mmaudio import SYNC_FPS, VARIANTS, Lengths, sequence_lengths
 from foleytune.networks.mmaudio import MMAudio as Network
 from foleytune.published.mmaudio_parts import Parts, sample_rate_of
@@ -69,6 +69,14 @@ class MMAudio(NetworkModel):
         encoders = self._loaded.encoder_hash()
         dtype = "" if self.feature_dtype == "float32" else f"/{self.feature_dtype}"
         return f"mmaudio/{encoders}/{self.frame_rule}/{self.duration:g}s/av{av.__version__}{dtype}"
+
+    @property
+    def latent_key(self) -> str:
+        """The autoencoder, the latents' statistics, the length and the decoder."""
+        parts = self._loaded
+        statistics = parts.statistics.mean.tolist(), parts.statistics.std.tolist()
+        codec = digest(fingerprint_of(parts.codec.vae), *statistics)
+        return f"mmaudio/{codec}/{self.duration:g}s/av{av.__version__}"
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the network; the codec and the encoders of conditions follow when they are first wanted."""

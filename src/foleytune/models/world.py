@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
 
+import av
 import numpy as np
 import torch
 from pydantic import PrivateAttr
@@ -79,6 +80,11 @@ class World(NetworkModel):
     def feature_key(self) -> str:
         """Towers' weights, frame rule and size."""
         return f"world/{file_hash(weights_path('features'))}/fps{FPS}x{FRAME_SIDE}"
+
+    @cached_property
+    def latent_key(self) -> str:
+        """The codec's weights and the decoder."""
+        return f"world/{file_hash(weights_path('codec'))}/av{av.__version__}"
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read codec, towers and transformer."""

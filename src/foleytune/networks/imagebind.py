@@ -87,7 +87,7 @@ class ImageBind(nn.Module):
     def _clips(self, half: str, x: Tensor) -> Tensor:
         """(N, ...) -> (N, E)."""
         x = self.modality_preprocessors[half](x)  # (N, L, D)
-        x = self.modality_trunks[half](x)
+        x = self.modality_trunks[half](x, 1)  # the class token
         return self.modality_postprocessors[half](self.modality_heads[half](x))
 
 
@@ -156,9 +156,11 @@ class _Attention(nn.Module):
             self.bias_k = nn.Parameter(torch.zeros(1, 1, width))
             self.bias_v = nn.Parameter(torch.zeros(1, 1, width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (N, L, D) -> same shape."""
-        q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+        """x (N, L, D) -> same shape, or its `first` tokens alone."""
+        width, weight, bias = x.shape[-1], self.in_proj_weight, self.in_proj_bias
+        q = F.linear(x[:, :first], weight[:width], bias[:width])
+        k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, -1)
         if self.with_bias_token:
             k = torch.cat([k, self.bias_k.expand(len(x), -1, -1)], dim=1)  # (N, L + 1, D)
             v = torch.cat([v, self.bias_v.expand(len(x), -1, -1)], dim=1)
@@ -174,8 +176,8 @@ class _Block(nn.Module):
         self.mlp = MLP(width)
         self.norm_2 = nn.LayerNorm(width, eps=NORM_EPS)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm_1(x))
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+        x = x[:, :first] + self.attn(self.norm_1(x), first)
         return x + self.mlp(self.norm_2(x))
 
 
@@ -190,8 +192,13 @@ class _Trunk(nn.Module):
         self.pre_transformer_layer = nn.Sequential(*norms)
         self.blocks = nn.Sequential(*(_Block(width, heads, with_bias_token) for _ in range(depth)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(self.pre_transformer_layer(x))
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+        """x (N, L, D) -> same shape, or its `first` tokens alone: the last block needs no others."""
+        x = self.pre_transformer_layer(x)
+        *before, last = self.blocks
+        for block in before:
+            x = block(x)
+        return last(x, first)
 
 
 class _First(nn.Module):

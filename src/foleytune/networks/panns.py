@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foleytune.networks.mel import slaney_basis
+from foleytune.networks.winograd import WinogradConv
 
 Variant = Literal["16k", "32k"]
 
@@ -26,6 +27,7 @@ SPEECH = 0  # the class "Speech"
 CHANNELS = (1, 64, 128, 256, 512, 1024, 2048)
 FLOOR = 1e-10
 MIN_FRAMES = 2**5  # five poolings halve the time
+EARLY = 3  # blocks whose pictures of one sound fill a CPU's caches; those after it are nothing but products
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,25 @@ class _ConvBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(to)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn2(self.conv2(self.bn1(self.conv1(x)).relu())).relu()
+        return self.bn2(self.conv2(self.bn1(self.conv1(x)).relu_())).relu_()
+
+    def speed_up(self, winograd: bool) -> None:
+        for conv, norm in (("conv1", "bn1"), ("conv2", "bn2")):
+            made = _folded(getattr(self, conv), getattr(self, norm))
+            setattr(self, conv, WinogradConv(made) if winograd else made)
+            setattr(self, norm, nn.Identity())
+
+
+def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """One convolution for `conv` and the norm after it, whose statistics are fixed; computed in float64."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    with torch.device("meta"):
+        made = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1)
+    made.weight = nn.Parameter((conv.weight.double() * scale[:, None, None, None]).float(), False)
+    made.bias = nn.Parameter((norm.bias.double() - norm.running_mean.double() * scale).float(), False)
+    return made
 
 
 class Cnn14(nn.Module):
@@ -117,10 +137,27 @@ class Cnn14(nn.Module):
             )
         x = self.logmel_extractor(wave)  # (B, T, M)
         x = self.bn0(x.mT[..., None])[..., 0].mT[:, None]  # (B, 1, T, M), each band by its own statistics
-        last = len(CHANNELS) - 1
-        for index in range(1, last + 1):
-            x = self.get_submodule(f"conv_block{index}")(x)
-            x = F.avg_pool2d(x, 2) if index < last else x
-        x = x.mean(3)  # (B, D, T // 32)
+        at_once = 1 if x.device.type == "cpu" else len(x)
+        x = torch.cat([self.blocks(chunk, range(1, EARLY + 1)) for chunk in x.split(at_once)])
+        x = self.blocks(x, range(EARLY + 1, len(CHANNELS))).mean(3)  # (B, D, T // 32)
         features = self.fc1(x.amax(2) + x.mean(2)).relu()
         return Tags(self.fc_audioset(features), features)
+
+    def speed_up(self, device: torch.device | str) -> Self:
+        """Onto `device` for inference alone, once: the same numbers but for rounding, other weight names.
+
+        Norms go into the convolutions before them; on a CPU the late blocks need fewer products (`winograd`).
+        """
+        cpu = torch.device(device).type == "cpu"
+        for index in range(1, len(CHANNELS)):
+            block = self.get_submodule(f"conv_block{index}")
+            assert isinstance(block, _ConvBlock)
+            block.speed_up(winograd=cpu and index > EARLY)
+        return self.to(device)
+
+    def blocks(self, x: Tensor, indices: range) -> Tensor:
+        """Pictures (B, C, T, M) through some of the blocks 1 to 6, pooled by 2 behind each but the last."""
+        for index in indices:
+            x = self.get_submodule(f"conv_block{index}")(x)
+            x = F.avg_pool2d(x, 2) if index < len(CHANNELS) - 1 else x
+        return x

@@ -27,6 +27,8 @@ FLOOR = 1e-5
 PATCH, PATCH_STEP = 16, 10
 BANDS, STEPS = (MELS - PATCH) // PATCH_STEP + 1, (FRAMES - PATCH) // PATCH_STEP + 1  # 12, 99
 NORM_EPS = 1e-6  # of every LayerNorm but the head's, which has torch's 1e-5
+SPECIAL = 2  # tokens before the patches, which alone are read after the last block
+CPU_ROWS = 2  # pictures at once on a CPU: of more, what is inside a block is mapped and unmapped every time
 
 
 def ten_seconds(wave: Float[Tensor, "... N"]) -> Float[Tensor, "... 320000"]:
@@ -57,9 +59,12 @@ class _Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, L, D) -> same shape."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, L, d)
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+        """x (B, L, D) -> same shape, or its `first` tokens alone."""
+        width, weight, bias = x.shape[-1], self.qkv.weight, self.qkv.bias
+        q = F.linear(x[:, :first], weight[:width], bias[:width])
+        k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, -1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -71,8 +76,8 @@ class _Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
         self.mlp = MLP(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+        x = x[:, :first] + self.attn(self.norm1(x), first)
         return x + self.mlp(self.norm2(x))
 
 
@@ -111,9 +116,16 @@ class PaSST(nn.Module):
             raise ValueError(
                 f"pictures must be (B, {MELS}, {FRAMES}), got {tuple(mel.shape)}; give 10 s of sound"
             )
+        chunks = mel.split(CPU_ROWS if mel.device.type == "cpu" else max(1, len(mel)))
+        features = torch.cat([self._features(chunk) for chunk in chunks])
+        return Tags(self.head(features), features)
+
+    def _features(self, mel: Tensor) -> Tensor:
+        """(B, 128, 1000) -> (B, D)."""
         patches = self.patch_embed.proj(mel[:, None]) + self.time_new_pos_embed + self.freq_new_pos_embed
         tokens = torch.cat([self.cls_token, self.dist_token], dim=1) + self.new_pos_embed
         x = torch.cat([tokens.expand(len(mel), -1, -1), patches.flatten(2).mT], dim=1)  # (B, L, D)
-        x = self.norm(self.blocks(x))
-        features = (x[:, 0] + x[:, 1]) / 2
-        return Tags(self.head(features), features)
+        *before, last = self.blocks
+        for block in before:
+            x = block(x)
+        return self.norm(last(x, SPECIAL)).mean(1)

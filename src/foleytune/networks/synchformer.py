@@ -33,9 +33,9 @@ class _Attention(nn.Module):
         self.heads = heads
         self.key, self.query, self.value, self.proj = (nn.Linear(width, width) for _ in range(4))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, L, D) -> same shape."""
-        parts = (self.query(x), self.key(x), self.value(x))
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+        """x (B, L, D) -> same shape, or its `first` tokens alone."""
+        parts = (self.query(x[:, :first]), self.key(x), self.value(x))
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
@@ -47,8 +47,8 @@ class _Block(nn.Module):
         self.attn = _Attention(width, heads)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.ln1(x))
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+        x = x[:, :first] + self.attn(self.ln1(x), first)
         return x + self.mlp(self.ln2(x))
 
 
@@ -76,9 +76,10 @@ class SynchformerHead(nn.Module):
         off, mod = (token.expand(len(visual), -1, -1) for token in (self.OFF_tok, self.MOD_tok))
         x = torch.cat([off, self.vis_in_lnorm(visual), mod, self.aud_in_lnorm(audio)], dim=1)
         x = x + self.pos_emb_cfg.pos_emb  # (B, L, D)
-        for block in self.blocks:
+        *before, last = self.blocks
+        for block in before:
             x = block(x)
-        return self.off_head(self.ln_f(x[:, 0]))
+        return self.off_head(self.ln_f(last(x, 1)[:, 0]))  # [OFF] alone is read
 
 
 class Synchformer(nn.Module):

@@ -118,8 +118,11 @@ class SynchformerAudio(nn.Module):
         self.ast = _AST(width, depth, heads)
         self.freq_attn_agg = TokenPool(width, heads)
 
-    def segments(self, mel: Float[Tensor, "B S M T"], segments_at_once: int = 16) -> Float[Tensor, "B S K D"]:
-        """Log-mel segments (B, S, 128, 66) -> (B, S, 6, D). Raises ValueError for another shape."""
+    def segments(self, mel: Float[Tensor, "B S M T"], segments_at_once: int = 24) -> Float[Tensor, "B S K D"]:
+        """Log-mel segments (B, S, 128, 66) -> (B, S, 6, D). Raises ValueError for another shape.
+
+        Memory beyond input and output grows with `segments_at_once` alone.
+        """
         if mel.shape[2:] != (MELS, MEL_FRAMES):
             raise ValueError(
                 f"segments must be (B, S, {MELS}, {MEL_FRAMES}), got {tuple(mel.shape)}; "

@@ -7,10 +7,11 @@ channels, S scene tokens, W width, H heads of d channels.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 
@@ -21,22 +22,27 @@ def time_embedding(t: Float[Tensor, " B"], dim: int) -> Float32[Tensor, "B {dim}
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def rotate(x: Float[Tensor, "B H L d"]) -> Float[Tensor, "B H L d"]:
-    """Rotary positions on (B, H, L, d)."""
+def rotate(
+    x: Float[Tensor, "B H L d"], positions: Int64[Tensor, " L"] | None = None
+) -> Float[Tensor, "B H L d"]:
+    """Rotary positions on (B, H, L, d): 0 to L − 1, or the given ones."""
     half = x.shape[-1] // 2
     frequencies = torch.exp(-math.log(1000.0) * torch.arange(half, device=x.device) / half)
-    angles = torch.arange(x.shape[2], device=x.device)[:, None] * frequencies  # (L, d/2)
+    places = torch.arange(x.shape[2], device=x.device) if positions is None else positions
+    angles = places[:, None] * frequencies  # (L, d/2)
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     a, b = x[..., :half], x[..., half:]
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """Self-attention and MLP, both modulated by the global condition (adaLN-zero)."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(
+        self, width: int, heads: int, attention: Callable[..., Tensor] = F.scaled_dot_product_attention
+    ) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.attention = heads, attention
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
         self.mlp = nn.Sequential(
@@ -46,12 +52,18 @@ class _Block(nn.Module):
         nn.init.zeros_(self.shift.weight)
         nn.init.zeros_(self.shift.bias)
 
-    def forward(self, x: Float[Tensor, "B L W"], c: Float[Tensor, "B W"]) -> Float[Tensor, "B L W"]:
+    def forward(
+        self,
+        x: Float[Tensor, "B L W"],
+        c: Float[Tensor, "B W"],
+        positions: Int64[Tensor, " L"] | None = None,
+    ) -> Float[Tensor, "B L W"]:
+        """Tokens (B, L, W) under the condition c; `positions` as in `rotate`."""
         width = x.shape[-1]
         s1, b1, g1, s2, b2, g2 = self.shift(F.silu(c))[:, None].chunk(6, dim=-1)
         h = F.layer_norm(x, (width,)) * (1 + s1) + b1
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, L, d)
-        h = F.scaled_dot_product_attention(rotate(q), rotate(k), v)
+        h = self.attention(rotate(q, positions), rotate(k, positions), v)
         x = x + g1 * self.proj(h.transpose(1, 2).flatten(2))
         return x + g2 * self.mlp(F.layer_norm(x, (width,)) * (1 + s2) + b2)
 
@@ -74,7 +86,7 @@ class WorldDiT(nn.Module):
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.scene = nn.Sequential(nn.Linear(2 * cond_dim, width), nn.SiLU(), nn.Linear(width, width))
         self.text = nn.Sequential(nn.Linear(cond_dim, width), nn.SiLU(), nn.Linear(width, width))
-        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.final = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, latent_dim)
         for layer in (self.final, self.out):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from foleytune.curricula import Curriculum
 from foleytune.flow import Latents, generator_of
 from foleytune.models import Conditions, Model, ModelSpec
 from foleytune.records import Candidate, Clip, Feature, Pair
+from foleytune.rewards import RewardModel
+from foleytune.rule_pairs import RulePairs
 from foleytune.store import Workspace
 from foleytune.train_data import Label
 
@@ -52,6 +54,8 @@ class TrainContext:
     num_processes: int = 1
     clips: Sequence[Clip] = ()  # of an objective that needs "clips"
     labels: Sequence[Label] = ()  # of one that needs "labels"
+    reward: RewardModel | None = None  # of one that needs "reward"
+    rules: RulePairs | None = None  # where some or all pairs are made by rule
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
@@ -70,6 +74,22 @@ class TrainContext:
         return [
             slice((first + i) * size, (first + i + 1) * size) for i in range(self.gradient_accumulation_steps)
         ]
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Values (n, ...) of every process, in the order of the global batch: (n · num_processes, ...).
+
+        Every process must call it, with as many rows.
+        """
+        if self.num_processes == 1:
+            return values
+        mine = values.to(self.device).contiguous()
+        found = [torch.empty_like(mine) for _ in range(self.num_processes)]
+        torch.distributed.all_gather(found, mine)
+        return torch.cat(found).to(values.device)
+
+    def own(self, values: Tensor) -> Tensor:
+        """The inverse of `gather`: this process's rows of what belongs to the global batch."""
+        return values.chunk(self.num_processes)[self.rank]
 
     def latents(self, candidate_ids: Sequence[str]) -> Latents:
         """Stored latents of candidates in float32 on the device."""
@@ -96,6 +116,11 @@ class Objective(Protocol):
         """False lets the trainer skip the frozen copy (plain fine-tuning)."""
         ...
 
+    @property
+    def forwards(self) -> float:
+        """Forward passes of one latent that an item of a batch costs, a backward counted as two."""
+        ...
+
     def summary(self, spec: ModelSpec) -> str:
         """One line for the start of a run: the numbers that matter for a model of this spec."""
         ...
@@ -117,4 +142,25 @@ class Objective(Protocol):
 
     def loss(self, policy: Model, reference: Model | None, batch: Any) -> Loss:
         """The loss of one micro-batch, mean over its items; gradient reaches the policy alone."""
+        ...
+
+
+@runtime_checkable
+class StatefulObjective(Protocol):
+    """An objective that remembers something from step to step, which a checkpoint then carries.
+
+    A run works on a copy of its settings' objective, so runs share nothing.
+    """
+
+    @property
+    def shared_state(self) -> bool:
+        """True if every process holds the same; else row i of a tensor is of sample i of its share."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """What the next step needs; empty if nothing."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor], policy: Model) -> None:
+        """Go on from `state()`, given the policy as it was then."""
         ...

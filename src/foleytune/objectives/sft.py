@@ -33,6 +33,11 @@ class SFT(Part):
         """Never."""
         return False
 
+    @property
+    def forwards(self) -> float:
+        """One latent, forward and backward."""
+        return 3
+
     def summary(self, spec: ModelSpec) -> str:
         """What is fitted."""
         return f"sft: flow matching on the chosen latents ({', '.join(sorted(spec.latents))})"

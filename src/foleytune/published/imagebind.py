@@ -9,7 +9,7 @@ of the embedding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from foleytune.published.weights import load_published
 NAME = "imagebind_huge.pth"
 FPS, SAMPLE_RATE = 0.5, 16000  # frames a second, Hz
 AUDIO_CLIPS, CLIP_S = 3, 2
+CROPS = 3  # begin, middle and end of the long side
 F_MIN, F_MAX = 20.0, 8000.0  # Hz
 MEL_MEAN, MEL_STD = -4.268, 9.138
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -114,7 +115,8 @@ class IBScore:
 
     def __init__(self, network: ImageBind, device: torch.device | str = "cpu") -> None:
         self.network, self.device = network.to(device), torch.device(device)
-        self._clips_at_once = 3 if self.device.type == "cpu" else 16
+        cpu = self.device.type == "cpu"
+        self._seen_at_once, self._heard_at_once = (3, 12) if cpu else (16, 96)
 
     @property
     def embed_dim(self) -> int:
@@ -130,15 +132,20 @@ class IBScore:
                 f"frames are {frames.shape[1]}x{frames.shape[2]}, the short side must be {IMAGE}"
             )
         clips = imagebind_clips(torch.from_numpy(frames[: num_frames(seconds)]).to(self.device))
-        return self.network.embed_video(clips[None], self._clips_at_once)[0]
+        if frames.shape[1] == frames.shape[2]:  # all crops of a square are the same
+            clips = clips[: len(clips) // CROPS]
+        return self.network.embed_video(clips[None], self._seen_at_once)[0]
 
     @torch.inference_mode()
-    def hear(self, sound: np.ndarray, sample_rate: int) -> Tensor:
-        """Sound (C, N) float32, all of it whatever is evaluated -> (E,)."""
+    def hear(self, sounds: Sequence[tuple[np.ndarray, int]]) -> Tensor:
+        """B sounds (C, N) float32 with their rates in Hz, all of them whatever is evaluated -> (B, E)."""
         # On the CPU on every machine: quiet bands show how a device rounds
         # Trap: taps computed in float32, or the log-mel is 1.6e-5 of its range away
-        mels = imagebind_mels(resample(torch.from_numpy(sound), sample_rate, SAMPLE_RATE, HANN_FLOAT32))
-        return self.network.embed_audio(mels[None].to(self.device))[0]
+        mels = [
+            imagebind_mels(resample(torch.from_numpy(sound), sample_rate, SAMPLE_RATE, HANN_FLOAT32))
+            for sound, sample_rate in sounds
+        ]
+        return self.network.embed_audio(torch.stack(mels).to(self.device), self._heard_at_once)
 
 
 def similarity(video: Float[Tensor, "*B E"], audio: Float[Tensor, "*B E"]) -> Float[Tensor, "*B"]:

@@ -28,6 +28,7 @@ _GENERIC = {  # names that many models share
     "vocab.json",
     "merges.txt",
     "tokenizer.json",
+    "model_index.json",
 }
 _CONVERSION = r"(?:[._-](?:fp16|fp32|bf16|half))?\.safetensors"
 

@@ -183,6 +183,11 @@ FILES: tuple[WeightFile, ...] = (
     *(_on_hub(f"pe-av-large/{file}", f"PE-AV large, {file}", "facebook/pe-av-large", file, "Apache-2.0",
               "other sizes: facebook/pe-av-small, -base, and -16-frame of each")
       for file in ("model.safetensors", "config.json", "tokenizer.json")),
+    WeightFile("LTX-2/model_index.json", "LTX-2, a folder in diffusers' layout", "Lightricks/LTX-2",
+               "model_index.json", None, None, None, None,
+               "LTX-2 Community License (not open source; use restrictions, paid above a revenue)",
+               False, "one of a folder of many: get all of it, docs/ltx2.md has the command",
+               page="https://huggingface.co/Lightricks/LTX-2"),
 )  # fmt: skip
 
 _CLIP = "DFN5B-CLIP-ViT-H-14-378/open_clip_pytorch_model.bin"
@@ -218,6 +223,7 @@ MODELS: dict[str, tuple[str, ...]] = {
     "msclap": ("CLAP_weights_2023.pth", "gpt2/vocab.json", "gpt2/merges.txt"),
     "pe_av": ("pe-av-large/model.safetensors", "pe-av-large/config.json", "pe-av-large/tokenizer.json"),
     "aesthetics": ("audiobox-aesthetics/checkpoint.pt",),
+    "ltx2": ("LTX-2/model_index.json",),
 }
 """A model or scorer, and the names of the files that it runs on: for a model, network first."""
 

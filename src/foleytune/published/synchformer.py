@@ -10,7 +10,7 @@ Letters: B clips, N samples, S segments, M mel bands (128), T mel frames (66), D
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +145,8 @@ class DeSync:
 
     def __init__(self, network: Synchformer, device: torch.device | str = "cpu") -> None:
         self.network, self.mel, self.device = network.to(device), SyncMel().to(device), torch.device(device)
+        cpu = self.device.type == "cpu"  # larger temporaries than 32 MB are mapped anew by every operation
+        self._seen_at_once, self._heard_at_once, self._pairs_at_once = (2, 24, 8) if cpu else (32, 512, 128)
 
     @torch.inference_mode()
     def see(self, frames: np.ndarray, seconds: float) -> Tensor:
@@ -152,26 +154,30 @@ class DeSync:
         check_length(len(frames), num_samples(seconds), SAMPLE_RATE, seconds)
         starts = [VISUAL_STEP * s for s in window_segments(seconds)]
         cuts = torch.from_numpy(np.stack([frames[start : start + SEGMENT_FRAMES] for start in starts]))
-        parts = (
-            sync_pixels(part.to(self.device)) for part in cuts.split(4 if self.device.type == "cpu" else 32)
-        )
+        parts = (sync_pixels(part.to(self.device)) for part in cuts.split(self._seen_at_once))
         return torch.cat([self.network.vfeat_extractor.segment(part) for part in parts])
 
     @torch.inference_mode()
-    def hear(self, sound: np.ndarray, sample_rate: int, seconds: float) -> Tensor:
-        """Sound (C, N) float32 -> tokens (S, 6, D) of `window_segments`."""
-        check_length(num_frames(seconds), sound.shape[-1], sample_rate, seconds)
-        wave = sync_wave(torch.from_numpy(sound), sample_rate, seconds).to(self.device)
-        cuts = audio_segments(wave)[window_segments(seconds)]
-        return self.network.afeat_extractor.segments(self.mel(cuts)[None])[0]
+    def hear(self, sounds: Sequence[tuple[np.ndarray, int]], seconds: float) -> Tensor:
+        """B sounds (C, N) float32, each with its rate in Hz -> tokens (B, S, 6, D) of `window_segments`."""
+        waves = []
+        for sound, sample_rate in sounds:
+            check_length(num_frames(seconds), sound.shape[-1], sample_rate, seconds)
+            waves.append(sync_wave(torch.from_numpy(sound), sample_rate, seconds).to(self.device))
+        cuts = audio_segments(torch.stack(waves))[:, window_segments(seconds)]
+        return self.network.afeat_extractor.segments(self.mel(cuts), self._heard_at_once)
 
     @torch.inference_mode()
     def logits(
         self, visual: Float[Tensor, "B S F D"], audio: Float[Tensor, "B S K D"]
     ) -> Float[Tensor, "B W C"]:
         """Logits of the first and the last 14 of at least 14 segments, (B, 2, 21)."""
-        windows = (slice(None, HEAD_SEGMENTS), slice(-HEAD_SEGMENTS, None))
-        return torch.stack([self.network.compare(visual[:, w], audio[:, w]) for w in windows], dim=1)
+        pairs = [
+            torch.cat([tokens[:, :HEAD_SEGMENTS], tokens[:, -HEAD_SEGMENTS:]]).split(self._pairs_at_once)
+            for tokens in (visual, audio)
+        ]
+        found = torch.cat([self.network.compare(*pair) for pair in zip(*pairs)])
+        return found.unflatten(0, (2, -1)).transpose(0, 1)
 
 
 def build_synchformer(state: Mapping[str, Tensor]) -> Synchformer:

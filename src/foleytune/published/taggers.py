@@ -55,7 +55,7 @@ def benchmark_wave(
 
 
 @torch.inference_mode()
-def tag(network: Cnn14 | PaSST, waves: Sequence[Tensor], at_once: int = 8) -> Tags:
+def tag(network: Cnn14 | PaSST, waves: Sequence[Tensor], at_once: int = 16) -> Tags:
     """Logits and features of mono sounds of any lengths, a row each, on the CPU; NaN where one is too short.
 
     Equal lengths go through together, as Cnn14 would read padding as sound.

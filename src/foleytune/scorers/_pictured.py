@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 
 from torch import Tensor
@@ -28,8 +29,20 @@ def unseen(item: ScoreItem, key: str, check_length: CheckLength | None = None) -
 
 
 def once_a_clip(item: ScoreItem, seen: dict[str, Tensor], look: Callable[[], Tensor]) -> Tensor:
-    """What `look` makes of the item's picture; `seen` keeps it by clip and evaluated length."""
-    key = f"{item.clip_id or item.candidate_id} {item.evaluated_s}"
-    if key not in seen:
-        seen[key] = look()
-    return seen[key]
+    """What `look` makes of the item's picture; `seen` keeps it, the last one used at its end.
+
+    Kept by clip, evaluated length and some of the frames, as `seen` may outlive a batch.
+    """
+    some = [
+        (key, frames.shape, zlib.crc32(frames[:: max(1, len(frames) // 8)].tobytes()))
+        for key, frames in sorted(item.frames.items())
+    ]
+    name = f"{item.clip_id or item.candidate_id} {item.evaluated_s} {some}"
+    seen[name] = seen.pop(name) if name in seen else look()
+    return seen[name]
+
+
+def keep_last(seen: dict[str, Tensor]) -> None:
+    """Forget all but the last: batches follow clips, and a clip's candidates may go on in the next one."""
+    for name in list(seen)[:-1]:
+        del seen[name]

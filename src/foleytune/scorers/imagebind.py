@@ -19,7 +19,7 @@ from foleytune.published.imagebind import FPS, NAME, IBScore, check_length, load
 from foleytune.published.weights import locate
 from foleytune.records import Score
 from foleytune.scorers import Judgement, NetworkScorer, ScoreItem
-from foleytune.scorers._pictured import once_a_clip, unseen
+from foleytune.scorers._pictured import keep_last, once_a_clip, unseen
 from foleytune.streams import FrameStream, bicubic
 
 PICTURE = bicubic(FPS, IMAGE, crop=False)
@@ -40,6 +40,7 @@ class ImageBind(NetworkScorer):
     embeddings: ClassVar[tuple[str, ...]] = ("audio", "video")  # (B, 1024): about 20 and at most 1 long
 
     _judge: IBScore | None = PrivateAttr(default=None)
+    _seen: dict[str, Tensor] = PrivateAttr(default_factory=dict)  # embeddings of pictures
 
     @property
     def streams(self) -> tuple[FrameStream, ...]:
@@ -53,25 +54,31 @@ class ImageBind(NetworkScorer):
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the weights."""
-        self._judge = IBScore(load_imagebind(self.weights_folder or None), device)
+        self._judge, self._seen = IBScore(load_imagebind(self.weights_folder or None), device), {}
         return self
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
-        """One score an item; the picture goes through the network once a clip."""
-        assert self._judge is not None, "call load() first"
-        version, seen = self.version, dict[str, Tensor]()
-        audio, video = (torch.full((len(items), self._judge.embed_dim), torch.nan) for _ in range(2))
-        scores = []
-        for row, item in enumerate(items):
-            value, reason = None, unseen(item, PICTURE.key, check_length)
-            if not reason:
-                video[row] = self._see(item, seen)
-                audio[row] = self._judge.hear(item.sound, item.sample_rate).cpu()
-                value = float(similarity(video[row], audio[row]))
-            scores.append(Score.make(item.candidate_id, "imagebind", version, "similarity", value, reason))
+        """One score an item: the picture looked at once a clip, all sounds heard together."""
+        judge = self._judge
+        assert judge is not None, "call load() first"
+        version, reasons = self.version, [unseen(item, PICTURE.key, check_length) for item in items]
+        audio, video = (torch.full((len(items), judge.embed_dim), torch.nan) for _ in range(2))
+        rows = [row for row, reason in enumerate(reasons) if not reason]
+        for row in rows:
+            video[row] = self._see(items[row])
+        keep_last(self._seen)
+        if rows:
+            audio[rows] = judge.hear([(items[row].sound, items[row].sample_rate) for row in rows]).cpu()
+        values = similarity(video, audio).tolist()
+        scores = [
+            Score.make(
+                item.candidate_id, "imagebind", version, "similarity", None if reason else value, reason
+            )
+            for item, reason, value in zip(items, reasons, values)
+        ]
         return Judgement(scores, {"audio": audio, "video": video})
 
-    def _see(self, item: ScoreItem, seen: dict[str, Tensor]) -> Tensor:
-        judge = self._judge
+    def _see(self, item: ScoreItem) -> Tensor:
+        judge, frames = self._judge, item.frames[PICTURE.key]
         assert judge is not None
-        return once_a_clip(item, seen, lambda: judge.see(item.frames[PICTURE.key], item.evaluated_s).cpu())
+        return once_a_clip(item, self._seen, lambda: judge.see(frames, item.evaluated_s).cpu())

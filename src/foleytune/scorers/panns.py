@@ -61,7 +61,7 @@ class Panns(NetworkScorer):
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the weights (0.3 GB) and the marginal."""
-        self._network = load_panns(self.variant, self.weights_folder or None, self.weights).to(device)
+        self._network = load_panns(self.variant, self.weights_folder or None, self.weights).speed_up(device)
         path = self._marginal_path
         self._log_q = read_marginal(path, self.variant).log() if path else None
         return self

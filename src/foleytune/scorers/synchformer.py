@@ -8,6 +8,7 @@ made the sound, this judge is no stranger to it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
@@ -29,10 +30,11 @@ from foleytune.published.synchformer import (
 from foleytune.published.weights import locate
 from foleytune.records import Score
 from foleytune.scorers import Judgement, NetworkScorer, ScoreItem
-from foleytune.scorers._pictured import once_a_clip, unseen
+from foleytune.scorers._pictured import keep_last, once_a_clip, unseen
 from foleytune.streams import FrameStream, bicubic
 
 PICTURE = bicubic(FPS, 224, crop=True)
+PAIRS_AT_ONCE = 64  # whose tokens are held together
 
 
 class Synchformer(NetworkScorer):
@@ -49,6 +51,7 @@ class Synchformer(NetworkScorer):
     embeddings: ClassVar[tuple[str, ...]] = ("offset_logits",)  # (B, 2, 21) over `offset_grid`
 
     _judge: DeSync | None = PrivateAttr(default=None)
+    _seen: dict[str, Tensor] = PrivateAttr(default_factory=dict)  # tokens of pictures
 
     @property
     def streams(self) -> tuple[FrameStream, ...]:
@@ -62,26 +65,40 @@ class Synchformer(NetworkScorer):
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the weights (0.9 GB)."""
-        self._judge = DeSync(load_synchformer(self.weights_folder or None), device)
+        self._judge, self._seen = DeSync(load_synchformer(self.weights_folder or None), device), {}
         return self
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
-        """One score an item; the picture goes through the network once a clip."""
+        """One score an item: the picture looked at once a clip, sounds of one length heard together."""
         assert self._judge is not None, "call load() first"
-        version, seen = self.version, dict[str, Tensor]()
-        scores, rows = [], torch.full((len(items), 2, CLASSES), torch.nan)
-        for row, item in enumerate(items):
-            value, reason = None, unseen(item, PICTURE.key, check_length)
+        rows = torch.full((len(items), 2, CLASSES), torch.nan)
+        reasons = [unseen(item, PICTURE.key, check_length) for item in items]
+        by_length: dict[float, list[int]] = defaultdict(list)
+        for row, (item, reason) in enumerate(zip(items, reasons)):
             if not reason:
-                rows[row] = self._logits(item, seen)
-                value = float(desync_s(offsets_s(rows[row : row + 1])))
-            scores.append(Score.make(item.candidate_id, "synchformer", version, "desync_s", value, reason))
+                by_length[item.evaluated_s].append(row)
+        for seconds, found in by_length.items():
+            for chunk in torch.tensor(found).split(PAIRS_AT_ONCE):
+                rows[chunk] = self._logits([items[row] for row in chunk], seconds)
+        keep_last(self._seen)
+        version, values = self.version, desync_s(offsets_s(rows)).tolist()
+        scores = [
+            Score.make(
+                item.candidate_id, "synchformer", version, "desync_s", None if reason else value, reason
+            )
+            for item, reason, value in zip(items, reasons, values)
+        ]
         return Judgement(scores, {"offset_logits": rows})
 
-    def _logits(self, item: ScoreItem, seen: dict[str, Tensor]) -> Tensor:
-        """Logits (2, 21); `seen` keeps the picture's tokens."""
-        judge, seconds = self._judge, item.evaluated_s
+    def _logits(self, items: Sequence[ScoreItem], seconds: float) -> Tensor:
+        """Logits (B, 2, 21) of items of one evaluated length."""
+        judge = self._judge
         assert judge is not None
-        tokens = once_a_clip(item, seen, lambda: judge.see(item.frames[PICTURE.key], seconds))
-        heard = judge.hear(item.sound, item.sample_rate, seconds)
-        return judge.logits(tokens[None], heard[None])[0].cpu()
+
+        def look(item: ScoreItem) -> Tensor:
+            frames = item.frames[PICTURE.key]
+            return once_a_clip(item, self._seen, lambda: judge.see(frames, seconds))
+
+        tokens = torch.stack([look(item) for item in items])
+        heard = judge.hear([(item.sound, item.sample_rate) for item in items], seconds)
+        return judge.logits(tokens, heard).cpu()

@@ -1,4 +1,4 @@
-"""Makes the world's committed weights: codec, judges, oracle, condition features, then the flow model.
+"""Makes the world's committed weights: codecs, judges, oracles, condition features, then both flow models.
 
     foleytune world train --workdir runs/world_training --out src/foleytune/world/weights
 
@@ -16,10 +16,20 @@ from torch import nn
 
 from foleytune.models.world import WorldFeatures
 from foleytune.networks.world_codec import WorldCodec
-from foleytune.networks.world_towers import AudioTextJudge, AudioVideoJudge, SecondTagger, SyncJudge, Tagger
+from foleytune.networks.world_events import EventFinder
+from foleytune.networks.world_towers import (
+    AudioTextJudge,
+    AudioVideoJudge,
+    SecondTagger,
+    SyncJudge,
+    Tagger,
+    word_ids,
+)
+from foleytune.networks.world_video_codec import WorldVideoCodec
 from foleytune.plugins import Settings
 from foleytune.stages import progress_bar, say
 from foleytune.world import CLASSES, VERSION
+from foleytune.world import training_joint as joint
 from foleytune.world import training_parts as parts
 from foleytune.world.training_data import Clips, prepare
 from foleytune.world.weights import load_weights, round_to_half, save_weights
@@ -38,6 +48,11 @@ class WorldTrainSettings(Settings):
     judge_steps: int = 900
     sync_steps: int = 1200
     flow_steps: int = 3200
+    num_joint: int = 2800
+    num_events: int = 1000
+    video_codec_steps: int = 1500
+    events_steps: int = 800
+    joint_steps: int = 2400
 
 
 def train_world(settings: WorldTrainSettings) -> None:
@@ -62,6 +77,18 @@ def train_world(settings: WorldTrainSettings) -> None:
     _make_oracle(s, codec, log)
     features = _make_features(s, semantic, sync, text, wild)
     _make_flow(s, codec, features, wild, log)
+    make_joint_parts(s, codec, features, wild.first(s.num_joint), log)
+
+
+def make_joint_parts(
+    s: WorldTrainSettings, codec: WorldCodec, features: WorldFeatures, wild: Clips, log: parts.Log
+) -> None:
+    """The joint model's video codec and flow, and the oracle that finds events in a picture."""
+    video = WorldVideoCodec()
+    steps, checkpoint = s.video_codec_steps, s.workdir / "video_codec.checkpoint.pt"
+    _make(s, "video_codec", video, lambda: joint.train_video_codec(wild, steps, s.seed, log, checkpoint))
+    _make_events(s, video, log)
+    _make_joint(s, codec, video, features, wild, log)
 
 
 def _make(s: WorldTrainSettings, name: str, network: nn.Module, train: Callable[[], nn.Module]) -> None:
@@ -153,6 +180,44 @@ def _make_flow(
         split = np.array_split(index, max(1, len(index) // 64))
         latents = torch.cat([codec.encode(parts.rows_of(wild.waves, part)).half() for part in split]).clone()
     network, settings = parts.train_flow(latents, conditions, s.flow_steps, s.seed, log)
+    save_weights(path, network.state_dict(), {"network": settings, **_story(s)})
+
+
+def _make_events(s: WorldTrainSettings, video: WorldVideoCodec, log: parts.Log) -> None:
+    """On first clips of the oracle's tagger, which no judge has seen, as they are and through the codec."""
+    if (s.out / "oracle_events.safetensors").exists():
+        return
+    clips = prepare("oracle", s.num_oracle, s.workdir, s.seed + 1).first(s.num_events)
+    path = s.workdir / "arrays" / f"oracle-{len(clips)}.video_codec.npy"
+    if not path.exists():
+        joint.write_through_codec(video, clips, path, s.seed + 1)
+    pictures = [clips.frames, np.load(path, mmap_mode="r")]
+    _make(
+        s,
+        "oracle_events",
+        EventFinder(),
+        lambda: joint.train_events(clips, pictures, s.events_steps, s.seed + 1, log),
+    )
+
+
+def _make_joint(
+    s: WorldTrainSettings,
+    codec: WorldCodec,
+    video: WorldVideoCodec,
+    features: WorldFeatures,
+    wild: Clips,
+    log: parts.Log,
+) -> None:
+    path = s.out / "joint.safetensors"
+    if path.exists():
+        return
+    say("training joint")
+    latents = joint.latents_of(codec, video, wild)
+    with torch.inference_mode():
+        raw = features.text(word_ids([row["prompt"] for row in wild.rows]))
+        text = ((raw - features.text_mean) / features.text_std).clone()
+    checkpoint = s.workdir / "joint.checkpoint.pt"
+    network, settings = joint.train_joint(latents, text, s.joint_steps, s.seed, log, checkpoint)
     save_weights(path, network.state_dict(), {"network": settings, **_story(s)})
 
 

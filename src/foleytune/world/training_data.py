@@ -34,6 +34,10 @@ class Clips:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def first(self, num: int) -> Clips:
+        """The first `num` clips."""
+        return Clips(self.frames[:num], self.waves[:num], self.rows[:num])
+
     def labels(self) -> np.ndarray:
         """True classes as equal shares: (N, classes) float32, rows sum to 1."""
         found = np.zeros((len(self), len(CLASSES)), np.float32)

@@ -20,6 +20,7 @@ from foleytune.networks.world_dit import WorldDiT
 from foleytune.networks.world_towers import AudioTextJudge, AudioVideoJudge, SecondTagger, SyncJudge, Tagger
 from foleytune.stages import progress_bar
 from foleytune.world import NUM_FRAMES, SAMPLES_PER_FRAME
+from foleytune.world.training_checkpoint import Checkpoint
 from foleytune.world.training_data import Clips
 
 SCENE_STRIDE = 12
@@ -27,14 +28,21 @@ Log = Callable[[dict[str, Any]], None]
 
 
 def fit_network(
-    name: str, network: nn.Module, loss: Callable[[int], Tensor], steps: int, learning_rate: float, log: Log
+    name: str,
+    network: nn.Module,
+    loss: Callable[[int], Tensor],
+    steps: int,
+    learning_rate: float,
+    log: Log,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """AdamW with warm-up and cosine decay; `loss(step)` draws its own batch from (seed, step)."""
     network.train()
     optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=1e-3, betas=(0.9, 0.98))
+    first = checkpoint.load(network, optimizer) if checkpoint else 0
     start, total, count = time.perf_counter(), 0.0, 0
     with progress_bar(f"train {name}", steps) as advance:
-        for step in range(steps):
+        for step in range(first, steps):
             scale = min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
             optimizer.param_groups[0]["lr"] = learning_rate * scale
             value = loss(step)
@@ -47,6 +55,8 @@ def fit_network(
                 seconds = round(time.perf_counter() - start, 1)
                 log({"network": name, "step": step + 1, "loss": round(total / count, 5), "seconds": seconds})
                 total, count = 0.0, 0
+            if checkpoint and (step + 1) % checkpoint.every == 0:
+                checkpoint.save(step + 1, network, optimizer)
             advance(1)
     network.eval()
 

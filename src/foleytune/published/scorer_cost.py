@@ -1,0 +1,104 @@
+"""What the field's judges cost, counted on their networks at real size: operations a clip and a candidate.
+
+Front ends are left out: they are under a hundredth. What looks at the picture does so once a clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+
+from foleytune.costs import META, count, nothing
+from foleytune.networks import imagebind, passt, synchformer, synchformer_audio, vggish
+from foleytune.networks.panns import CHANNELS, MELS, SIZES, Cnn14, Variant
+from foleytune.networks.synchformer_visual import FRAMES, IMAGE, SEGMENT_FRAMES
+from foleytune.published.imagebind import AUDIO_CLIPS, CROPS, num_frames
+from foleytune.published.synchformer import window_segments
+
+
+class ScorerCost(NamedTuple):
+    """Floating-point operations, a multiplication and an addition counted as two."""
+
+    clip: float  # once, whatever the candidates
+    candidate: float
+
+
+@lru_cache
+def scorer_cost(name: str, seconds: float) -> ScorerCost | None:
+    """For `seconds` evaluated, as a scorer is named; None where nobody has counted. The picture is no square.
+
+    Zero of ImageBind below 4 s and of Synchformer below 4.8 s, which they leave unscored.
+    """
+    counted = _COSTS.get(name)
+    if counted is None:
+        return None
+    with torch.no_grad():
+        return counted(seconds)
+
+
+def _panns(variant: Variant) -> Callable[[float], ScorerCost]:
+    def cost(seconds: float) -> ScorerCost:
+        with META:
+            network = Cnn14(variant)
+        frames = int(seconds * SIZES[variant].sample_rate) // SIZES[variant].hop + 1
+        picture = nothing(1, 1, frames, MELS)
+        blocks = count(lambda: network.blocks(picture, range(1, len(CHANNELS))))
+        return ScorerCost(
+            0.0, blocks + 2.0 * network.num_features * (network.num_features + network.num_classes)
+        )
+
+    return cost
+
+
+def _passt(_seconds: float) -> ScorerCost:
+    with META:
+        network = passt.PaSST()
+    return ScorerCost(0.0, count(lambda: network.tags(nothing(1, passt.MELS, passt.FRAMES))))
+
+
+def _vggish(seconds: float) -> ScorerCost:
+    with META:
+        network = vggish.VGGish()
+    patches = vggish.num_patches(int(seconds * vggish.SAMPLE_RATE))
+    return ScorerCost(0.0, count(lambda: network(nothing(patches, vggish.PATCH_FRAMES, vggish.MELS))))
+
+
+def _imagebind(seconds: float) -> ScorerCost:
+    pairs = CROPS * (num_frames(seconds) - 1)
+    if pairs < CROPS:
+        return ScorerCost(0.0, 0.0)
+    with META:
+        network = imagebind.ImageBind()
+    seen = nothing(1, pairs, 3, imagebind.FRAMES, imagebind.IMAGE, imagebind.IMAGE)
+    heard = nothing(1, AUDIO_CLIPS, 1, imagebind.MELS, imagebind.MEL_FRAMES)
+    return ScorerCost(count(lambda: network.embed_video(seen)), count(lambda: network.embed_audio(heard)))
+
+
+def _synchformer(seconds: float) -> ScorerCost:
+    try:
+        segments = len(window_segments(seconds))
+    except ValueError:
+        return ScorerCost(0.0, 0.0)
+    with META:
+        network = synchformer.Synchformer()
+    width = network.vproj.in_features
+    seen = nothing(1, SEGMENT_FRAMES, 3, IMAGE, IMAGE)
+    heard = nothing(1, segments, synchformer_audio.MELS, synchformer_audio.MEL_FRAMES)
+    window = [nothing(2, synchformer.HEAD_SEGMENTS, n, width) for n in (FRAMES, synchformer_audio.STEPS)]
+    return ScorerCost(
+        segments * count(lambda: network.vfeat_extractor.segment(seen)),
+        count(lambda: network.afeat_extractor.segments(heard)) + count(lambda: network.compare(*window)),
+    )
+
+
+_COSTS: dict[str, Callable[[float], ScorerCost]] = {
+    "panns": _panns("16k"),
+    "panns-32k": _panns("32k"),
+    "passt": _passt,
+    "vggish": _vggish,
+    "imagebind": _imagebind,
+    "synchformer": _synchformer,
+}

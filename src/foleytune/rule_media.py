@@ -1,0 +1,132 @@
+"""The rejected side of pairs made by rule: latents distorted as they are, or media distorted and encoded.
+
+Latents are quick and every model has them; media are exact (a codec's latents overlap in time) and give
+"shift" what follows the window in its file, at the price of decoding and encoding at every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foleytune.features import DECODERS
+from foleytune.flow import generator_of
+from foleytune.media import MediaError, held
+from foleytune.models import Media, Model, read_clip_media
+from foleytune.negatives import Modality, Negative, Stream
+from foleytune.records import Clip
+
+if TYPE_CHECKING:
+    from foleytune.rule_pairs import RuleRow
+
+MIN_AFTER_S = 0.1  # less of what follows a window is not worth a second decode
+
+
+def distort_latents(
+    rows: Sequence[RuleRow],
+    own: Mapping[str, Tensor],
+    others: Mapping[int, Mapping[str, Tensor]],
+    silence: Tensor | None,
+    seconds: float,
+) -> list[Tensor]:
+    """The distorted latents (L, ...) of each row's modality, of `own` (B, L, ...); `others` by row."""
+    found = []
+    for index, row in enumerate(rows):
+        x = own[row.modality][index]
+        stream = Stream(
+            x,
+            len(x) / seconds,
+            "latents",
+            cast(Modality, row.modality),
+            silence=silence if row.modality == "audio" else None,
+            other=others[index][row.modality] if index in others else None,
+        )
+        found.append(_distort(row, stream))
+    return found
+
+
+@torch.no_grad()
+def distort_media(root: Path, rows: Sequence[RuleRow], model: Model) -> list[Tensor]:
+    """The same through media: every row decoded, distorted and encoded; `root` is the workspace's."""
+    with ThreadPoolExecutor(DECODERS) as pool:
+        media = list(pool.map(lambda row: distorted(root, row, model), rows))
+    device = next(model.network.parameters()).device.type
+    with torch.autocast(device, enabled=False):  # as the chosen side was encoded
+        encoded = model.encode_media(media)
+    return [encoded[row.modality][index].float().cpu() for index, row in enumerate(rows)]
+
+
+@torch.no_grad()
+def silent_latents(root: Path, clip: Clip, model: Model) -> Tensor:
+    """Latents (L, ...) of silence, through float16 as stored ones are; `clip` lends its picture."""
+    media = read_clip_media(root, clip, model)
+    samples = round(model.spec.clip_seconds * model.spec.sample_rate)
+    quiet = replace(media, wave=np.zeros(samples, np.float32))
+    return model.encode_media([quiet])["audio"][0].half().float().cpu()
+
+
+def distorted(root: Path, row: RuleRow, model: Model) -> Media:
+    """A clip's media with one modality distorted; every stream of frames alike. Raises MediaError."""
+    own = read_clip_media(root, row.clip, model)
+    other = read_clip_media(root, row.other, model) if row.other is not None else None
+    after = _after(root, row, model)
+    if row.modality == "audio":
+        assert own.wave is not None, "a clip without sound was encoded"
+        rate, wave = float(model.spec.sample_rate), torch.from_numpy(own.wave)
+        stream = Stream(
+            wave,
+            rate,
+            "wave",
+            other=None if other is None or other.wave is None else torch.from_numpy(other.wave),
+            after=None if after is None else _tail(after.wave, len(wave), _extra(row, model) * rate),
+        )
+        return replace(own, wave=_distort(row, stream).numpy())
+    frames = {}
+    for name, pictures in own.frames.items():
+        rate = len(pictures) / (own.seconds or model.spec.clip_seconds)
+        stream = Stream(
+            torch.from_numpy(pictures),
+            rate,
+            "frames",
+            "video",
+            other=None if other is None else torch.from_numpy(held(other.frames[name], len(pictures))),
+            after=None
+            if after is None
+            else _tail(after.frames.get(name), len(pictures), _extra(row, model) * rate),
+        )
+        frames[name] = _distort(row, stream).numpy()
+    return replace(own, frames=frames)
+
+
+def _distort(row: RuleRow, stream: Stream) -> Tensor:
+    return cast(Negative, row.rule).distort(stream, row.severity, generator_of(row.seed, "distort"))
+
+
+def _extra(row: RuleRow, model: Model) -> float:
+    """Seconds of the trim after the window, at most the window's length."""
+    seconds = model.spec.clip_seconds
+    return min(row.clip.duration_s - seconds, seconds)
+
+
+def _after(root: Path, row: RuleRow, model: Model) -> Media | None:
+    """The window that ends with the trim, where the rule has use for it and the trim is longer."""
+    extra, clip = _extra(row, model), row.clip
+    if "after" not in cast(Negative, row.rule).needs or extra < MIN_AFTER_S:
+        return None
+    try:
+        return read_clip_media(root, replace(clip, start_s=clip.start_s + extra), model)
+    except MediaError:
+        return None  # the file ends earlier than its header says: there is nothing to be had
+
+
+def _tail(x: Any, whole: int, steps: float) -> Tensor | None:
+    """The last `steps` of a later window, if it is whole."""
+    num = int(steps)
+    return torch.from_numpy(x[-num:]) if x is not None and len(x) == whole and num else None

@@ -1,0 +1,201 @@
+"""How the joint model's networks learn: the video codec, the flow over both modalities, the oracle's eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foleytune.flow import generator_of, interpolate, noise_like_rows, sample_times, seed_of, target_velocity
+from foleytune.networks.world_codec import WorldCodec
+from foleytune.networks.world_events import EventFinder
+from foleytune.networks.world_joint import WorldJointDiT
+from foleytune.networks.world_video_codec import WorldVideoCodec, to_pictures
+from foleytune.stages import progress_bar
+from foleytune.world import FPS, NUM_FRAMES
+from foleytune.world.training_checkpoint import Checkpoint
+from foleytune.world.training_data import Clips
+from foleytune.world.training_parts import Log, fit_network, pick, rows_of
+
+CROP = 24  # pixels: the video codec learns from squares where something moves
+EVENT_WINDOW = 80  # frames the event finder learns from: no prior of when clips begin
+
+
+def train_video_codec(clips: Clips, steps: int, seed: int, log: Log, checkpoint: Path) -> WorldVideoCodec:
+    """Squared error on squares cut out where something moves, heavier on the pixels that do.
+
+    Most of a picture stands still; shown all of it, the codec learns walls first and hammers last. A pure L1
+    loss takes thin things away: where a hammer may be or not, the median is the wall behind.
+    """
+    torch.manual_seed(seed)
+    codec = WorldVideoCodec().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    means = np.stack([clip[::5].mean(0, dtype=np.float32).astype(np.uint8) for clip in clips.frames])
+
+    def loss(step: int) -> Tensor:
+        index = pick(len(clips), 128, seed, "video_codec", step)
+        generator = generator_of(seed, step, "video_codec")
+        frame = torch.randint(1, NUM_FRAMES, (len(index),), generator=generator)
+        pairs = np.stack([clips.frames[i, k - 1 : k + 1] for i, k in zip(index, frame.tolist())])
+        before, x = (to_pictures(part) for part in torch.from_numpy(pairs).unbind(1))
+        still, step_change = to_pictures(torch.from_numpy(means[index])), _moved(x, before, 0.2)
+        weight = 1 + 4 * _moved(x, still, 0.3) + 4 * step_change
+        cut = _crops(weight, generator)
+        x, weight = cut(x).contiguous(memory_format=torch.channels_last), cut(weight)
+        with torch.autocast("cpu", torch.bfloat16):
+            mean, log_var = (part.float() for part in codec.posterior(x))
+            found = codec.pictures(
+                mean + (0.5 * log_var).exp() * torch.randn(mean.shape, generator=generator)
+            )
+        error = found.float() - x
+        pull = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).mean()
+        error = error.square() + 0.1 * error.abs()
+        return (weight * error).sum() / (3 * weight.sum()) + 1e-4 * pull
+
+    fit_network("video_codec", codec, loss, steps, 2e-3, log, Checkpoint(checkpoint, {}))
+    codec = codec.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    _normalise(codec, clips)
+    return codec
+
+
+def _crops(weight: Tensor, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """What cuts a square of CROP pixels out of each picture, most often where `weight` (M, 1, H, W) is."""
+    places = F.avg_pool2d(weight - 0.9, CROP, 8).flatten(1)  # (M, 16)
+    chosen = torch.multinomial(places, 1, generator=generator)[:, 0]
+    side = int(places.shape[1] ** 0.5)
+
+    def cut(x: Tensor) -> Tensor:
+        squares = x.unfold(2, CROP, 8).unfold(3, CROP, 8)  # (M, C, 4, 4, CROP, CROP)
+        return squares[torch.arange(len(x)), :, chosen // side, chosen % side]
+
+    return cut
+
+
+def _moved(x: Tensor, other: Tensor, full: float) -> Tensor:
+    """How much pictures differ, 0 to 1 from a difference of `full` on: (M, 3, H, W) -> (M, 1, H, W)."""
+    return ((x - other).abs().amax(1, keepdim=True) / full).clamp(max=1)
+
+
+@torch.no_grad()
+def _normalise(codec: WorldVideoCodec, clips: Clips) -> None:
+    """Turn and scale the latents so that what moves in a clip varies as much as what tells clips apart.
+
+    Scaled to deviation 1 as they come, all motion lay within a tenth: under the flow's noise until its end.
+    """
+    frames = torch.from_numpy(clips.frames[:400, ::5].copy())  # (N, 20, 48, 48, 3)
+    raw = torch.stack(
+        [codec.posterior(to_pictures(clip))[0].flatten(1) for clip in frames]
+    ).double()  # (N, 20, D)
+    codec.latent_mean.copy_(raw.mean((0, 1)))
+    parts = [raw - raw.mean(1, keepdim=True), raw.mean(1) - raw.mean((0, 1))]  # within clips, between them
+    spread = torch.stack([c / c.trace() for c in (p.flatten(0, -2).T.cov() for p in parts)]).sum(0)
+    values, basis = torch.linalg.eigh(spread + 0.2 / len(spread) * torch.eye(len(spread)))
+    turned = (raw - raw.mean((0, 1))) @ (basis / values.sqrt())
+    codec.latent_basis.copy_(basis)
+    codec.latent_scale.copy_(1 / (values.sqrt() * turned.std()))
+
+
+@torch.inference_mode()
+def latents_of(codec: WorldCodec, video: WorldVideoCodec, clips: Clips) -> dict[str, Tensor]:
+    """Both modalities' normalised latents as they are cached: float16."""
+    found: dict[str, list[Tensor]] = {"audio": [], "video": []}
+    with progress_bar("latents", len(clips)) as advance:
+        for part in np.array_split(np.arange(len(clips)), max(1, len(clips) // 16)):
+            found["audio"].append(codec.encode(rows_of(clips.waves, part)).half())
+            with torch.autocast("cpu", torch.bfloat16):
+                found["video"].append(video.encode(rows_of(clips.frames, part)).half())
+            advance(len(part))
+    return {name: torch.cat(values).clone() for name, values in found.items()}
+
+
+@torch.inference_mode()
+def write_through_codec(video: WorldVideoCodec, clips: Clips, path: Path, seed: int) -> None:
+    """The same pictures after encode and decode, up to a fifth of noise on the latents of each clip.
+
+    Generated latents are never quite on the codec's own: a reader of pictures must forgive that flicker.
+    """
+    out = np.zeros((len(clips), *clips.frames.shape[1:]), np.uint8)
+    with progress_bar("video codec", len(clips)) as advance, torch.autocast("cpu", torch.bfloat16):
+        for row in range(len(clips)):
+            generator = generator_of(seed, "through", row)
+            latents = video.encode(rows_of(clips.frames, np.array([row])))
+            level = 0.2 * torch.rand(1, generator=generator)
+            noisy = latents + level * torch.randn(latents.shape, generator=generator)
+            out[row] = video.decode(noisy)[0].numpy()
+            advance(1)
+    tmp = path.with_suffix(".tmp.npy")
+    np.save(tmp, out)
+    tmp.replace(path)
+
+
+def train_joint(
+    latents: dict[str, Tensor], text: Tensor, steps: int, seed: int, log: Log, checkpoint: Path
+) -> tuple[WorldJointDiT, dict[str, Any]]:
+    """Flow matching on pictures and sounds of the wild clips, one t for both; EMA of the weights.
+
+    Both modalities weigh the same. One caption in ten is dropped.
+    """
+    torch.manual_seed(seed)
+    settings: dict[str, Any] = {"video_dim": latents["video"].shape[2], "width": 192, "depth": 6, "heads": 3}
+    network = WorldJointDiT(**settings)
+    average = {key: value.clone() for key, value in network.state_dict().items()}
+    shapes = {key: tuple(value.shape[1:]) for key, value in latents.items()}
+
+    def loss(step: int) -> Tensor:
+        if step > 0:
+            decay = min(0.998, (step + 1) / (step + 10))
+            with torch.no_grad():
+                for key, value in network.state_dict().items():
+                    average[key].lerp_(value, 1 - decay)
+        index = torch.from_numpy(pick(len(text), 16, seed, "joint", step))
+        x1 = {key: value[index].float() for key, value in latents.items()}
+        x0 = noise_like_rows(shapes, [seed_of(seed, step, int(i)) for i in index])
+        generator = generator_of(seed, step, "joint")
+        t = sample_times(len(index), generator, "logit_normal")
+        keep = (torch.rand(len(index), generator=generator) > 0.1).float()
+        x_t, target = interpolate(x0, x1, t), target_velocity(x0, x1)
+        with torch.autocast("cpu", torch.bfloat16):
+            v = network(x_t["video"], x_t["audio"], t, text[index].float() * keep[:, None])
+        return F.mse_loss(v.video.float(), target["video"]) + F.mse_loss(v.audio.float(), target["audio"])
+
+    fit_network("joint", network, loss, steps, 1e-3, log, Checkpoint(checkpoint, average))
+    network.load_state_dict(average)
+    return network, settings
+
+
+def train_events(clips: Clips, pictures: list[np.ndarray], steps: int, seed: int, log: Log) -> EventFinder:
+    """Cross-entropy a frame against the true event times, softened by a frame either side.
+
+    The sources of pictures take turns; half of the windows are mirrored.
+    """
+    torch.manual_seed(seed)
+    network = EventFinder()
+    truth = torch.from_numpy(np.stack([_event_curve(row["event_times_s"]) for row in clips.rows]))
+
+    def loss(step: int) -> Tensor:
+        index = pick(len(clips), 16, seed, "events", step)
+        generator = generator_of(seed, step, "events")
+        first = int(torch.randint(0, NUM_FRAMES - EVENT_WINDOW + 1, (1,), generator=generator))
+        frames = rows_of(pictures[step % len(pictures)], index)[:, first : first + EVENT_WINDOW]
+        if torch.rand(1, generator=generator) < 0.5:
+            frames = frames.flip(3)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(frames)
+        return F.binary_cross_entropy_with_logits(
+            logits.float(), truth[index, first : first + EVENT_WINDOW], pos_weight=torch.tensor(3.0)
+        )
+
+    fit_network("oracle_events", network, loss, steps, 2e-3, log)
+    return network
+
+
+def _event_curve(times_s: list[float]) -> np.ndarray:
+    """1 on the frames of events, less beside them: (100,) float32."""
+    frames = np.round(np.asarray(times_s) * FPS)
+    distance = np.abs(np.arange(NUM_FRAMES)[:, None] - frames[None, :])
+    return np.exp(-0.5 * (distance.min(1, initial=99.0) / 0.6) ** 2).astype(np.float32)
