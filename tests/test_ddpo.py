@@ -26,6 +26,7 @@ from foleytune.runlog import Meter, read_metrics
 from foleytune.sde import NOISE_LEVELS, transition
 from foleytune.store import Workspace
 from foleytune.train import TrainResult, TrainSettings, train
+from tests.contracts.test_objectives import on_every_rank
 from tests.test_objectives_maths import make_context
 from tests.test_rewards import LOUDNESS, fit_to
 from tests.test_train import _spawn, make_settings, metrics_without_time
@@ -292,6 +293,19 @@ def rows_seen(objective: Any, context: TrainContext, policy: TinyModel, steps: i
     for handle in handles:
         handle.remove()
     return rows
+
+
+def test_a_group_that_lies_across_processes_is_compared_as_one(workspace: Workspace) -> None:
+    policy = TinyModel().load()
+    whole = online_context(workspace, policy)
+    part = dataclasses.replace(whole, per_device_batch_size=2)
+
+    def advantages(context: TrainContext) -> Tensor:
+        return DDPO(group_size=8, num_steps=6, window=1).batches(context, 0, policy)[0].advantage
+
+    together = torch.cat(on_every_rank(part, 4, advantages))
+    assert together.abs().min() > 0
+    torch.testing.assert_close(together, advantages(whole), atol=1e-5, rtol=1e-4)
 
 
 def test_unscored_samples_and_flat_groups_are_counted(workspace: Workspace) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 GRID = 6
 Frames = UInt8[Tensor, "B T 48 48 3"]
 Pictures = Float[Tensor, "M 3 H W"]
-Grid = Float[Tensor, "M C H//8 W//8"]
+Grid = Float[Tensor, "M C h w"]  # h, w: cells of 8 pixels
 
 
 class _ResBlock(nn.Module):

@@ -12,16 +12,17 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from foleytune.published.places import MissingWeights
 from foleytune.shards import write_atomic
 
 FOLDER = Path(__file__).parent / "weights"
 
 
 def weights_path(name: str, folder: Path | str | None = None) -> Path:
-    """Where the weights called `name` lie; ValueError says how to make them if they are missing."""
+    """Where the weights called `name` lie; MissingWeights says how to make them if they are not there."""
     path = Path(folder or FOLDER) / f"{name}.safetensors"
     if not path.exists():
-        raise ValueError(f"{path} is missing; `foleytune world train --out {path.parent}` makes it")
+        raise MissingWeights(f"{path} is missing; `foleytune world train --out {path.parent}` makes it")
     return path
 
 

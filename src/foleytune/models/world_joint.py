@@ -1,0 +1,152 @@
+"""The embedded world's joint model: a caption in, 4 s of small picture and of sound out, not always in time.
+
+Pre-trained on the world's `wild` split, whose sound is often late, wrong or noisy, so that preference has
+something to repair. It is of no use outside the embedded world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from pydantic import PrivateAttr
+from torch import Tensor
+
+from foleytune.flow import Latents, repeated
+from foleytune.media import held
+from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, VideoSpec, unwrapped
+from foleytune.models.world import FRAME_SIDE, World, WorldFeatures, _fill
+from foleytune.networks.world_codec import WorldCodec
+from foleytune.networks.world_joint import WorldJointDiT
+from foleytune.networks.world_towers import word_ids
+from foleytune.networks.world_video_codec import WorldVideoCodec
+from foleytune.world import CLIP_SECONDS, FPS, NUM_FRAMES, SAMPLE_RATE
+from foleytune.world.weights import file_hash, load_weights, save_weights, weights_path
+
+VIDEO_DIM, AUDIO_DIM = 144, 32
+
+
+class WorldJoint(NetworkModel):
+    """Settings: `weights`, a tuned network's file ("" is the packaged base)."""
+
+    weights: str = ""
+
+    notice: ClassVar[str] = (
+        "the world's joint model knows the embedded world alone: its pictures are 48 pixels wide"
+    )
+
+    lora_targets: ClassVar[str] = "all-linear"
+
+    _codec: WorldCodec | None = PrivateAttr(default=None)
+    _video_codec: WorldVideoCodec | None = PrivateAttr(default=None)
+    _features: WorldFeatures | None = PrivateAttr(default=None)
+    _device: torch.device = PrivateAttr(default=torch.device("cpu"))
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Two modalities on one clock, 100 latent frames each for 4 s."""
+        latents: dict[str, tuple[int, ...]] = {
+            "audio": (NUM_FRAMES, AUDIO_DIM),
+            "video": (NUM_FRAMES, VIDEO_DIM),
+        }
+        video = VideoSpec(NUM_FRAMES, FRAME_SIDE, FRAME_SIDE, FPS)
+        return ModelSpec(latents, SAMPLE_RATE, CLIP_SECONDS, video=video)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the transformer, both codecs and the text tower's file."""
+        return file_hash(self._weights_path, *map(weights_path, ("codec", "video_codec", "features")))
+
+    @cached_property
+    def feature_key(self) -> str:
+        """The text tower's weights: no picture is looked at."""
+        return f"world_joint/{file_hash(weights_path('features'))}/text"
+
+    def load(self, device: str | torch.device = "cpu") -> Self:
+        """Read codecs, text tower and transformer."""
+        self._device = torch.device(device)
+        state, metadata = load_weights(self._weights_path)
+        network = WorldJointDiT(**metadata.get("network", {}))
+        _fill(network, state, self._weights_path)
+        self._network = network.to(self._device)
+        self._codec, self._video_codec, self._features = WorldCodec(), WorldVideoCodec(), WorldFeatures()
+        named = {"codec": self._codec, "video_codec": self._video_codec, "features": self._features}
+        for name, module in named.items():
+            _fill(module, load_weights(weights_path(name))[0], weights_path(name))
+            module.to(self._device).eval().requires_grad_(False)
+        return self
+
+    def with_duration(self, seconds: float) -> Self:
+        """This model knows 4 s and nothing else."""
+        if seconds != CLIP_SECONDS:
+            raise ValueError(f"world_joint makes {CLIP_SECONDS:g} s at a time, asked for {seconds:g} s")
+        return self
+
+    def read(self, path: Path, start_s: float = 0.0, prompt: str = "", *, audio: bool = True) -> Media:
+        """4 s of a file, 100 frames of 48 × 48 pixels as stream "video": what the codecs encode."""
+        return World().read(path, start_s, prompt, audio=audio)
+
+    @torch.no_grad()
+    def condition(self, media: Sequence[Media]) -> Conditions:
+        """The captions' embeddings {"text": (B, 64)}; the pictures are the model's to make."""
+        assert self._features is not None, "call load() first"
+        f = self._features
+        raw = f.text(word_ids([m.prompt for m in media]).to(self._device))
+        said = torch.tensor([bool(m.prompt.strip()) for m in media], device=self._device)
+        return {"text": ((raw - f.text_mean) / f.text_std) * said[:, None]}
+
+    def prepare(self, conditions: Conditions) -> Conditions:
+        """As they are: the transformer's own layers on them cost next to nothing."""
+        return conditions
+
+    def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
+        """v(x_t, t | caption) for {"audio": (B, 100, 32), "video": (B, 100, 144)}."""
+        x_t, t = repeated(x_t, t, len(conditions["text"]))
+        v = self.network(x_t["video"], x_t["audio"], t, conditions["text"])
+        return {"audio": v.audio, "video": v.video}
+
+    @torch.no_grad()
+    def encode(self, waves: Tensor) -> Latents:
+        """The sound's half: waves (B, 64000) -> {"audio": (B, 100, 32)}."""
+        assert self._codec is not None, "call load() first"
+        return {"audio": self._codec.encode(waves.to(self._device))}
+
+    @torch.no_grad()
+    def encode_media(self, media: Sequence[Media]) -> Latents:
+        """Latents of clips with picture and sound: {"audio": (B, 100, 32), "video": (B, 100, 144)}."""
+        assert self._video_codec is not None, "call load() first"
+        pictures = [m.frames["video"] for m in media if len(m.frames.get("video", ()))]
+        if len(pictures) < len(media):
+            raise ValueError(f"{len(media) - len(pictures)} of {len(media)} clips have no picture to encode")
+        frames = torch.from_numpy(np.stack([held(p, NUM_FRAMES) for p in pictures])).to(self._device)
+        return {**super().encode_media(media), "video": self._video_codec.encode(frames)}
+
+    @torch.no_grad()
+    def decode(self, latents: Latents) -> Tensor:
+        """The sound: {"audio": (B, 100, 32)} -> waves (B, 64000)."""
+        assert self._codec is not None, "call load() first"
+        return self._codec.decode(latents["audio"].to(self._device).float())
+
+    @torch.no_grad()
+    def decode_video(self, latents: Latents) -> Tensor:
+        """The picture: {"video": (B, 100, 144)} -> frames (B, 100, 48, 48, 3) uint8."""
+        assert self._video_codec is not None, "call load() first"
+        return self._video_codec.decode(latents["video"].to(self._device).float())
+
+    def cost(self) -> None:
+        """Minutes on a CPU: not counted."""
+        return
+
+    def export(self, path: str) -> None:
+        """Write the transformer alone; codecs and text tower never change."""
+        metadata = load_weights(self._weights_path)[1]
+        state = unwrapped(self.network).state_dict()
+        save_weights(Path(path), state, {"network": metadata.get("network", {})}, half=False)
+
+    @property
+    def _weights_path(self) -> Path:
+        return Path(self.weights).expanduser() if self.weights else weights_path("joint")
