@@ -20,12 +20,13 @@ from torch import Tensor, nn
 def install() -> None:
     """Put the stand-ins where imports look."""
     import torchaudio
-    from transformers import pytorch_utils  # before there is a torchvision for it to find
+    from transformers import PreTrainedModel, pytorch_utils  # before there is a torchvision to find
     from transformers.models import audio_spectrogram_transformer  # noqa: F401
 
     torchaudio.load = read_wav  # what its soundfile backend did; the current one wants compiled parts
     if not hasattr(pytorch_utils, "find_pruneable_heads_and_indices"):
         pytorch_utils.find_pruneable_heads_and_indices = None  # of older transformers; never called
+    PreTrainedModel.get_head_mask = lambda _self, _mask, layers: [None] * layers  # of older ones, too
     _module("timm.models._hub", download_cached_file=None)
     _module("timm.layers", DropPath=DropPath, trunc_normal_=_no_init, to_2tuple=lambda x: (x, x))
     _module("iopath.common.file_io", g_pathmgr=None)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foleytune import cli, score
+from foleytune import cli, judging
 from foleytune.benchmark import BenchmarkSettings, benchmark, import_folders
 from foleytune.evaluation import Evaluation, SystemRow
 from foleytune.media import MediaError, read_channels, write_audio
@@ -113,8 +113,8 @@ def test_the_sound_for_a_damaged_video_is_judged_without_it(
             raise MediaError(f"{path}: no frame of its picture decodes")
         return original(path, *args, **more)
 
-    original = score.read_streams
-    monkeypatch.setattr(score, "read_streams", read_streams)
+    original = judging.read_streams
+    monkeypatch.setattr(judging, "read_streams", read_streams)
     found = benchmark([folders / "true"], settings(folders, tmp_path / "ws"))
     counts = {c.label: cell.n for c, cell in zip(found.columns, row_of(found, "true").cells)}
     assert counts == {"FD": NUM, "KL": NUM, "IS": NUM, "IB": NUM - 1, "DeSync": NUM - 1}

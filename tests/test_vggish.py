@@ -12,7 +12,6 @@ from torch import Tensor
 
 from foleytune.networks.mel_basis import kaldi_basis
 from foleytune.networks.vggish import VGGish, num_patches, vggish_patches
-from foleytune.networks.winograd import WinogradConv
 from foleytune.published.taggers import benchmark_wave, build_vggish, embed_patches, load_vggish
 from foleytune.scorers.vggish import PATCH_S, Vggish
 from tests.golden import check_taggers as checks
@@ -41,12 +40,22 @@ def test_golden_embeddings(network: VGGish) -> None:
     found = torch.stack(embed_patches(network, list(checks.waves(about["input"]))))
     assert relative_error(found, golden["B_embed"]) <= LIMIT
     assert (found < 0).any()  # no ReLU at the end
-    fast = build_vggish(checks.filled(VGGish, "B")).speed_up("cpu")
-    assert [isinstance(fast.features[index], WinogradConv) for index in (0, 3, 6, 8, 11, 13)] == [
-        False, False, True, True, True, True
-    ]  # fmt: skip
-    found = torch.stack(embed_patches(fast, list(checks.waves(about["input"]))))
-    assert relative_error(found, golden["B_embed"]) <= LIMIT
+
+
+def test_pooling_before_the_relu_is_pooling_after_it() -> None:
+    network, x = meta(), torch.randn(1, 1, 96, 64)
+    kinds = [type(layer).__name__ for layer in network.features]
+    assert [index for index, kind in enumerate(kinds) if kind == "Conv2d"] == [
+        0,
+        3,
+        6,
+        8,
+        11,
+        13,
+    ]  # the file's
+    assert [kinds[index - 1] for index, kind in enumerate(kinds) if kind == "_Pool"] == ["Conv2d"] * 4
+    pool, relu = network.features[1], network.features[2]
+    assert torch.equal(relu(pool(x.clone())), torch.nn.functional.max_pool2d(x.relu(), 2))
 
 
 @pytest.mark.slow

@@ -9,14 +9,11 @@ features (128).
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from foleytune.networks.mel_basis import kaldi_basis
-from foleytune.networks.winograd import WinogradConv
 
 SAMPLE_RATE = 16000
 WINDOW, HOP, N_FFT = 400, 160, 512
@@ -24,7 +21,7 @@ MELS, F_MIN, F_MAX = 64, 125.0, 7500.0
 OFFSET = 0.01
 PATCH_FRAMES, NUM_FEATURES = 96, 128
 LAYERS = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool")
-EARLY = 6  # layers whose pictures fill a CPU's caches; those after it are nothing but products
+CPU_PATCHES = 8  # at once on a CPU, whose caches hold no more
 
 
 def num_patches(num_samples: int) -> int:
@@ -80,19 +77,7 @@ class VGGish(nn.Module):
 
     def forward(self, patches: Float[Tensor, "P T M"]) -> Float[Tensor, "P D"]:
         """Log-mel patches (P, 96, 64) -> (P, 128)."""
-        chunks = patches[:, None].split(8 if patches.device.type == "cpu" else max(1, len(patches)))
-        x = torch.cat([self.features[:EARLY](chunk) for chunk in chunks])
-        x = self.features[EARLY:](x)  # (P, C, 6, 4)
+        chunks = patches[:, None].split(CPU_PATCHES if patches.device.type == "cpu" else max(1, len(patches)))
+        x = torch.cat([self.features(chunk) for chunk in chunks])  # (P, C, 6, 4)
         # channels last before flattening: the network was converted from TensorFlow
         return self.embeddings(x.movedim(1, -1).flatten(1))
-
-    def speed_up(self, device: torch.device | str) -> Self:
-        """Onto `device` for inference alone, once: the same numbers but for rounding, other weight names.
-
-        On a CPU the late layers need fewer products (`winograd`).
-        """
-        if torch.device(device).type == "cpu":
-            for index, layer in enumerate(self.features):
-                if index >= EARLY and isinstance(layer, nn.Conv2d):
-                    self.features[index] = WinogradConv(layer)
-        return self.to(device)

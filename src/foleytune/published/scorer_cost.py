@@ -20,7 +20,7 @@ from foleytune.published.synchformer import window_segments
 
 
 class ScorerCost(NamedTuple):
-    """Floating-point operations, a multiplication and an addition counted as two."""
+    """TFLOP, a multiplication and an addition counted as two."""
 
     clip: float  # once, whatever the candidates
     candidate: float
@@ -46,9 +46,8 @@ def _panns(variant: Variant) -> Callable[[float], ScorerCost]:
         frames = int(seconds * SIZES[variant].sample_rate) // SIZES[variant].hop + 1
         picture = nothing(1, 1, frames, MELS)
         blocks = count(lambda: network.blocks(picture, range(1, len(CHANNELS))))
-        return ScorerCost(
-            0.0, blocks + 2.0 * network.num_features * (network.num_features + network.num_classes)
-        )
+        last = nothing(1, network.num_features)
+        return ScorerCost(0.0, blocks + count(lambda: network.fc_audioset(network.fc1(last))))
 
     return cost
 

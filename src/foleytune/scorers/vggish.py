@@ -48,7 +48,7 @@ class Vggish(NetworkScorer):
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the weights (0.3 GB)."""
-        self._network = load_vggish(self.weights_folder or None, self.weights).speed_up(device)
+        self._network = load_vggish(self.weights_folder or None, self.weights).to(device)
         return self
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:

@@ -52,7 +52,7 @@ class WorldTrainSettings(Settings):
     num_events: int = 1000
     video_codec_steps: int = 1500
     events_steps: int = 800
-    joint_steps: int = 2400
+    joint_steps: int = 3000
 
 
 def train_world(settings: WorldTrainSettings) -> None:
