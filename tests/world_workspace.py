@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ NUM_CLIPS = 6
 @cache
 def _original() -> Path:
     root = Path(mkdtemp(prefix="foleytune-world-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
     make("align", NUM_CLIPS, root / "videos", num_workers=1, quiet=True)
     ingest(Workspace(root / "workspace"), IngestSettings(folder=root / "videos"))
     return root / "workspace"
