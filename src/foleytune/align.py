@@ -22,6 +22,7 @@ from foleytune.sample import SampleSettings
 from foleytune.shards import write_atomic
 from foleytune.stages import say
 from foleytune.store import Workspace
+from foleytune.training_run import TrainSettings, needs_of
 
 
 def align(
@@ -136,7 +137,16 @@ def _train(workspace: Workspace, recipe: Recipe) -> None:
 
     for runs in recipe.rows().values():
         for run in runs:
-            train(workspace, run)
+            train(workspace, _of_the_base(recipe, run))
+
+
+def _of_the_base(recipe: Recipe, run: TrainSettings) -> TrainSettings:
+    """Labels name the base's candidates alone: those of rounds must not change what a row learned from."""
+    if "labels" not in needs_of(run):
+        return run
+    model = recipe.sample.model
+    base = {"model": model.part_name(), "weights": _fingerprint(model)}
+    return run.model_copy(update={"labels": run.labels.model_copy(update=base)})
 
 
 def _rounds(workspace: Workspace, recipe: Recipe) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from foleytune.matrix import score_matrix, score_table, scored_versions
+from foleytune.matrix import fitted_matrix
 from foleytune.opinions import HUMAN, SIMULATED, majority_labels
 from foleytune.plugins import Settings
 from foleytune.records import AUTO, GROUND_TRUTH, Candidate, Clip, Rating
@@ -108,15 +108,7 @@ def _judged(
         return {}
     score = AudioScore(weights=str(path)).load()
     wanted = dict(zip(score.fitted.dimensions, score.fitted.versions))
-    scores = score_table(workspace, wanted)
-    found = scored_versions(scores, candidate_ids)
-    for name, version in wanted.items():
-        if found.get(name) and version not in found[name]:
-            raise ValueError(
-                f"AudioScore was fitted on {name} of version {version}, these candidates have "
-                f"{', '.join(found[name])}; score them again or fit again"
-            )
-    values = score_matrix(scores, candidate_ids, wanted)
+    values = fitted_matrix(workspace, candidate_ids, wanted)
     bad, _, good = score.probabilities(values).T
     known = np.isfinite(values).any(1)  # what no judge has scored is not labelled
     desirable = known & (good >= settings.good_from) & (good > bad)

@@ -38,6 +38,24 @@ def scored_versions(scores: pa.Table, candidate_ids: Sequence[str] | pa.Array) -
     return {name: dict(sorted(found[name].items())) for name in sorted(found)}
 
 
+def fitted_matrix(
+    workspace: Workspace, candidate_ids: Sequence[str] | pa.Array, versions: Mapping[str, str]
+) -> np.ndarray:
+    """Values (N, K) of the dimensions that AudioScore was fitted on, by these very versions of their judges.
+
+    Raises ValueError where a judge has scored these candidates, but by other versions alone.
+    """
+    scores = score_table(workspace, versions)
+    found = scored_versions(scores, candidate_ids)
+    for name, version in versions.items():
+        if found.get(name) and version not in found[name]:
+            raise ValueError(
+                f"AudioScore was fitted on {name} of version {version}, these candidates have "
+                f"{', '.join(found[name])}; score them again or fit again"
+            )
+    return score_matrix(scores, candidate_ids, versions)
+
+
 def score_matrix(
     scores: pa.Table, candidate_ids: Sequence[str] | pa.Array, versions: Mapping[str, str]
 ) -> np.ndarray:

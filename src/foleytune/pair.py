@@ -18,7 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from foleytune.flow import generator_of
-from foleytune.matrix import score_matrix, score_table, scored_versions
+from foleytune.matrix import fitted_matrix
 from foleytune.opinions import human_pairs
 from foleytune.pairings import Group, Judged, Pairing
 from foleytune.plugins import Settings, build, part_field
@@ -178,16 +178,7 @@ def _candidates(workspace: Workspace, settings: PairSettings, clip_ids: list[str
 def _judge(workspace: Workspace, score: AudioScore, ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """AudioScore's probabilities (N, 3), and whether any judge has scored the candidate (N,)."""
     wanted = dict(zip(score.fitted.dimensions, score.fitted.versions))
-    ids = ids.combine_chunks()
-    scores = score_table(workspace, wanted)
-    found = scored_versions(scores, ids)
-    for name, version in wanted.items():
-        if found.get(name) and version not in found[name]:
-            raise ValueError(
-                f"AudioScore was fitted on {name} of version {version}, these candidates have "
-                f"{', '.join(found[name])}; score them again or fit again"
-            )
-    values = score_matrix(scores, ids, wanted)
+    values = fitted_matrix(workspace, ids.combine_chunks(), wanted)
     judged = np.isfinite(values).any(1)
     if not judged.any():
         raise ValueError(f"no candidate has a score of {', '.join(wanted)}; run `foleytune score` first")

@@ -25,7 +25,7 @@ from foleytune.networks.world_codec import WorldCodec
 from foleytune.networks.world_dit import WorldDiT
 from foleytune.networks.world_towers import MotionTower, SceneTower, TextTower, word_ids
 from foleytune.world import CLIP_SECONDS, FPS, NUM_FRAMES, SAMPLE_RATE
-from foleytune.world.weights import file_hash, load_weights, save_weights, weights_path
+from foleytune.world.weights import file_hash, fill, load_weights, save_weights, weights_path
 
 SCENE_STRIDE = 12  # every 12th frame is a scene token: 9 of 100
 FRAME_SIDE = 48  # pixels
@@ -91,11 +91,11 @@ class World(NetworkModel):
         self._device = torch.device(device)
         state, metadata = load_weights(self._weights_path)
         network = WorldDiT(**metadata.get("network", {}))
-        _fill(network, state, self._weights_path)
+        fill(network, state, self._weights_path)
         self._network = network.to(self._device)
         self._codec, self._features = WorldCodec(), WorldFeatures()
         for module, name in ((self._codec, "codec"), (self._features, "features")):
-            _fill(module, load_weights(weights_path(name))[0], weights_path(name))
+            fill(module, load_weights(weights_path(name))[0], weights_path(name))
             module.to(self._device).eval().requires_grad_(False)
         return self
 
@@ -174,11 +174,3 @@ def _frames(media: Media) -> np.ndarray:
     if len(video) == 0:
         return np.zeros((NUM_FRAMES, FRAME_SIDE, FRAME_SIDE, 3), np.uint8)
     return held(video, NUM_FRAMES)
-
-
-def _fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        last = str(error).strip().splitlines()[-1].strip()
-        raise ValueError(f"{path} does not fit {type(module).__name__}: {last}") from error

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
 
+import av
 import numpy as np
 import torch
 from pydantic import PrivateAttr
@@ -19,13 +20,13 @@ from torch import Tensor
 from foleytune.flow import Latents, repeated
 from foleytune.media import held
 from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, VideoSpec, unwrapped
-from foleytune.models.world import FRAME_SIDE, World, WorldFeatures, _fill
+from foleytune.models.world import FRAME_SIDE, World, WorldFeatures
 from foleytune.networks.world_codec import WorldCodec
 from foleytune.networks.world_joint import WorldJointDiT
 from foleytune.networks.world_towers import word_ids
 from foleytune.networks.world_video_codec import WorldVideoCodec
 from foleytune.world import CLIP_SECONDS, FPS, NUM_FRAMES, SAMPLE_RATE
-from foleytune.world.weights import file_hash, load_weights, save_weights, weights_path
+from foleytune.world.weights import file_hash, fill, load_weights, save_weights, weights_path
 
 VIDEO_DIM, AUDIO_DIM = 144, 32
 
@@ -66,17 +67,22 @@ class WorldJoint(NetworkModel):
         """The text tower's weights: no picture is looked at."""
         return f"world_joint/{file_hash(weights_path('features'))}/text"
 
+    @cached_property
+    def latent_key(self) -> str:
+        """Both codecs' weights and the decoder."""
+        return f"world_joint/{file_hash(*map(weights_path, ('codec', 'video_codec')))}/av{av.__version__}"
+
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read codecs, text tower and transformer."""
         self._device = torch.device(device)
         state, metadata = load_weights(self._weights_path)
         network = WorldJointDiT(**metadata.get("network", {}))
-        _fill(network, state, self._weights_path)
+        fill(network, state, self._weights_path)
         self._network = network.to(self._device)
         self._codec, self._video_codec, self._features = WorldCodec(), WorldVideoCodec(), WorldFeatures()
         named = {"codec": self._codec, "video_codec": self._video_codec, "features": self._features}
         for name, module in named.items():
-            _fill(module, load_weights(weights_path(name))[0], weights_path(name))
+            fill(module, load_weights(weights_path(name))[0], weights_path(name))
             module.to(self._device).eval().requires_grad_(False)
         return self
 

@@ -40,6 +40,15 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return floats, metadata
 
 
+def fill(module: torch.nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load `state`, read from `path`, into a module. Raises ValueError where it does not fit."""
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        last = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"{path} does not fit {type(module).__name__}: {last}") from error
+
+
 def save_weights(
     path: Path, state: dict[str, Tensor], metadata: dict[str, Any], *, half: bool = True
 ) -> None:
