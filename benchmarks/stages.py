@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from foleytune.lora import LoraSettings, WithoutAdapters, add_adapters
-from foleytune.models import Conditions, Model, frozen_copy, sample_latents, with_network
+from foleytune.model_tools import frozen_copy, sample_latents, with_network
+from foleytune.models import Conditions, Model
 from foleytune.objectives._pairs import PairBatch
 from foleytune.objectives.flow_dpo import FlowDPO
 from foleytune.plugins import build

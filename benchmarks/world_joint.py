@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from foleytune.models import Media, sample_latents
+from foleytune.model_tools import sample_latents
+from foleytune.models import Media
 from foleytune.models.world_joint import WorldJoint
 from foleytune.scorers import ScoreItem
 from foleytune.scorers._world import PICTURE

@@ -11,9 +11,9 @@ import yaml
 from foleytune import config
 from foleytune.about import recipe_names
 from foleytune.config import Recipe, changed, dump, load, resolve
+from foleytune.negative_settings import NegativeSettings
 from foleytune.overrides import parse, parts_of
 from foleytune.plan import JUDGED, plan
-from foleytune.rule_pairs import NegativeSettings
 from foleytune.store import Workspace
 from foleytune.train import TrainSettings
 
@@ -200,6 +200,8 @@ def test_a_flag_inside_settings_that_are_none_takes_their_defaults() -> None:
     assert [rule.part_name() for rule in found.rules] == ["mute", "shift"]
     assert found == NegativeSettings(rules=("mute", "shift"), share=0.5)
     assert parse(train, ["--max-steps", "3"], "train").negatives is None
+    named = parse(train, ["--run-name", "negatives.v2"], "train")  # a value is no flag
+    assert (named.run_name, named.negatives) == ("negatives.v2", None)
 
 
 def test_help_shows_every_part_and_flag(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:

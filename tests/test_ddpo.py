@@ -16,7 +16,8 @@ from torch import Tensor
 
 from foleytune import training_run
 from foleytune.flow import Latents, generator_of, noise_like_rows, seed_of
-from foleytune.models import Model, frozen_copy, sample_latents
+from foleytune.model_tools import frozen_copy, sample_latents
+from foleytune.models import Model
 from foleytune.objectives import Loss, TrainContext
 from foleytune.objectives._rollouts import group_advantages, moving_window, sampled_clips
 from foleytune.objectives.ddpo import DDPO, Steps, clipped_loss

@@ -80,7 +80,7 @@ def nothing_runs(yaml_texts: dict[str, str], tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr(f"foleytune.{name}", note)
     for name in ("_list", "_check", "_fetch", "_export"):
         monkeypatch.setattr(weights_commands, name, lambda *args, **more: ran.append(args) or 0)
-    monkeypatch.setattr(commands, "_open", note)
+    monkeypatch.setattr(commands, "open_workspace", note)
     return ran
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from foleytune.crossval import Examples, Training, clip_folds, cross_validate, statistics, train
-from foleytune.fit import FitReport, FitSettings, fit
+from foleytune.fit import FitSettings, fit
+from foleytune.fit_report import FitReport
 from foleytune.opinions import majority_labels
 from foleytune.records import Rating, Score
 from foleytune.scorers import ScoreItem

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from foleytune.flow import Latents, expand, integrate, interpolate, seed_of, target_velocity
-from foleytune.models import Conditions, frozen_copy, sample_latents
+from foleytune.model_tools import frozen_copy, sample_latents
+from foleytune.models import Conditions
 from foleytune.objectives import TrainContext
 from foleytune.objectives._contrast import (
     contrast,

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from foleytune.flow import noise_like_rows
 from foleytune.generate import GenerateSettings, generate
 from foleytune.media import read_wave, write_video
-from foleytune.models import Conditions, Media, frozen_copy, sample_latents
+from foleytune.model_tools import frozen_copy, sample_latents
+from foleytune.models import Conditions, Media
 from foleytune.models import frieren as model_file
 from foleytune.models.frieren import Frieren, cavp_frame
 from foleytune.networks.cavp import GROUP

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from foleytune.flow import interpolate, squared_error, target_velocity
-from foleytune.models import frozen_copy
+from foleytune.model_tools import frozen_copy
 from foleytune.objectives._labels import LabelBatch, pick
 from foleytune.objectives.kto import KTO, value_of
 from foleytune.records import GROUND_TRUTH, Candidate, Rating
@@ -208,7 +208,7 @@ def test_a_run_holds_out_whole_clips(workspace: Workspace) -> None:
 
     rate_all(workspace)
     settings = kto_settings()
-    kept, held_out = split_data(workspace, KTO(), settings)
+    kept, held_out = split_data(workspace, settings)
     assert len(held_out.labels) == 6
     assert not kept.clip_ids & held_out.clip_ids
     assert kept.counts().endswith(
@@ -217,7 +217,7 @@ def test_a_run_holds_out_whole_clips(workspace: Workspace) -> None:
     assert (kept + held_out).identity().keys() == {"labels"}
     assert kept.pairs == held_out.pairs == []
     with pytest.raises(ValueError, match="well below half"):
-        split_data(workspace, KTO(), kto_settings(num_eval_pairs=70))
+        split_data(workspace, kto_settings(num_eval_pairs=70))
     assert TrainData().counts() == "nothing"
 
 

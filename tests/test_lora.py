@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from foleytune.lora import LoraSettings, WithoutAdapters, add_adapters, merged, trained_state
-from foleytune.models import fingerprint_of
+from foleytune.model_tools import fingerprint_of
 from foleytune.runlog import read_metrics
 from foleytune.store import Workspace
 from foleytune.train import train

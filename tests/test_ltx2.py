@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from foleytune.costs import count
 from foleytune.flow import Latents, noise_like_rows
 from foleytune.lora import LoraSettings, WithoutAdapters, add_adapters
-from foleytune.models import Media, sample_latents, with_network
+from foleytune.model_tools import sample_latents, with_network
+from foleytune.models import Media
 from foleytune.models.ltx2 import LTX2, covering
 from foleytune.networks.mel import slaney_basis
 from foleytune.objectives._pairs import PairBatch

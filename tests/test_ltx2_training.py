@@ -17,9 +17,9 @@ from foleytune.generate import GenerateSettings, generate
 from foleytune.lora import LoraSettings
 from foleytune.media import read_wave
 from foleytune.models.ltx2 import LTX2
+from foleytune.negative_settings import NegativeSettings
 from foleytune.published.ltx2_parts import Parts
 from foleytune.records import Candidate, Feature
-from foleytune.rule_pairs import NegativeSettings
 from foleytune.runlog import read_metrics
 from foleytune.sample import SampleSettings, sample
 from foleytune.train import TrainResult, TrainSettings, train

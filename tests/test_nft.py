@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foleytune.flow import Latents, expand, interpolate, seed_of, target_velocity
-from foleytune.models import frozen_copy, sample_latents, with_network
+from foleytune.model_tools import frozen_copy, sample_latents, with_network
 from foleytune.objectives._rollouts import sampled_clips
 from foleytune.objectives.nft import NFT, Noised, implicit_velocities, weighted_error
 from foleytune.store import Workspace

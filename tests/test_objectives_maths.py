@@ -10,7 +10,7 @@ import torch
 
 from foleytune.curricula.uniform import Uniform
 from foleytune.flow import interpolate, target_velocity
-from foleytune.models import frozen_copy
+from foleytune.model_tools import frozen_copy
 from foleytune.objectives import Loss, TrainContext
 from foleytune.objectives._pairs import PairBatch
 from foleytune.objectives.flow_dpo import FlowDPO, contrast

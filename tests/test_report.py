@@ -18,7 +18,7 @@ from foleytune.records import Clip
 from foleytune.report import ReportSettings, report
 from foleytune.report_charts import Interval, Series, bar_chart, histogram_chart, interval_chart, line_chart
 from foleytune.report_gallery import changes, choose
-from foleytune.report_page import audioscore_sections, pairs_section, run_section
+from foleytune.report_sections import audioscore_sections, pairs_section, run_section
 from foleytune.store import Workspace
 from tests.evaluated_workspace import REWARD, SAMPLE_RATE, SYSTEMS, fake_waves, fill
 

@@ -16,7 +16,9 @@ from accelerate import Accelerator
 from foleytune import plugins
 from foleytune.curricula.ramp import Ramp
 from foleytune.curricula.uniform import Uniform
-from foleytune.models import Media, frozen_copy
+from foleytune.model_tools import frozen_copy
+from foleytune.models import Media
+from foleytune.negative_settings import NegativeSettings
 from foleytune.negatives.shift import Shift
 from foleytune.objectives import TrainContext
 from foleytune.objectives._pairs import PairBatch
@@ -25,12 +27,12 @@ from foleytune.objectives.sft import SFT
 from foleytune.overrides import parse
 from foleytune.records import Candidate, Clip, Failure, Feature, Pair
 from foleytune.rule_media import distorted
-from foleytune.rule_pairs import NegativeSettings, RulePairs, RuleRow
+from foleytune.rule_pairs import RulePairs, RuleRow
 from foleytune.runlog import read_metrics
 from foleytune.store import Workspace
 from foleytune.train import TrainSettings, train
 from foleytune.train_context import make_rule_pairs
-from foleytune.training_run import needs_of
+from foleytune.train_settings import needs_of
 from tests.test_train import _spawn, make_settings, metrics_without_time
 from tests.tiny import TinyModel, fill_workspace
 

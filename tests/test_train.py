@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from foleytune import checkpoints, train_context, train_data
-from foleytune.models import fingerprint_of
+from foleytune.model_tools import fingerprint_of
 from foleytune.objectives.flow_dpo import FlowDPO
 from foleytune.records import Feature, Pair
 from foleytune.runlog import RunLog, read_metrics

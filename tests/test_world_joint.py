@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from foleytune.flow import interpolate, noise_like_rows, target_velocity
-from foleytune.models import Media, sample_latents
+from foleytune.model_tools import sample_latents
+from foleytune.models import Media
 from foleytune.models.world_joint import WorldJoint
 from foleytune.networks.world_joint import WorldJointDiT
 from foleytune.networks.world_video_codec import WorldVideoCodec

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from foleytune.flow import Latents, generator_of, repeated
 from foleytune.media import MediaError
-from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, fingerprint_of
+from foleytune.model_tools import fingerprint_of
+from foleytune.models import Conditions, Media, ModelSpec, NetworkModel
 from foleytune.records import Candidate, Clip, Feature, Pair
 from foleytune.rewards import Judged
 from foleytune.store import Workspace

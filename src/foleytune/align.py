@@ -1,4 +1,4 @@
-"""All stages of a recipe in order: the only file that knows more than one stage.
+"""All stages of a recipe in order: with `rounds`, which loops over some, the only file that knows several.
 
 Nothing but the recipe is kept in memory between stages: each reads what it needs from the workspace and skips
 what is there, so stopping anywhere and giving the same command again goes on where it was.
@@ -10,19 +10,19 @@ import difflib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from foleytune.config import Recipe, WorldSettings, dump
 from foleytune.evaluate import EvaluateSettings
-from foleytune.models import Model
+from foleytune.model_tools import loaded_fingerprint
 from foleytune.plan import JUDGED, passes_of, plan, plan_text
 from foleytune.plugins import Part
-from foleytune.records import ROUND
+from foleytune.rounds import run_rounds
 from foleytune.sample import SampleSettings
 from foleytune.shards import write_atomic
 from foleytune.stages import say
 from foleytune.store import Workspace
-from foleytune.training_run import TrainSettings, needs_of
+from foleytune.train_settings import TrainSettings, needs_of
 
 
 def align(
@@ -115,7 +115,9 @@ def _rate(workspace: Workspace, recipe: Recipe) -> None:
 
     assert recipe.rate is not None
     # the base's candidates alone: those of later rounds must not change what AudioScore was fitted on
-    simulate_ratings(workspace, recipe.rate.model_copy(update={"weights": _fingerprint(recipe.sample.model)}))
+    simulate_ratings(
+        workspace, recipe.rate.model_copy(update={"weights": loaded_fingerprint(recipe.sample.model)})
+    )
 
 
 def _fit(workspace: Workspace, recipe: Recipe) -> Any:
@@ -128,7 +130,7 @@ def _pair(workspace: Workspace, recipe: Recipe) -> None:
     from foleytune.pair import pair
 
     model = recipe.sample.model
-    base = {"model": model.part_name(), "weights": _fingerprint(model), "split": recipe.sample.split}
+    base = {"model": model.part_name(), "weights": loaded_fingerprint(model), "split": recipe.sample.split}
     pair(workspace, recipe.pair.model_copy(update={"audioscore": recipe.fit.name, **base}))
 
 
@@ -145,50 +147,8 @@ def _of_the_base(recipe: Recipe, run: TrainSettings) -> TrainSettings:
     if "labels" not in needs_of(run):
         return run
     model = recipe.sample.model
-    base = {"model": model.part_name(), "weights": _fingerprint(model)}
+    base = {"model": model.part_name(), "weights": loaded_fingerprint(model)}
     return run.model_copy(update={"labels": run.labels.model_copy(update=base)})
-
-
-def _rounds(workspace: Workspace, recipe: Recipe) -> None:
-    """Train on the base's pairs; then sample with the tuned model, score, pair, and train on that, again."""
-    from foleytune.sample import sample
-    from foleytune.score import score
-    from foleytune.train import train
-
-    assert recipe.rounds is not None
-    for seed in recipe.train_seeds:
-        tuned = recipe.sample.model
-        for number, run in enumerate(recipe.rounds.runs(seed), 1):
-            changes: dict[str, Any] = {"model": tuned}
-            if number > 1:
-                source = f"{ROUND}{number}-{run.run_name}"
-                say(f"rounds: {recipe.rounds.row}, seed {seed}, round {number}")
-                sample(workspace, _round_sampling(recipe, tuned, number))
-                score(workspace, recipe.score.model_copy(update={"split": recipe.sample.split}))
-                _pair_as(workspace, recipe, tuned, source)
-                changes["pair_sources"] = (source,)
-            result = train(workspace, run.model_copy(update=changes))
-            tuned = recipe.sample.model.with_settings(weights=str(result.weights))
-
-
-def _round_sampling(recipe: Recipe, model: Part, number: int) -> SampleSettings:
-    """As the base was sampled, with noise that no earlier round has met."""
-    assert recipe.rounds is not None
-    s, r = recipe.sample, recipe.rounds
-    num = r.num_candidates or s.num_candidates
-    clips = s.num_clips if r.num_clips is None else r.num_clips
-    first = s.first_seed + s.num_candidates + (number - 2) * num
-    return s.model_copy(
-        update={"model": model, "num_clips": clips, "num_candidates": num, "first_seed": first}
-    )
-
-
-def _pair_as(workspace: Workspace, recipe: Recipe, model: Part, source: str) -> None:
-    from foleytune.pair import pair
-
-    base = {"model": model.part_name(), "weights": _fingerprint(model), "split": recipe.sample.split}
-    named = {"audioscore": recipe.fit.name, "source": source, "human": False}
-    pair(workspace, recipe.pair.model_copy(update={**named, **base}))
 
 
 def _test(workspace: Workspace, recipe: Recipe) -> None:
@@ -221,7 +181,7 @@ def _evaluate(workspace: Workspace, recipe: Recipe) -> None:
     from foleytune.evaluate import evaluate
 
     labels = {
-        label: tuple(_fingerprint(model) for model in models)
+        label: tuple(loaded_fingerprint(model) for model in models)
         for label, models in systems(workspace, recipe).items()
     }
     judged = bool(recipe.learns_from() & JUDGED)
@@ -255,10 +215,6 @@ def systems(workspace: Workspace, recipe: Recipe) -> dict[str, list[Part]]:
     return {recipe.evaluate.base: [base], **tuned}
 
 
-def _fingerprint(model: Part) -> str:
-    return cast(Model, model).load().fingerprint
-
-
 RUN: dict[str, Callable[[Workspace, Recipe], object]] = {
     "world": _world,
     "ingest": _ingest,
@@ -268,7 +224,7 @@ RUN: dict[str, Callable[[Workspace, Recipe], object]] = {
     "fit": _fit,
     "pair": _pair,
     "train": _train,
-    "rounds": _rounds,
+    "rounds": run_rounds,
     "test": _test,
     "evaluate": _evaluate,
     "report": _report,

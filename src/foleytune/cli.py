@@ -104,7 +104,7 @@ def _run(verb: str, args: list[str]) -> int:
 def _one_line(error: BaseException) -> str:
     """An error's message on one line; pydantic's report by its dotted paths."""
     if type(error).__name__ == "ValidationError":
-        from foleytune.overrides import explain
+        from foleytune.setting_errors import explain
 
         return "; ".join(explain(error))  # type: ignore[arg-type]
     if isinstance(error, OSError) and error.filename:

@@ -7,14 +7,12 @@ A verb takes its positional arguments and its own few options out of `args`, and
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from foleytune.arguments import asks_help, open_workspace, positional, take
 from foleytune.overrides import parse
-
-if TYPE_CHECKING:
-    from foleytune.store import Workspace
 
 DEMO_RECIPES = {"ci": "world_demo-ci", "small": "world_demo", "full": "world_full"}
 
@@ -24,15 +22,15 @@ def stage(verb: str, settings_class: str, summary: str, args: list[str]) -> int:
     if verb == "evaluate" and any(arg.partition("=")[0] == "--against" for arg in args):
         return run_benchmark(args)
     where = "WORKSPACE FOLDER" if verb == "ingest" else "WORKSPACE"
-    config, recipe = _take(args, "--config"), _take(args, "--recipe")
-    root = "" if _asks_help(args) else _positional(args, f"{verb} WORKSPACE")
+    config, recipe = take(args, "--config"), take(args, "--recipe")
+    root = "" if asks_help(args) else positional(args, f"{verb} WORKSPACE")
     module = importlib.import_module(f"foleytune.{verb}")
     default = _defaults(verb, getattr(module, settings_class), config, recipe, args)
     note = f"{summary}\n\n--config FILE.yaml or --recipe NAME|FILE: defaults other than those shown here."
     settings: Any = parse(default, args, f"foleytune {verb} {where}", note)
     if verb == "ingest" and not settings.folder.is_dir():  # before a workspace is made for nothing
         raise ValueError(f"{settings.folder}: no such folder; give the folder that holds the videos")
-    result = getattr(module, verb)(_open(root, create=verb == "ingest"), settings)
+    result = getattr(module, verb)(open_workspace(root, create=verb == "ingest"), settings)
     if isinstance(result, str | Path):
         print(result)
     return 0
@@ -49,9 +47,9 @@ def _defaults(verb: str, cls: Any, config: str | None, recipe: str | None, args:
 
         return read_yaml(config, cls)
     if verb == "ingest":
-        return cls(folder="FOLDER" if _asks_help(args) else _positional(args, "ingest WORKSPACE FOLDER"))
+        return cls(folder="FOLDER" if asks_help(args) else positional(args, "ingest WORKSPACE FOLDER"))
     if verb == "train":  # the one stage that has no default model: it says what is tuned
-        model = "world" if _asks_help(args) else _take(args, "--model")
+        model = "world" if asks_help(args) else take(args, "--model")
         if model is None:
             raise ValueError("wants --model NAME (or --recipe, --config): what is to be tuned?")
         return cls(model=model)
@@ -62,11 +60,13 @@ def run_benchmark(args: list[str]) -> int:
     """`foleytune evaluate SOUNDS --against VIDEOS [--compare SOUNDS …] [flags]`."""
     from foleytune.benchmark import BenchmarkSettings, benchmark
 
-    folders = [] if _asks_help(args) else [_positional(args, "evaluate SOUNDS")]
+    folders = [] if asks_help(args) else [positional(args, "evaluate SOUNDS")]
     while args and not args[0].startswith("-"):
         folders.append(args.pop(0))
-    if "--compare" in args:
-        at = args.index("--compare")
+    flags = [arg for arg in args if arg.partition("=")[0] == "--compare"]
+    if flags:
+        at = args.index(flags[0])
+        folders += [flags[0].partition("=")[2]] if "=" in flags[0] else []
         args.pop(at)
         while at < len(args) and not args[at].startswith("-"):
             folders.append(args.pop(at))
@@ -74,33 +74,43 @@ def run_benchmark(args: list[str]) -> int:
         "SOUNDS             a folder of sound files, each named as its video\n"
         "--compare SOUNDS … more such folders: one table, differences to the first"
     )
-    default = BenchmarkSettings(against=Path(_take(args, "--against") or "VIDEOS"))
+    default = BenchmarkSettings(against=Path(take(args, "--against") or "VIDEOS"))
     settings = parse(default, args, "foleytune evaluate SOUNDS --against VIDEOS", note)
     benchmark(folders, settings)
     return 0
 
 
+def _positive(flag: str, text: str, what: str) -> float:
+    """A finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ValueError(f"{flag} is a number of {what}, found {text!r}")
+    return value
+
+
 def run_align(args: list[str]) -> int:
     """`foleytune align RECIPE [--workspace DIR] [--dry-run] [--until STAGE] [flags]`."""
-    asks = _asks_help(args)
+    asks = asks_help(args)
     unnamed = asks and (not args or args[0].startswith("-"))
-    name = "world_demo" if unnamed else _positional(args, "align RECIPE")
+    name = "world_demo" if unnamed else positional(args, "align RECIPE")
     return _align_recipe(name, args, "align RECIPE", f"runs/{Path(name).stem}")
 
 
 def run_demo(args: list[str]) -> int:
     """`foleytune demo [--size ci|small|full] [--workspace DIR]`: align on the embedded world."""
-    size = _take(args, "--size") or "small"
+    size = take(args, "--size") or "small"
     if size not in DEMO_RECIPES:
         raise ValueError(f"--size is one of {', '.join(DEMO_RECIPES)}, found {size!r}")
     return _align_recipe(DEMO_RECIPES[size], args, "demo [--size ci|small|full]", "runs/demo")
 
 
 def _align_recipe(name: str, args: list[str], shown: str, default_workspace: str) -> int:
-    root = _take(args, "--workspace") or default_workspace
-    until, rate = _take(args, "--until"), _take(args, "--tflops")
-    if rate is not None and not (rate.replace(".", "", 1).isdigit() and float(rate) > 0):
-        raise ValueError(f"--tflops is a number of 1e12 operations a second, as in 400, found {rate!r}")
+    root = take(args, "--workspace") or default_workspace
+    until, rate = take(args, "--until"), take(args, "--tflops")
+    tflops = None if rate is None else _positive("--tflops", rate, "1e12 operations a second, as in 400")
     dry_run = "--dry-run" in args
     rest = [arg for arg in args if arg != "--dry-run"]
     note = (
@@ -115,7 +125,11 @@ def _align_recipe(name: str, args: list[str], shown: str, default_workspace: str
     recipe = parse(resolve(name), rest, f"foleytune {shown}", note)
 
     path = align(
-        _open(root, create=True), recipe, dry_run=dry_run, until=until, tflops=float(rate) if rate else None
+        open_workspace(root, create=True),
+        recipe,
+        dry_run=dry_run,
+        until=until,
+        tflops=tflops,
     )
     if path is not None:
         print(path)
@@ -130,7 +144,7 @@ def run_generate(args: list[str]) -> int:
     default = "sound.flac"
     if video is not None:
         default = f"{video}.foley" if Path(video).is_dir() else f"{Path(video).stem}.foley.mp4"
-    out = _take(args, "-o") or _take(args, "--out") or default
+    out = take(args, "-o") or take(args, "--out") or default
     note = (
         "VIDEO            a video or a folder of them; left out, --prompt alone is sounded\n"
         "-o, --out FILE   the video with its new sound, or the sound alone for .wav and .flac"
@@ -156,9 +170,9 @@ def run_world(args: list[str]) -> int:
     elif what == "rate":
         from foleytune.world.raters import RaterSettings, simulate_ratings
 
-        root = "" if _asks_help(args) else _positional(args, "world rate WORKSPACE")
+        root = "" if asks_help(args) else positional(args, "world rate WORKSPACE")
         settings = parse(RaterSettings(), args, "foleytune world rate WORKSPACE")
-        simulate_ratings(_open(root, create=False), settings)
+        simulate_ratings(open_workspace(root, create=False), settings)
     elif what in ("-h", "--help"):
         print("usage: foleytune world make | train | rate WORKSPACE\n")
         print("make   render clips of the embedded world to --out, with the truth in metadata.jsonl")
@@ -172,7 +186,7 @@ def run_world(args: list[str]) -> int:
 def run_pairs(args: list[str]) -> int:
     """`foleytune pairs export|import WORKSPACE FOLDER`."""
     what = args.pop(0) if args else ""
-    if what in ("-h", "--help") or _asks_help(args):
+    if what in ("-h", "--help") or asks_help(args):
         print("usage: foleytune pairs export|import WORKSPACE FOLDER\n")
         print("export  write the pairs as a Hugging Face datasets folder (data/*.parquet, README.md)")
         print("import  add the pairs of such a folder, or of its metadata.jsonl or .csv, to the workspace's")
@@ -181,8 +195,8 @@ def run_pairs(args: list[str]) -> int:
         raise ValueError(f"wants export or import, found {what!r}")
     from foleytune.interchange import export_pairs, import_pairs
 
-    workspace = _open(_positional(args, f"pairs {what} WORKSPACE"), create=False)
-    folder = _positional(args, f"pairs {what} WORKSPACE FOLDER")
+    workspace = open_workspace(positional(args, f"pairs {what} WORKSPACE"), create=False)
+    folder = positional(args, f"pairs {what} WORKSPACE FOLDER")
     if what == "export":
         print(export_pairs(workspace, folder))
     else:
@@ -199,7 +213,7 @@ def run_weights(args: list[str]) -> int:
 
 def run_list(args: list[str]) -> int:
     """`foleytune list [DRAWER …]`."""
-    if _asks_help(args):
+    if asks_help(args):
         print("usage: foleytune list [DRAWER …]\n\nEvery part of every drawer (or of those named) in a line.")
         return 0
     from foleytune.about import list_parts
@@ -210,53 +224,21 @@ def run_list(args: list[str]) -> int:
 
 def run_show(args: list[str]) -> int:
     """`foleytune show WORKSPACE`."""
-    if _asks_help(args):
+    if asks_help(args):
         print("usage: foleytune show WORKSPACE\n\nCounts of every table, failures with reasons, and runs.")
         return 0
     from foleytune.about import show_workspace
 
-    print(show_workspace(_open(_positional(args, "show WORKSPACE"), create=False)))
+    print(show_workspace(open_workspace(positional(args, "show WORKSPACE"), create=False)))
     return 0
 
 
 def run_env(args: list[str]) -> int:
     """`foleytune env`."""
-    if _asks_help(args):
+    if asks_help(args):
         print("usage: foleytune env\n\nVersions and hardware, to paste into a bug report.")
         return 0
     from foleytune.about import environment
 
     print(environment())
     return 0
-
-
-def _open(path: str, *, create: bool) -> Workspace:
-    from foleytune.store import Workspace
-
-    if not create and not Path(path).expanduser().is_dir():
-        raise ValueError(f"{path}: no such folder; give the folder of a workspace")
-    return Workspace(path, create=create)
-
-
-def _asks_help(args: Sequence[str]) -> bool:
-    return any(arg in ("-h", "--help") for arg in args)
-
-
-def _positional(args: list[str], usage: str) -> str:
-    """Take the next argument that is no flag from the front of `args`."""
-    if not args or args[0].startswith("-"):
-        found = f"found {args[0]!r}" if args else "found nothing"
-        raise ValueError(f"wants its {usage.split()[-1]} first ({found}): `foleytune {usage} …`")
-    return args.pop(0)
-
-
-def _take(args: list[str], flag: str) -> str | None:
-    """Take `flag VALUE` or `flag=VALUE` out of `args`; None if it is not there."""
-    for index, arg in enumerate(args):
-        if arg.startswith(f"{flag}="):
-            return args.pop(index).partition("=")[2]
-        if arg == flag:
-            if index + 1 == len(args):
-                raise ValueError(f"{flag} wants a value, found nothing after it")
-            return args.pop(index) and args.pop(index)
-    return None

@@ -19,14 +19,14 @@ from foleytune.about import recipe_names
 from foleytune.evaluate import EvaluateSettings
 from foleytune.fit import FitSettings
 from foleytune.ingest import IngestSettings
-from foleytune.overrides import one_line_errors
 from foleytune.pair import PairSettings
 from foleytune.plugins import Settings
 from foleytune.report import ReportSettings
 from foleytune.sample import SampleSettings
 from foleytune.score import ScoreSettings
+from foleytune.setting_errors import one_line_errors
 from foleytune.train import TrainSettings
-from foleytune.training_run import needs_of
+from foleytune.train_settings import needs_of
 from foleytune.world import CLASSES, SPLITS
 from foleytune.world.raters import RaterSettings
 

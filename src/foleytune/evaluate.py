@@ -1,4 +1,4 @@
-"""Stage 8, evaluate: systems × metrics on held-out clips -> a before/after table with intervals.
+"""Stage 7, evaluate: systems × metrics on held-out clips -> a before/after table with intervals.
 
 Judges and oracles are told apart, and what the reward has read is marked. How the intervals come about is in
 `foleytune.bootstrap`.

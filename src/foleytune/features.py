@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from foleytune.models import Media, Model, read_clip_media
+from foleytune.model_tools import read_clip_media
+from foleytune.models import Media, Model
 from foleytune.records import Clip, Feature
 from foleytune.stages import run_batches
 from foleytune.store import Workspace

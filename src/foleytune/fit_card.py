@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from foleytune.fit_report import FitReport
 from foleytune.published.registry import licences_of
 from foleytune.records import LABELS
-
-if TYPE_CHECKING:
-    from foleytune.fit import FitReport
 
 NOT_COMMERCIAL = (
     "At least one judge's weights allow no commercial use, so neither does this score as it is run."

@@ -18,7 +18,8 @@ from pydantic import Field
 
 from foleytune.flow import seed_of
 from foleytune.media import MediaError, probe
-from foleytune.models import SHORT_S, Media, Model, sample_latents
+from foleytune.model_tools import SHORT_S, sample_latents
+from foleytune.models import Media, Model
 from foleytune.mux import mux, suffix_for, write_audio
 from foleytune.plugins import Settings, build, part_field
 from foleytune.solvers import AnySolver

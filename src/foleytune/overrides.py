@@ -1,26 +1,24 @@
-"""Flags to settings and back to words: the command line of every verb, and one-line errors for what is wrong.
+"""Flags to settings and back to words: the command line of every verb.
 
 tyro fills the fields (it narrows a part to the class the default has) and writes the help. Two thin layers
-stand around it: `swap_parts` puts another part in place by its name before tyro looks, and `explain` turns
-pydantic's report into one line with the dotted path and the nearest match.
+stand around it: `swap_parts` puts another part in place by its name before tyro looks, and `_one_line` takes
+tyro's report out of its box. What pydantic reports is worded in `setting_errors`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import inspect
 import io
 import itertools
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from foleytune.plugins import Part, Settings
+from foleytune.setting_errors import one_line_errors
 
 S = TypeVar("S", bound=Settings)
 
@@ -81,7 +79,7 @@ def swap_parts(default: S, args: Sequence[str]) -> tuple[S, list[str]]:
 
 def _woken(settings: S, args: Sequence[str]) -> S:
     """`--negatives.share 0.5` where `negatives` is None: its defaults first."""
-    for arg in args:
+    for arg in (arg for arg in args if arg.startswith("--")):
         keys = arg.partition("=")[0].removeprefix("--").replace("-", "_").split(".")
         node: Any = settings
         for depth, key in enumerate(keys[:-1]):
@@ -104,31 +102,6 @@ def _optional(annotation: Any) -> type[Settings] | None:
 
 def _is_union(annotation: Any) -> bool:
     return typing.get_origin(annotation) in (typing.Union, types.UnionType)
-
-
-@contextlib.contextmanager
-def one_line_errors(source: str = "", data: Any = None) -> Iterator[None]:
-    """Turn pydantic's report into a ValueError of one line; `source` begins it, `data` is what was read."""
-    try:
-        yield
-    except ValidationError as error:
-        lines = "; ".join(explain(error, data))
-        raise ValueError(f"{source}: {lines}" if source else lines) from error
-
-
-def explain(error: ValidationError, data: Any = None) -> list[str]:
-    """What is wrong, a line an error: dotted path, what was found, the nearest known key."""
-    root = _subclass(Settings, lambda cls: cls.__name__ == error.title)
-    lines = []
-    for item in error.errors():
-        path, loc = ".".join(map(str, item["loc"])), item["loc"]
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{path}: unknown setting{_nearest(str(loc[-1]), _fields_at(root, loc[:-1], data))}")
-        elif isinstance(item.get("ctx", {}).get("error"), ValueError):
-            lines.append(f"{path}: {item['msg'].removeprefix('Value error, ')}")
-        else:
-            lines.append(f"{path}: {item['msg']}, found {item['input']!r}")
-    return lines
 
 
 def parts_of(settings: Settings, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -235,44 +208,3 @@ def _one_line(report: str) -> str:
     text = " ".join(message) or "the arguments cannot be read"
     text = re.sub(r"^Error parsing \w+: \d+ validation errors? for \w+ ", "", text)  # pydantic inside tyro
     return re.sub(r" \[type=.*", "", text) + hint
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; there are: {', '.join(known)}" if known else ""
-
-
-def _subclass(base: type, wanted: Callable[[Any], bool]) -> type | None:
-    queue: list[type] = [base]
-    while queue:
-        cls = queue.pop()
-        if wanted(cls):
-            return cls
-        queue += cls.__subclasses__()
-    return None
-
-
-def _fields_at(cls: Any, loc: Sequence[int | str], data: Any) -> list[str]:
-    """Field names of the class that `loc` leads to from `cls`; a part is known by its name in `data`."""
-    for key in loc:
-        if isinstance(cls, type) and issubclass(cls, Settings):
-            cls = cls.model_fields[str(key)].annotation if key in cls.model_fields else None
-        elif typing.get_args(cls):
-            cls = typing.get_args(cls)[-1 if typing.get_origin(cls) is dict else 0]
-        while typing.get_origin(cls) in (typing.Union, types.UnionType, typing.Annotated):
-            cls = typing.get_args(cls)[0]
-        data = _item(data, key)
-        if cls is Part and isinstance(data, dict):
-            name = str(data.get("name"))
-            known = {name, name.replace("-", "_"), name.partition("-")[0]}
-            cls = _subclass(Part, lambda part: part.part_name() in known)  # noqa: B023  called at once
-    return list(cls.model_fields) if isinstance(cls, type) and issubclass(cls, Settings) else []
-
-
-def _item(data: Any, key: int | str) -> Any:
-    try:
-        return data[key]
-    except (KeyError, IndexError, TypeError):
-        return None

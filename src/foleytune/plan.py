@@ -18,7 +18,7 @@ from foleytune.objectives import Objective
 from foleytune.records import GROUND_TRUTH, Candidate, Clip, Pair, Rating, Score
 from foleytune.store import Workspace
 from foleytune.train import TrainSettings
-from foleytune.training_run import needs_of
+from foleytune.train_settings import needs_of
 
 JUDGED = frozenset({"pairs", "labels", "reward"})  # what candidates, scores and AudioScore are there for
 PAIR = 8  # passes of a Flow-DPO pair, whose operations are counted with conditions as training gives them

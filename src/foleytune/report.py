@@ -1,4 +1,4 @@
-"""Stage 9, report: the workspace -> one folder whose index.html opens from disk, without a network.
+"""Stage 8, report: the workspace -> one folder whose index.html opens from disk, without a network.
 
 Everything is read from disk again, so the page can be rebuilt at any time; media that is there is not
 written again. `single_file` puts the media into the page, for sending it by mail.
@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from foleytune import report_page as page
+from foleytune import report_sections as sections
 from foleytune.about import environment
 from foleytune.evaluation import Evaluation, load_evaluation
 from foleytune.evaluation_table import caption, notes
@@ -68,10 +69,10 @@ def report(workspace: Workspace, settings: ReportSettings, waves: Waves | None =
         interval_charts=page.interval_charts(evaluation),
         histograms=page.score_histograms(evaluation, compared.scores),
         scale=f"{scale:g}",
-        fits=page.audioscore_sections(workspace.root),
-        pairs=page.pairs_section(workspace.root, np.array([p.complexity for p in workspace.read(Pair)])),
-        training=page.run_section(workspace.root, settings.runs),
-        texts=page.settings_texts(workspace.root, evaluation, settings.runs),
+        fits=sections.audioscore_sections(workspace.root),
+        pairs=sections.pairs_section(workspace.root, np.array([p.complexity for p in workspace.read(Pair)])),
+        training=sections.run_section(workspace.root, settings.runs),
+        texts=sections.settings_texts(workspace.root, evaluation, settings.runs),
         environment=environment(),
         gallery=gallery,
         labels=sorted({item["class"] for item in gallery} - {""}),

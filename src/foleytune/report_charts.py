@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 340, 190
 LEFT, RIGHT, TOP, BOTTOM = 46, 20, 12, 30
+COLOURS = tuple(f"var(--c{i})" for i in range(1, 7))  # `--c0` is the base's
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from torch import Tensor
 from foleytune.features import DECODERS
 from foleytune.flow import generator_of
 from foleytune.media import MediaError, held
-from foleytune.models import Media, Model, read_clip_media
+from foleytune.model_tools import read_clip_media
+from foleytune.models import Media, Model
 from foleytune.negatives import Modality, Negative, Stream
 from foleytune.records import Clip
 

@@ -12,7 +12,8 @@ import torch
 
 from foleytune.features import ensure_features
 from foleytune.flow import seed_of
-from foleytune.models import Model, sample_latents
+from foleytune.model_tools import sample_latents
+from foleytune.models import Model
 from foleytune.plugins import Part, Settings, build, part_field
 from foleytune.records import Candidate, Clip, Feature
 from foleytune.solvers import AnySolver

@@ -1,4 +1,4 @@
-"""Stage 7, train: pairs -> a tuned network. The loop cannot tell one objective from another.
+"""Stage 6, train: pairs -> a tuned network. The loop cannot tell one objective from another.
 
 Everything random is a function of (seed, step), so a run that is killed and started again is the same run,
 bit for bit on the CPU. One process, or several under `torchrun` (`accelerate launch --cpu` runs only one).
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,14 +19,15 @@ from accelerate import Accelerator
 from foleytune import checkpoints, stopping
 from foleytune.flow import seed_of
 from foleytune.lora import merged, save_adapters, trained_state
-from foleytune.models import fingerprint_of, with_network
-from foleytune.objectives import Loss, Objective
+from foleytune.model_tools import fingerprint_of, with_network
+from foleytune.objectives import Loss
 from foleytune.runlog import Meter, Pace, read_metrics
 from foleytune.shards import write_atomic
 from foleytune.stages import progress_bar, say
 from foleytune.store import Workspace
 from foleytune.train_context import split_data
-from foleytune.training_run import Run, TrainSettings, check_settings, objective_state, start
+from foleytune.train_settings import TrainSettings, check_settings
+from foleytune.training_run import Run, objective_state, start
 
 __all__ = ["TrainResult", "TrainSettings", "learning_rate", "train"]
 
@@ -57,7 +58,7 @@ def train(workspace: Workspace, settings: TrainSettings) -> TrainResult:
     loss that is not finite.
     """
     folder = workspace.run_folder(settings.run_name)
-    data, held_out = split_data(workspace, cast(Objective, settings.objective), settings)
+    data, held_out = split_data(workspace, settings)
     check_settings(folder, settings)
     if (folder / "result.json").exists():
         stored = json.loads((folder / "result.json").read_text())

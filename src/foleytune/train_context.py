@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from accelerate import Accelerator
 
@@ -12,25 +12,20 @@ from foleytune.curricula import Curriculum
 from foleytune.features import cached, ensure_features, ensure_truths, truth_key
 from foleytune.labels import read_labels
 from foleytune.models import Model
+from foleytune.negative_settings import NegativeSettings
 from foleytune.negatives import Negative
-from foleytune.objectives import Objective, TrainContext
+from foleytune.objectives import TrainContext
 from foleytune.records import Candidate, Clip, Feature, Pair
 from foleytune.rule_media import silent_latents
-from foleytune.rule_pairs import NegativeSettings, RulePairs
+from foleytune.rule_pairs import RulePairs
 from foleytune.store import Workspace
 from foleytune.train_data import TrainData, split_clips, split_labels, split_pairs
-
-if TYPE_CHECKING:
-    from foleytune.training_run import TrainSettings
+from foleytune.train_settings import TrainSettings, needs_of
 
 
-def split_data(
-    workspace: Workspace, objective: Objective, settings: TrainSettings
-) -> tuple[TrainData, TrainData]:
-    """What the objective learns from, and what of it is held out. ValueError if something is lacking."""
-    s, needs = settings, objective.needs
-    if s.negatives is not None:
-        needs = s.negatives.needs(needs)
+def split_data(workspace: Workspace, s: TrainSettings) -> tuple[TrainData, TrainData]:
+    """What a run learns from, and what of it is held out. ValueError if something is lacking."""
+    needs = needs_of(s)
     kept, held_out = TrainData(), TrainData()
     if "pairs" in needs:
         pairs = split_pairs(workspace.read(Pair), s.pair_sources, s.num_eval_pairs)

@@ -1,78 +1,35 @@
-"""A training run in progress: its settings, its networks, and how it starts or goes on from its folder."""
+"""A training run in progress: its networks and its data, and how it starts or goes on from its folder."""
 
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from pydantic import Field
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from foleytune import checkpoints
 from foleytune.curricula import Curriculum
 from foleytune.flow import seed_of
-from foleytune.labels import LabelSettings
-from foleytune.lora import LoraSettings, WithoutAdapters, add_adapters, load_trained_state
-from foleytune.models import Model, fingerprint_of, frozen_copy, with_network
+from foleytune.lora import WithoutAdapters, add_adapters, load_trained_state
+from foleytune.model_tools import fingerprint_of, frozen_copy, with_network
+from foleytune.models import Model
 from foleytune.objectives import Objective, StatefulObjective, TrainContext
-from foleytune.plugins import Settings, part_field
 from foleytune.records import digest
 from foleytune.reference_errors import HasReferenceErrors, ReferenceErrors
 from foleytune.rewards import Reward
-from foleytune.rule_pairs import NegativeSettings, RulePairs
+from foleytune.rule_pairs import RulePairs
 from foleytune.runlog import Meter, RunLog
 from foleytune.shards import write_atomic
 from foleytune.stages import say
-from foleytune.stopping import StopSettings, Verdict
+from foleytune.stopping import Verdict
 from foleytune.store import Workspace
 from foleytune.train_context import make_context, make_rule_pairs
 from foleytune.train_data import TrainData
-
-FREE = ("save_total_limit", "tensorboard")
-"""Settings that may differ when a run goes on: they change nothing in it."""
-
-
-class TrainSettings(Settings):
-    """How a policy is tuned; steps, batch and learning rate default to the paper's (arXiv 2603.11089)."""
-
-    model: part_field("models") = Field("world", validate_default=True)  # type: ignore[valid-type]
-    objective: part_field("objectives") = Field("flow_dpo", validate_default=True)  # type: ignore[valid-type]
-    curriculum: part_field("curricula") = Field("two_stage", validate_default=True)  # type: ignore[valid-type]
-    run_name: str = "train"
-    pair_sources: tuple[str, ...] | None = None  # None: of every source but later rounds
-    split: str = "align"  # whose clips are used by what needs clips: rollouts, rules
-    audioscore: str = "audioscore"  # the fit whose p(Good) is the reward, and labels what is not rated
-    watch: tuple[str, ...] = ()  # "scorer/dimension"s the reward does not read, judged beside it held out
-    labels: LabelSettings = LabelSettings()  # of what needs labels
-    negatives: NegativeSettings | None = None  # pairs made by rule from clips, in place of stored ones
-    seed: int = 0
-    max_steps: int = Field(12_000, ge=1)
-    per_device_train_batch_size: int = Field(8, ge=1)  # pairs, labels or samples, as the objective learns
-    gradient_accumulation_steps: int = Field(1, ge=1)
-    learning_rate: float = 5e-6
-    warmup_steps: int = Field(1_000, ge=0)  # linear, then constant
-    weight_decay: float = 0.0  # decay pulls towards zero, not towards the reference
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    max_grad_norm: float | None = 1.0
-    bf16: bool = False  # autocast; weights, errors and optimizer stay float32
-    gradient_checkpointing: bool = False  # blocks are run again in the backward pass: time for memory
-    use_peft: bool = False  # train LoRA adapters; the reference is the network without them
-    lora: LoraSettings = LoraSettings()
-    precompute_reference_errors: bool = False  # before the first step, to disk: no reference in memory
-    ema_decay: float | None = Field(None, gt=0, lt=1)  # if set, the average is what is exported
-    logging_steps: int = Field(50, ge=1)
-    save_steps: int = Field(500, ge=1)
-    save_total_limit: int | None = Field(2, ge=1)
-    eval_steps: int = Field(500, ge=1)
-    num_eval_pairs: int = Field(64, ge=0)  # held out; 0 trains on all and evaluates none
-    stop: StopSettings = StopSettings()  # limits of held-out numbers that end training early
-    tensorboard: bool = True
+from foleytune.train_settings import TrainSettings
 
 
 @dataclass
@@ -105,25 +62,6 @@ class Run:
     def due(self, every: int) -> bool:
         """Whether something done every so many steps, and after the last, is done now."""
         return self.step % every == 0 or self.step == self.settings.max_steps
-
-
-def needs_of(settings: TrainSettings) -> frozenset[str]:
-    """What a run learns from, of `train_data.NEEDS`."""
-    needs = cast(Objective, settings.objective).needs
-    return needs if settings.negatives is None else settings.negatives.needs(needs)
-
-
-def check_settings(folder: Path, settings: TrainSettings) -> None:
-    """Raise a ValueError if the folder holds a run with other settings."""
-    path = folder / "settings.json"
-    if not path.exists():
-        return
-    stored = checkpoints.flatten(json.loads(path.read_text()))
-    now = checkpoints.flatten(settings.model_dump(mode="json"))
-    for key in FREE:
-        stored.pop(key, None)
-        now.pop(key, None)
-    checkpoints.refuse_another(folder, stored, now)
 
 
 def start(

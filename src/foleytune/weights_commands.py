@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from foleytune.arguments import asks_help, take
 from foleytune.published import registry
 from foleytune.published.registry import WeightFile
 
@@ -28,16 +29,14 @@ below it, and the Hugging Face cache is looked into too."""
 
 def run_weights(args: list[str]) -> int:
     """`foleytune weights list [MODEL] | check [NAME …] | fetch NAME … | export MODEL WEIGHTS -o OUT`."""
-    if any(arg in ("-h", "--help") for arg in args):
+    if asks_help(args):
         print(USAGE)
         return 0
-    from foleytune.commands import _take
-
     what = args.pop(0) if args else ""
     if what not in ("list", "check", "fetch", "export"):
         raise ValueError(f"wants list, check, fetch or export, found {what!r}")
-    out = _take(args, "-o") if what == "export" else None
-    folder = _take(args, "--folder") if what != "list" else None
+    out = take(args, "-o") if what == "export" else None
+    folder = take(args, "--folder") if what != "list" else None
     quiet = what == "fetch" and "--quiet" in args
     names = [arg for arg in args if not (quiet and arg == "--quiet")]
     if unknown := [name for name in names if name.startswith("-")]:

@@ -17,7 +17,8 @@ import torch
 from foleytune import plugins
 from foleytune.flow import interpolate, noise_like_rows
 from foleytune.media import write_video
-from foleytune.models import Media, Model, frozen_copy, sample_latents
+from foleytune.model_tools import frozen_copy, sample_latents
+from foleytune.models import Media, Model
 from foleytune.published.places import MissingWeights
 from foleytune.scorers._world import PICTURE
 from tests.frieren_tiny import patch_frieren

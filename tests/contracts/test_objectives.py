@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import pytest
 import torch
 
-from foleytune.models import fingerprint_of, frozen_copy
+from foleytune.model_tools import fingerprint_of, frozen_copy
 from foleytune.objectives import Objective, TrainContext
 from foleytune.plugins import Part, build, find, names
 from foleytune.records import Clip

@@ -30,7 +30,8 @@ from foleytune.decoding import FramePicker
 from foleytune.flow import Latents
 from foleytune.frame_rules import shown_pixels
 from foleytune.media import collect_frames, held, read_wave
-from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, fingerprint_of, unwrapped
+from foleytune.model_tools import fingerprint_of, unwrapped
+from foleytune.models import Conditions, Media, ModelSpec, NetworkModel
 from foleytune.networks.cavp import FPS, GROUP, SIDE
 from foleytune.networks.frieren import FRAME_LATENTS
 from foleytune.networks.frieren import Frieren as Network

@@ -29,7 +29,8 @@ from foleytune.decoding import FramePicker
 from foleytune.flow import Latents, repeated
 from foleytune.frame_rules import shown_pixels
 from foleytune.media import collect_frames, held, read_wave
-from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, VideoSpec, unwrapped
+from foleytune.model_tools import unwrapped
+from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, VideoSpec
 from foleytune.published.ltx2_parts import Parts
 from foleytune.published.ltx2_sizes import Sizes, sizes_in
 from foleytune.records import digest

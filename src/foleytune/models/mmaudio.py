@@ -22,7 +22,8 @@ from foleytune.costs import Cost
 from foleytune.flow import Latents
 from foleytune.frame_rules import CLIP_SIDE, SYNC_SIDE, FrameRule, read_conditioning_frames
 from foleytune.media import held, read_wave
-from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, fingerprint_of, unwrapped
+from foleytune.model_tools import fingerprint_of, unwrapped
+from foleytune.models import Conditions, Media, ModelSpec, NetworkModel
 from foleytune.networks.mmaudio import SYNC_FPS, VARIANTS, Lengths, sequence_lengths
 from foleytune.networks.mmaudio import MMAudio as Network
 from foleytune.published.mmaudio_parts import Parts, sample_rate_of

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from foleytune.flow import Latents, repeated
 from foleytune.media import held, read_clip
-from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, unwrapped
+from foleytune.model_tools import unwrapped
+from foleytune.models import Conditions, Media, ModelSpec, NetworkModel
 from foleytune.networks.world_codec import WorldCodec
 from foleytune.networks.world_dit import WorldDiT
 from foleytune.networks.world_towers import MotionTower, SceneTower, TextTower, word_ids

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from foleytune.flow import Latents, repeated
 from foleytune.media import held
-from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, VideoSpec, unwrapped
+from foleytune.model_tools import unwrapped
+from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, VideoSpec
 from foleytune.models.world import FRAME_SIDE, World, WorldFeatures
 from foleytune.networks.world_codec import WorldCodec
 from foleytune.networks.world_joint import WorldJointDiT

@@ -28,6 +28,9 @@ def mel_basis(
     return torch.minimum(rise, fall).clamp(min=0).float()
 
 
+ROWS = 2  # sounds at once, in search of their phase: what is in work then stays in a CPU's cache
+
+
 class Spectrogram(nn.Module):
     """Magnitude STFT with as many frames as hops: (B, N) -> (B, N // hop, n_fft // 2 + 1)."""
 
@@ -50,6 +53,10 @@ class Spectrogram(nn.Module):
         self, magnitude: Float[Tensor, "B T F"], num_iterations: int = 24, momentum: float = 0.99
     ) -> Float[Tensor, "B T*{self.hop}"]:
         """Fast Griffin-Lim (Perraudin 2013): magnitudes (B, T, F) -> wave (B, T·hop). Deterministic."""
+        rows = ROWS if magnitude.device.type == "cpu" else max(1, len(magnitude))
+        return torch.cat([self._invert(part, num_iterations, momentum) for part in magnitude.split(rows)])
+
+    def _invert(self, magnitude: Tensor, num_iterations: int, momentum: float) -> Tensor:
         target = torch.cat([magnitude, magnitude[:, -1:]], dim=1).transpose(1, 2)  # (B, F, T + 1)
         length = magnitude.shape[1] * self.hop
         generator = torch.Generator().manual_seed(0)

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from foleytune.curricula import walk
 from foleytune.flow import Latents, VelocityFn, guide, seed_of
-from foleytune.models import Conditions, Model, sample_latents, unwrapped, with_network
+from foleytune.model_tools import sample_latents, unwrapped, with_network
+from foleytune.models import Conditions, Model
 from foleytune.objectives import Loss, TrainContext
 from foleytune.records import Clip
 from foleytune.rewards import Judged

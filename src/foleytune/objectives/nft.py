@@ -25,7 +25,8 @@ from torch import Tensor
 
 from foleytune.flow import STAGES, Latents, expand, interpolate, noise_like_rows, sample_times
 from foleytune.lora import load_trained_state, trained_state
-from foleytune.models import Conditions, Model, ModelSpec, frozen_copy, sample_latents
+from foleytune.model_tools import frozen_copy, sample_latents
+from foleytune.models import Conditions, Model, ModelSpec
 from foleytune.objectives import Loss, TrainContext
 from foleytune.objectives._rollouts import (
     HeldOut,

@@ -24,8 +24,8 @@ from foleytune.evaluate import EvaluateSettings
 from foleytune.ingest import IngestSettings
 from foleytune.lora import LoraSettings
 from foleytune.metrics.mean import Mean
+from foleytune.negative_settings import NegativeSettings
 from foleytune.plugins import Part, build
-from foleytune.rule_pairs import NegativeSettings
 from foleytune.sample import SampleSettings
 from foleytune.score import ScoreSettings
 from foleytune.train import TrainSettings

@@ -15,7 +15,7 @@ from foleytune.recipes.world_demo import CONDITION_DROPOUT
 from foleytune.recipes.world_demo import recipe as demo
 from foleytune.train import TrainSettings
 
-NUM_CLIPS, NUM_TEST, NUM_CANDIDATES, NUM_STEPS = 300, 200, 4, 10
+NUM_CLIPS, NUM_TEST, NUM_CANDIDATES, NUM_STEPS = 300, 160, 4, 10
 SAMPLED = NUM_CLIPS * NUM_CANDIDATES * NUM_STEPS * 2  # network passes of the candidates, guidance and all
 BUDGET = 56_000  # network passes a row may take for candidates, rollouts and training
 BATCH = 16
@@ -38,7 +38,7 @@ def recipe() -> Recipe:
         controls=_controls(train),
         rounds=RoundSettings(train=_steps(train, later // (BATCH * 8)), num_clips=AGAIN),
         train_seeds=(0, 1, 2),
-        evaluate=changed(base.evaluate, num_steps=25, guidance_scales=(1.0, 2.0)),
+        evaluate=changed(base.evaluate, num_steps=NUM_STEPS, guidance_scales=(1.0, 2.0)),
     )
 
 
@@ -78,7 +78,7 @@ def _controls(train: TrainSettings) -> dict[str, TrainSettings]:
         "sft": (build("objectives", "sft", condition_dropout=CONDITION_DROPOUT), "uniform"),
         "ddpo": (build("objectives", "ddpo"), "uniform"),
         "nft": (build("objectives", "nft"), "uniform"),
-        "kto": (build("objectives", "kto", condition_dropout=CONDITION_DROPOUT), "uniform"),
+        "kto": (build("objectives", "kto", beta=BETA, condition_dropout=CONDITION_DROPOUT), "uniform"),
         "flow_dpo": (_dpo(), "uniform"),
         "safeguard": (_dpo(safeguard=SAFEGUARD), "two_stage"),
         "tracked": (_dpo(noise="tracked"), "two_stage"),

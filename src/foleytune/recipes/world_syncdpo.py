@@ -13,9 +13,9 @@ from foleytune.evaluate import EvaluateSettings
 from foleytune.metrics.frechet import Frechet
 from foleytune.metrics.inception import Inception
 from foleytune.metrics.mean import Mean
+from foleytune.negative_settings import NegativeSettings
 from foleytune.plugins import Part, build
 from foleytune.recipes.world_demo import recipe as demo
-from foleytune.rule_pairs import NegativeSettings
 from foleytune.train import TrainSettings
 
 RULES = ("shift", "replace", "scale", "shuffle", "freeze", "mute", "speed")
