@@ -117,12 +117,12 @@ def coded(model: WorldJoint, items: list[ScoreItem]) -> list[ScoreItem]:
 
 
 def generated(model: WorldJoint, items: list[ScoreItem], guidance: float, steps: int) -> list[ScoreItem]:
-    """Pairs made from the items' captions, seeds by index."""
+    """Pairs made from the items' captions and scenes, seeds by index."""
     start, spent = time.perf_counter(), time.process_time()
 
     @torch.inference_mode()
     def work(part: list[ScoreItem]) -> list[ScoreItem]:
-        conditions = model.condition([Media(prompt=i.prompt) for i in part])
+        conditions = model.condition([Media({"video": i.frames[PICTURE.key]}, prompt=i.prompt) for i in part])
         seeds = [int(i.candidate_id) for i in part]
         how = {"num_steps": steps, "guidance_scale": guidance}
         return with_latents(model, part, sample_latents(model, conditions, seeds, **how))  # type: ignore[arg-type]

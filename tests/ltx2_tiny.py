@@ -6,6 +6,8 @@ of their own, so that a forgotten normalisation shows.
 
 from __future__ import annotations
 
+import atexit
+import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -203,7 +205,9 @@ def _fill(part: nn.Module, name: str) -> None:
 @cache
 def tiny_folder(newer: bool = False) -> Path:
     """The folder, made once a test run; nothing in it may be changed."""
-    return write_folder(Path(mkdtemp(prefix="foleytune-ltx2-")) / "LTX-2", newer=newer)
+    root = Path(mkdtemp(prefix="foleytune-ltx2-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    return write_folder(root / "LTX-2", newer=newer)
 
 
 def tiny_ltx2(**settings: Any) -> LTX2:

@@ -15,7 +15,9 @@ import torch.nn.functional as F
 
 from foleytune.costs import count
 from foleytune.flow import Latents, noise_like_rows
+from foleytune.generate import GenerateSettings, generate
 from foleytune.lora import LoraSettings, WithoutAdapters, add_adapters
+from foleytune.media import probe, read_clip
 from foleytune.model_tools import sample_latents, with_network
 from foleytune.models import Media
 from foleytune.models.ltx2 import LTX2, covering
@@ -424,3 +426,25 @@ def test_cost_by_two_blocks_is_the_cost_of_all(monkeypatch: pytest.MonkeyPatch) 
     assert found.parameters == sum(p.numel() for p in network.parameters())
     assert found.training_bytes(adapters=True) == 2 * found.parameters
     assert found.latent_bytes == 2 * (5 * 32 * 8 + 28 * 16)
+
+
+def test_generate_writes_picture_and_sound_of_a_joint_model(tmp_path: Path) -> None:
+    model = tiny_ltx2()
+    settings = GenerateSettings(model=model, prompt="a dog barks", num_steps=2, guidance_scale=1.0)
+    (out,) = generate(None, tmp_path / "out.mp4", settings)
+    video = model.spec.video
+    assert video is not None
+    seconds, rate = model.spec.clip_seconds, model.spec.sample_rate
+    read = read_clip(out, duration_s=seconds, fps=video.fps, sample_rate=rate)
+    assert read.frames is not None
+    assert read.wave is not None
+    assert read.frames.shape == (video.num_frames, video.height, video.width, 3)
+    assert len(read.wave) == round(seconds * rate)
+    (again,) = generate(None, tmp_path / "again.mp4", settings)
+    assert again.read_bytes() == out.read_bytes()
+    (sound,) = generate(None, tmp_path / "out.wav", settings)
+    assert probe(sound).has_video is False
+    with pytest.raises(ValueError, match=r"makes picture and sound together, about .* asked for 60 s"):
+        generate(None, tmp_path / "long.mp4", settings.model_copy(update={"duration": 60.0}))
+    with pytest.raises(ValueError, match=r"-o must be \.wav or \.flac or \.mp4"):
+        generate(None, tmp_path / "out.webm", settings)

@@ -14,7 +14,7 @@ import pytest
 
 from foleytune.evaluate import EvaluateSettings, evaluate
 from foleytune.media import read_wave
-from foleytune.records import Clip
+from foleytune.records import GROUND_TRUTH, Candidate, Clip
 from foleytune.report import ReportSettings, report
 from foleytune.report_charts import Interval, Series, bar_chart, histogram_chart, interval_chart, line_chart
 from foleytune.report_gallery import changes, choose
@@ -208,3 +208,25 @@ def test_optional_sections_are_none_without_their_files(tmp_path: Path) -> None:
     found = pairs_section(tmp_path, np.array([0.1, 0.9]))
     assert found is not None
     assert "polygon" in found["chart"]
+
+
+def test_a_joint_models_candidates_show_their_own_pictures(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "workspace")
+    fill(workspace, num_clips=4)
+    evaluate(workspace, SETTINGS)
+    made: list[str] = []
+
+    def pictures(candidate_ids: Sequence[str]) -> dict[str, tuple[np.ndarray, float]]:
+        tuned = [i for i in candidate_ids if workspace.by_id(Candidate)[i].model != GROUND_TRUTH]
+        made.extend(tuned)
+        return {i: (np.full((5, 48, 48, 3), 40, np.uint8), 25.0) for i in tuned}
+
+    index = report(workspace, ReportSettings(num_clips=2), fake_waves(workspace), pictures)
+    videos = {link for link in Page(index.read_text()).links if link.endswith(".mp4")}
+    assert made
+    assert {f"media/{i}.mp4" for i in made} < videos
+    assert len(videos) == len(made) + 2  # and the clips' own
+    assert all((index.parent / link).exists() for link in videos)
+    before = len(made)
+    report(workspace, ReportSettings(num_clips=2), fake_waves(workspace), pictures)
+    assert len(made) == before  # what is there is not made again

@@ -2,11 +2,13 @@
 
 A video longer than the model's clip is done in windows that overlap and are cross-faded; one that is shorter
 gets sound of its own length. A folder of videos is done with windows of several files in one batch; a bad
-file is said and passed over. Without a video the prompt alone is sounded.
+file is said and passed over. Without a video the prompt alone is sounded. A joint model makes a picture of
+its own, in one pass: of a video it takes what it conditions on, if anything.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,19 +22,20 @@ from foleytune.flow import seed_of
 from foleytune.media import MediaError, probe
 from foleytune.model_tools import SHORT_S, sample_latents
 from foleytune.models import Media, Model
-from foleytune.mux import mux, suffix_for, write_audio
+from foleytune.mux import mux, suffix_for, write_audio, write_video
 from foleytune.plugins import Settings, build, part_field
 from foleytune.solvers import AnySolver
 from foleytune.stages import progress_bar, say
 from foleytune.windows import Windows, cross_fade, windows_for
 
 SOUND_SUFFIXES = (".wav", ".flac")
+PICTURE_SUFFIXES = (".mp4", ".mov", ".mkv")  # of what a joint model makes
 VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".avi", ".mkv", ".m4v", ".flv", ".3gp")
 MAX_DURATION_S = 600.0
 
 
 class GenerateSettings(Settings):
-    """How the sound is made. Times in seconds."""
+    """How the sound, and a joint model's picture, are made. Times in seconds."""
 
     model: part_field("models") = build("models", "world")  # type: ignore[valid-type]
     prompt: str = ""
@@ -56,6 +59,7 @@ class Job:
     duration_s: float
     windows: Windows
     waves: list[np.ndarray] = field(default_factory=list)
+    frames: np.ndarray | None = None  # (T, H, W, 3) uint8, a joint model's
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,10 @@ def _places(source: Path | None, target: Path, settings: GenerateSettings) -> li
     if source is None:
         if not settings.prompt.strip():
             raise ValueError("there is neither a video nor a --prompt to make sound of")
-        if target.suffix.lower() not in SOUND_SUFFIXES:
-            raise ValueError(f"without a video, -o must be .wav or .flac, found {target}")
+        joint = cast(Model, settings.model).spec.video is not None
+        allowed = (*SOUND_SUFFIXES, *PICTURE_SUFFIXES) if joint else SOUND_SUFFIXES
+        if target.suffix.lower() not in allowed:
+            raise ValueError(f"without a video, -o must be {' or '.join(allowed)}, found {target}")
         return [(None, target)]
     if not source.is_dir():
         if target.is_dir():
@@ -131,10 +137,25 @@ def _plan(
             raise
         say(f"passed over: {error}")
         return None
+    if spec.video is not None:
+        return _joint_plan(model, path, destination, settings)
     duration = min(settings.duration or whole or spec.clip_seconds, MAX_DURATION_S)
     if duration < whole and settings.duration is None:
         say(f"{path}: longer than {MAX_DURATION_S:.0f} s; sound is made for its first {duration:.0f} s")
     windows = windows_for(duration, spec.clip_seconds, spec.any_length, settings.window)
+    return Job(path, destination, duration, windows)
+
+
+def _joint_plan(model: Model, path: Path | None, destination: Path, settings: GenerateSettings) -> Job:
+    """One window: what a picture made apart would show next, no cross-fade could join."""
+    spec = model.spec
+    duration = settings.duration or spec.clip_seconds
+    windows = windows_for(duration, spec.clip_seconds, spec.any_length, settings.window)
+    if len(windows.starts) > 1:
+        raise ValueError(
+            f"{settings.model.part_name()} makes picture and sound together, about {spec.clip_seconds:g} s, "
+            f"asked for {duration:g} s; lower --duration"
+        )
     return Job(path, destination, duration, windows)
 
 
@@ -192,6 +213,9 @@ def _sound(model: Model, batch: list[Piece], settings: GenerateSettings) -> None
         )
         for piece, wave in zip(batch, view.decode(latents).float().cpu().numpy(), strict=True):
             piece.job.waves.append(wave)
+        if view.spec.video is not None:
+            for piece, frames in zip(batch, view.decode_video(latents).cpu().numpy(), strict=True):
+                piece.job.frames = frames
 
 
 def _finished(batch: list[Piece]) -> list[Job]:
@@ -204,9 +228,16 @@ def _write(model: Model, job: Job, strict: bool) -> Path | None:
     rate = model.spec.sample_rate
     wave = cross_fade(job.waves, job.windows.starts, rate)[: round(job.duration_s * rate)]
     job.waves.clear()
-    if job.destination.suffix.lower() in SOUND_SUFFIXES or job.path is None:
+    shown = job.frames is not None or job.path is not None
+    if not shown or job.destination.suffix.lower() in SOUND_SUFFIXES:
         return write_audio(job.destination, wave, rate)
     try:
+        if job.frames is not None:
+            assert model.spec.video is not None
+            fps = model.spec.video.fps
+            frames = job.frames[: math.ceil(job.duration_s * fps)]
+            return write_video(job.destination, frames, fps, wave, rate)
+        assert job.path is not None
         return mux(job.path, wave, rate, job.destination)
     except MediaError as error:
         if strict:

@@ -21,8 +21,16 @@ from foleytune.evaluation_table import caption, notes
 from foleytune.models import Model
 from foleytune.plugins import Settings, build, part_field
 from foleytune.records import GROUND_TRUTH, Clip, Pair
-from foleytune.report_gallery import Compared, Shown, changes, choose, items
-from foleytune.report_media import Waves, model_waves, write_sounds, write_videos
+from foleytune.report_gallery import Compared, Files, Shown, changes, choose, items
+from foleytune.report_media import (
+    Pictures,
+    Waves,
+    model_pictures,
+    model_waves,
+    write_pictures,
+    write_sounds,
+    write_videos,
+)
 from foleytune.shards import write_atomic
 from foleytune.stages import say
 from foleytune.store import Workspace
@@ -48,8 +56,16 @@ class ReportSettings(Settings):
     device: str = "cpu"
 
 
-def report(workspace: Workspace, settings: ReportSettings, waves: Waves | None = None) -> Path:
-    """Write the report and return its index.html. `waves` decodes candidates; by default the model does."""
+def report(
+    workspace: Workspace,
+    settings: ReportSettings,
+    waves: Waves | None = None,
+    pictures: Pictures | None = None,
+) -> Path:
+    """Write the report and return its index.html.
+
+    `waves` and, of a joint model, `pictures` decode candidates; by default the model does.
+    """
     evaluation = load_evaluation(workspace, settings.evaluation)
     out = (settings.out or workspace.root / "report").expanduser().resolve()
     scale = evaluation.guidance_scales[-1] if settings.guidance_scale is None else settings.guidance_scale
@@ -58,7 +74,7 @@ def report(workspace: Workspace, settings: ReportSettings, waves: Waves | None =
         raise ValueError(f"evaluation {evaluation.name!r} has guidance scales {there}, not {scale:g}")
     compared = _compared(workspace, evaluation, scale)
     shown = _choose(compared, settings)
-    gallery = _gallery(workspace, settings, compared, shown, waves, out)
+    gallery = _gallery(workspace, settings, compared, shown, waves, pictures, out)
     html = _render(
         title=settings.title,
         caption=caption(evaluation),
@@ -118,14 +134,20 @@ def _gallery(
     compared: Compared,
     shown: list[Shown],
     waves: Waves | None,
+    pictures: Pictures | None,
     out: Path,
 ) -> list[dict[str, Any]]:
     media, clips = out / "media", [s.clip for s in shown]
     wanted = {ids[c.clip_id]: c for c in clips for ids in compared.tracks.values() if c.clip_id in ids}
-    decode = waves or model_waves(workspace, cast(Model, settings.model), settings.device)
+    model = cast(Model, settings.model)
+    decode = waves or model_waves(workspace, model, settings.device)
     unusable = write_videos(workspace.root, clips, media)
     lost = set(write_sounds(wanted, decode, media, settings.audio_format))
-    return items(compared, shown, media, unusable, lost, settings.audio_format, settings.single_file)
+    if pictures is None and model.spec.video is not None:
+        pictures = model_pictures(workspace, model, settings.device)
+    pictured = write_pictures(sorted(wanted), pictures, media) if pictures else set()
+    files = Files(media, settings.audio_format, settings.single_file, unusable, lost, pictured)
+    return items(compared, shown, files)
 
 
 def _render(**context: Any) -> str:

@@ -50,6 +50,22 @@ class Shown:
     change: float  # in spreads; NaN if nothing was scored
 
 
+@dataclass(frozen=True)
+class Files:
+    """The gallery's media as they are on disk."""
+
+    media: Path
+    audio_format: str
+    inline: bool  # into the page
+    unusable: Mapping[str, str]  # clip_id -> why it has no picture
+    lost: set[str]  # candidate_ids without sound
+    pictured: set[str]  # candidate_ids with a picture of their own, as a joint model's have
+
+    def video(self, name: str) -> str:
+        """What a page loads the picture of a clip or of a candidate from."""
+        return link(self.media / f"{name}.mp4", "video/mp4", self.inline)
+
+
 def changes(base: np.ndarray, tuned: np.ndarray, higher_is_better: Sequence[bool]) -> np.ndarray:
     """Scores (n, K) of two systems -> (n,) mean signed change in units of each dimension's spread."""
     if not base.shape[1]:
@@ -91,24 +107,16 @@ def _by_class(clips: Sequence[Clip], order: Sequence[int]) -> list[int]:
     return [i for _, _, i in sorted(places)]
 
 
-def items(
-    compared: Compared,
-    shown: Sequence[Shown],
-    media: Path,
-    unusable: Mapping[str, str],
-    lost: set[str],
-    audio_format: str,
-    inline: bool,
-) -> list[dict[str, Any]]:
-    """The gallery for the template. `unusable`: why a clip has no picture; `lost`: ids without sound."""
+def items(compared: Compared, shown: Sequence[Shown], files: Files) -> list[dict[str, Any]]:
+    """The gallery for the template."""
     found = []
     place = {clip.clip_id: i for i, clip in enumerate(compared.clips)}
     for s in shown:
         clip_id = s.clip.clip_id
         sounds = [
-            _sound(compared, system, ids[clip_id], place[clip_id], media, audio_format, inline)
+            _sound(compared, system, ids[clip_id], place[clip_id], files)
             for system, ids in compared.tracks.items()
-            if clip_id in ids and ids[clip_id] not in lost
+            if clip_id in ids and ids[clip_id] not in files.lost
         ]
         found.append(
             {
@@ -119,8 +127,8 @@ def items(
                 "change": signed(s.change),
                 "width": s.clip.width,
                 "height": s.clip.height,
-                "video": "" if clip_id in unusable else link(media / f"{clip_id}.mp4", "video/mp4", inline),
-                "wrong": unusable.get(clip_id, ""),
+                "video": "" if clip_id in files.unusable else files.video(clip_id),
+                "wrong": files.unusable.get(clip_id, ""),
                 "sounds": sounds,
                 "player": {"sounds": [{"id": sound["id"], "script": sound["script"]} for sound in sounds]},
             }
@@ -133,11 +141,10 @@ def _sound(
     system: str,
     candidate_id: str,
     place: int,
-    media: Path,
-    audio_format: str,
-    inline: bool,
+    files: Files,
 ) -> dict[str, Any]:
     values = compared.scores[system]
+    script = f"{candidate_id}.{files.audio_format}.js"
     return {
         "id": candidate_id,
         "name": "ground truth" if system == GROUND_TRUTH else system,
@@ -145,7 +152,8 @@ def _sound(
         "scores": [
             (c.label, number(float(values[c.dimension or ""][place]), c.unit)) for c in compared.columns
         ],
-        "script": f"media/{candidate_id}.{audio_format}.js",
-        "data": sound_text(media, candidate_id, audio_format) if inline else "",
-        "picture": link(media / f"{candidate_id}.webp", "image/webp", inline),
+        "script": f"media/{script}",
+        "data": sound_text(files.media, candidate_id, files.audio_format) if files.inline else "",
+        "picture": link(files.media / f"{candidate_id}.webp", "image/webp", files.inline),
+        "video": files.video(candidate_id) if candidate_id in files.pictured else "",
     }

@@ -30,6 +30,9 @@ from foleytune.store import Workspace
 Waves = Callable[[Sequence[str]], Mapping[str, tuple[np.ndarray, int]]]
 """candidate_ids -> {candidate_id: (wave (N,) float32, sample rate in Hz)}; ids it cannot make are absent."""
 
+Pictures = Callable[[Sequence[str]], Mapping[str, tuple[np.ndarray, float]]]
+"""candidate_ids -> {candidate_id: (frames (T, H, W, 3) uint8, frames a second)} of a joint model."""
+
 MAX_SIDE = 480  # pixels of the longer side of the gallery's video
 SPECTROGRAM = (720, 120)  # pixels
 
@@ -63,6 +66,37 @@ def model_waves(workspace: Workspace, model: Model, device: str = "cpu") -> Wave
         return found
 
     return waves
+
+
+def model_pictures(workspace: Workspace, model: Model, device: str = "cpu") -> Pictures:
+    """A joint model's pictures, decoded from candidates' latents; of the ground truth there is none."""
+    candidates = workspace.by_id(Candidate)
+    loaded: list[Model] = []
+
+    def pictures(candidate_ids: Sequence[str]) -> dict[str, tuple[np.ndarray, float]]:
+        made = [candidates[i] for i in candidate_ids if candidates[i].model != GROUND_TRUTH]
+        if not made:
+            return {}
+        if not loaded:
+            loaded.append(model.load(device))
+        assert model.spec.video is not None
+        latents = {key: value.float().to(device) for key, value in workspace.latents(made).items()}
+        with torch.inference_mode():
+            frames = loaded[0].decode_video(latents).cpu().numpy()
+        return {c.candidate_id: (f, model.spec.video.fps) for c, f in zip(made, frames)}
+
+    return pictures
+
+
+def write_pictures(
+    candidate_ids: Sequence[str], pictures: Pictures, media: Path, batch_size: int = 32
+) -> set[str]:
+    """Candidates' own pictures as media/<candidate_id>.mp4, where absent; returns the ids that have one."""
+    todo = [i for i in candidate_ids if not (media / f"{i}.mp4").exists()]
+    for begin in range(0, len(todo), batch_size):
+        for candidate_id, (frames, fps) in pictures(todo[begin : begin + batch_size]).items():
+            write_video(media / f"{candidate_id}.mp4", frames, fps)
+    return {i for i in candidate_ids if (media / f"{i}.mp4").exists()}
 
 
 def write_videos(root: Path, clips: Sequence[Clip], media: Path) -> dict[str, str]:

@@ -1,4 +1,6 @@
-"""The embedded world's joint model: a caption in, 4 s of small picture and of sound out, not always in time.
+"""The embedded world's joint model: caption and scene in, 4 s of small picture and sound out, often in time.
+
+The scene is the average picture of a clip: it shows what stands still, and nothing of when things happen.
 
 Pre-trained on the world's `wild` split, whose sound is often late, wrong or noisy, so that preference has
 something to repair. It is of no use outside the embedded world.
@@ -65,8 +67,8 @@ class WorldJoint(NetworkModel):
 
     @cached_property
     def feature_key(self) -> str:
-        """The text tower's weights: no picture is looked at."""
-        return f"world_joint/{file_hash(weights_path('features'))}/text"
+        """The weights of text tower and video codec, and the decoder."""
+        return f"world_joint/{file_hash(*map(weights_path, ('features', 'video_codec')))}/av{av.__version__}"
 
     @cached_property
     def latent_key(self) -> str:
@@ -99,21 +101,29 @@ class WorldJoint(NetworkModel):
 
     @torch.no_grad()
     def condition(self, media: Sequence[Media]) -> Conditions:
-        """The captions' embeddings {"text": (B, 64)}; the pictures are the model's to make."""
+        """The captions' embeddings and the scenes' latents: {"text": (B, 64), "scene": (B, 144)}.
+
+        Of a picture its average over time is looked at: what moves is the model's to make.
+        """
         assert self._features is not None, "call load() first"
         f = self._features
         raw = f.text(word_ids([m.prompt for m in media]).to(self._device))
         said = torch.tensor([bool(m.prompt.strip()) for m in media], device=self._device)
-        return {"text": ((raw - f.text_mean) / f.text_std) * said[:, None]}
+        text = ((raw - f.text_mean) / f.text_std) * said[:, None]
+        return {"text": text, "scene": self._pictures(media).mean(1)}
+
+    def null(self, conditions: Conditions) -> Conditions:
+        """No caption, the same scene: guidance is to strengthen what is said, not the wall behind it."""
+        return {**conditions, "text": torch.zeros_like(conditions["text"])}
 
     def prepare(self, conditions: Conditions) -> Conditions:
         """As they are: the transformer's own layers on them cost next to nothing."""
         return conditions
 
     def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
-        """v(x_t, t | caption) for {"audio": (B, 100, 32), "video": (B, 100, 144)}."""
+        """v(x_t, t | caption, scene) for {"audio": (B, 100, 32), "video": (B, 100, 144)}."""
         x_t, t = repeated(x_t, t, len(conditions["text"]))
-        v = self.network(x_t["video"], x_t["audio"], t, conditions["text"])
+        v = self.network(x_t["video"], x_t["audio"], t, conditions["text"], conditions["scene"])
         return {"audio": v.audio, "video": v.video}
 
     @torch.no_grad()
@@ -125,12 +135,7 @@ class WorldJoint(NetworkModel):
     @torch.no_grad()
     def encode_media(self, media: Sequence[Media]) -> Latents:
         """Latents of clips with picture and sound: {"audio": (B, 100, 32), "video": (B, 100, 144)}."""
-        assert self._video_codec is not None, "call load() first"
-        pictures = [m.frames["video"] for m in media if len(m.frames.get("video", ()))]
-        if len(pictures) < len(media):
-            raise ValueError(f"{len(media) - len(pictures)} of {len(media)} clips have no picture to encode")
-        frames = torch.from_numpy(np.stack([held(p, NUM_FRAMES) for p in pictures])).to(self._device)
-        return {**super().encode_media(media), "video": self._video_codec.encode(frames)}
+        return {**super().encode_media(media), "video": self._pictures(media)}
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Tensor:
@@ -143,6 +148,15 @@ class WorldJoint(NetworkModel):
         """The picture: {"video": (B, 100, 144)} -> frames (B, 100, 48, 48, 3) uint8."""
         assert self._video_codec is not None, "call load() first"
         return self._video_codec.decode(latents["video"].to(self._device).float())
+
+    def _pictures(self, media: Sequence[Media]) -> Tensor:
+        """Latents of the clips' pictures (B, 100, 144)."""
+        assert self._video_codec is not None, "call load() first"
+        pictures = [m.frames["video"] for m in media if len(m.frames.get("video", ()))]
+        if len(pictures) < len(media):
+            raise ValueError(f"{len(media) - len(pictures)} of {len(media)} clips have no picture to encode")
+        frames = torch.from_numpy(np.stack([held(p, NUM_FRAMES) for p in pictures])).to(self._device)
+        return self._video_codec.encode(frames)
 
     def cost(self) -> None:
         """Minutes on a CPU: not counted."""

@@ -49,13 +49,14 @@ class _Out(nn.Module):
 
 
 class WorldJointDiT(nn.Module):
-    """v(video, audio, t | caption): both modalities attend to each other on one clock.
+    """v(video, audio, t | caption, scene): both modalities attend to each other on one clock.
 
     `patch` latent frames of a modality are a token. Picture and sound of one moment have the same rotary
     position, so that "at the same time" needs no learning. An all-zero caption is the null condition. The
-    layers predict the data, which lie on few dimensions, and the velocity is what leads there, (data − x) /
-    (1 − t): so no width is spent on carrying the noise to the output. Near t = 1 the divisor is held, or
-    small errors would be loud there.
+    scene is the average picture of the clip, and the layers see and predict what differs from it, which is
+    what moves. They predict the data, which lie on few dimensions, and the velocity is what leads there,
+    (data − x) / (1 − t): no width is spent on carrying the noise to the output. Near t = 1 the divisor is
+    held, or small errors would be loud there.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class WorldJointDiT(nn.Module):
     ) -> None:
         super().__init__()
         self.width, self.patch = width, patch
+        self.scene_in = nn.Linear(video_dim, width)
         video_dim, audio_dim = patch * video_dim, patch * audio_dim
         self.video_in, self.audio_in = nn.Linear(video_dim, width), nn.Linear(audio_dim, width)
         self.modality = nn.Parameter(torch.randn(2, width) / width**0.5)
@@ -84,17 +86,20 @@ class WorldJointDiT(nn.Module):
         audio: Float[Tensor, "B L A"],
         t: Float[Tensor, " B"],
         text: Float[Tensor, "B C"],
+        scene: Float[Tensor, "B V"],
     ) -> Velocity:
         """The velocities at (video, audio, t)."""
         c = self.time(time_embedding(t, self.width).to(video.dtype)) + self.text(text)
-        seen, heard = (x.unflatten(1, (-1, self.patch)).flatten(2) for x in (video, audio))
+        place, moving = self.scene_in(scene)[:, None], video - t[:, None, None] * scene[:, None]
+        seen, heard = (x.unflatten(1, (-1, self.patch)).flatten(2) for x in (moving, audio))
         h = torch.cat(
             [self.video_in(seen) + self.modality[0], self.audio_in(heard) + self.modality[1]], dim=1
         )
+        h = h + place
         clock = torch.arange(seen.shape[1], device=video.device).repeat(2)
         for block in self.blocks:
             h = block(h, c, clock)
         ends = [out(x, c) for out, x in zip((self.video_out, self.audio_out), h.chunk(2, dim=1))]
         seen, heard = (x.unflatten(2, (self.patch, -1)).flatten(1, 2) for x in ends)  # (B, L, ...)
         left = (1 - t).clamp(min=LEAST_LEFT)[:, None, None]
-        return Velocity((seen - video) / left, (heard - audio) / left)
+        return Velocity(scene[:, None] + (seen - moving) / left, (heard - audio) / left)

@@ -1,7 +1,8 @@
-"""SyncDPO (arXiv 2605.12179) on the world's joint model: rule by rule, against SFT and sampled pairs.
+"""SyncDPO (arXiv 2605.12179) on the world's joint model, against SFT and pairs that were sampled and rated.
 
-`world_syncdpo` is `recipe()`; `world_syncdpo-ci` shows that all rows run. Six classes are held out: split
-`unseen` shows nothing else, so its table is the one out of distribution.
+`world_syncdpo` is `recipe()`, three rules mixed; `world_syncdpo-rules` has every rule by itself, with and
+without curriculum; `world_syncdpo-ci` shows that all rows run. Six classes are held out: split `unseen` shows
+nothing else, so its table is the one out of distribution.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ BETA, WINNER_WEIGHT = 30.0, 10.0
 
 
 def recipe() -> Recipe:
-    """200 clips without the held-out classes; 150 steps × 8 pairs a row, as many passes for SFT."""
+    """200 clips without the held-out classes; 150 steps × 8 pairs a row, as many passes for SFT.
+
+    Pairs that are sampled and rated cost their sampling on top, which the passes column counts.
+    """
     base = demo()
     train = _train(base.train)
     evaluate = _evaluate(base.evaluate)
@@ -51,9 +55,21 @@ def recipe() -> Recipe:
     )
 
 
+def rules() -> Recipe:
+    """Every rule alone, by curriculum and at all severities at once, on two seeds; nothing is sampled."""
+    base = recipe()
+    rows: dict[str, TrainSettings] = {}
+    for rule in RULES:
+        alone = NegativeSettings(rules=(build("negatives", rule),))
+        rows[rule] = changed(base.train, negatives=alone)
+        rows[f"{rule}-flat"] = changed(base.train, negatives=alone, curriculum="uniform")
+    return changed(base, name="world_syncdpo-rules", controls=rows, train_seeds=(0, 1))
+
+
 def ci() -> Recipe:
     """Two steps of every row on a few clips."""
     whole = recipe()
+    whole = changed(whole, controls={**rules().controls, **whole.controls})
     short = {"max_steps": 2, "warmup_steps": 1, "save_steps": 2, "eval_steps": 2, "num_eval_pairs": 2}
     evaluate = changed(whole.evaluate, num_steps=2)
     return changed(
@@ -70,18 +86,13 @@ def ci() -> Recipe:
 
 
 def _controls(train: TrainSettings) -> dict[str, TrainSettings]:
-    """SFT on the same clips and passes, preference from sampled and rated pairs, every rule by itself."""
+    """SFT on the same clips and passes, preference from sampled and rated pairs, and no curriculum."""
     mixed = NegativeSettings(rules=MIXED)
-    rows = {
+    return {
         "sft": changed(train, objective="sft", negatives=mixed, max_steps=round(STEPS * 8 / 3)),
-        "dpo": changed(train),
+        "dpo": train,
         "syncdpo-flat": changed(train, negatives=mixed),
     }
-    for rule in RULES:
-        alone = NegativeSettings(rules=(build("negatives", rule),))
-        rows[rule] = changed(train, negatives=alone, curriculum="ramp")
-        rows[f"{rule}-flat"] = changed(train, negatives=alone)
-    return rows
 
 
 def _train(base: TrainSettings) -> TrainSettings:

@@ -36,14 +36,17 @@
     constructor(element) {
       this.element = element;
       this.sounds = JSON.parse(element.dataset.player).sounds;
-      this.video = element.querySelector("video");
+      this.clipVideo = element.querySelector("video:not([data-sound])");
+      this.made = new Map([...element.querySelectorAll("video[data-sound]")].map((v) => [Number(v.dataset.sound), v]));
+      this.video = this.videoOf(0);
+      this.show();
       this.button = element.querySelector(".play");
       this.picks = [...element.querySelectorAll(".pick")];
       this.cursors = [...element.querySelectorAll(".cursor")];
       this.status = element.querySelector(".status");
       this.buffers = null; this.sources = []; this.gains = []; this.chosen = 0; this.at = 0; this.playing = false;
       this.button.addEventListener("click", () => this.toggle());
-      if (this.video) this.video.addEventListener("click", () => this.toggle());
+      for (const video of this.videos()) video.addEventListener("click", () => this.toggle());
       this.picks.forEach((pick, i) => pick.addEventListener("click", () => this.choose(i)));
       element.querySelectorAll(".sonogram").forEach((picture, i) => picture.addEventListener("click", (event) => {
         const box = picture.getBoundingClientRect();
@@ -53,8 +56,14 @@
       element.addEventListener("pointerenter", () => { if (!active || !active.playing) activate(this); });
     }
 
+    videos() { return [this.clipVideo, ...this.made.values()].filter(Boolean); }
+
+    videoOf(index) { return this.made.get(index) || this.clipVideo; } // a joint model made the picture, too
+
+    show() { for (const video of this.videos()) video.hidden = video !== this.video; }
+
     showVideo() { // once the clip is near the screen
-      if (this.video && !this.video.src) { this.video.preload = "auto"; this.video.src = this.video.dataset.src; }
+      for (const video of this.videos()) if (!video.src) { video.preload = "auto"; video.src = video.dataset.src; }
     }
 
     async load() {
@@ -150,6 +159,13 @@
       activate(this);
       this.chosen = index;
       this.picks.forEach((pick, i) => pick.setAttribute("aria-pressed", String(i === index)));
+      const video = this.videoOf(index);
+      if (video !== this.video) {
+        if (this.video) this.video.pause();
+        this.video = video;
+        this.show();
+        if (this.playing && video) this.startVideo(this.position(), 0);
+      }
       if (this.playing) this.gains.forEach((gain, i) => gain.gain.setTargetAtTime(i === index ? 1 : 0, context.currentTime, FADE_S));
     }
 

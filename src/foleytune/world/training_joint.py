@@ -83,19 +83,20 @@ def _moved(x: Tensor, other: Tensor, full: float) -> Tensor:
 
 @torch.no_grad()
 def _normalise(codec: WorldVideoCodec, clips: Clips) -> None:
-    """Turn and scale the latents so that what moves in a clip varies as much as what tells clips apart.
+    """Turn and scale the latents so that what moves in a clip, its difference to its mean, has deviation 1.
 
-    Scaled to deviation 1 as they come, all motion lay within a tenth: under the flow's noise until its end.
+    Scaled as a whole, all motion lay within a tenth: under the flow's noise until its end. What stands still
+    varies more than that from clip to clip, but it is the network's condition.
     """
     frames = torch.from_numpy(clips.frames[:400, ::5].copy())  # (N, 20, 48, 48, 3)
     raw = torch.stack(
         [codec.posterior(to_pictures(clip))[0].flatten(1) for clip in frames]
     ).double()  # (N, 20, D)
     codec.latent_mean.copy_(raw.mean((0, 1)))
-    parts = [raw - raw.mean(1, keepdim=True), raw.mean(1) - raw.mean((0, 1))]  # within clips, between them
-    spread = torch.stack([c / c.trace() for c in (p.flatten(0, -2).T.cov() for p in parts)]).sum(0)
-    values, basis = torch.linalg.eigh(spread + 0.2 / len(spread) * torch.eye(len(spread)))
-    turned = (raw - raw.mean((0, 1))) @ (basis / values.sqrt())
+    moving = (raw - raw.mean(1, keepdim=True)).flatten(0, 1)
+    spread = moving.T.cov()
+    values, basis = torch.linalg.eigh(spread / spread.trace() + 0.2 / len(spread) * torch.eye(len(spread)))
+    turned = moving @ (basis / values.sqrt())
     codec.latent_basis.copy_(basis)
     codec.latent_scale.copy_(1 / (values.sqrt() * turned.std()))
 
@@ -138,13 +139,15 @@ def train_joint(
 ) -> tuple[WorldJointDiT, dict[str, Any]]:
     """Flow matching on pictures and sounds of the wild clips, one t for both; EMA of the weights.
 
-    Both modalities weigh the same. One caption in ten is dropped.
+    Both modalities weigh the same. One caption in ten is dropped; the scene, the mean of a clip's latents, is
+    always there.
     """
     torch.manual_seed(seed)
     settings: dict[str, Any] = {"video_dim": latents["video"].shape[2], "width": 192, "depth": 6, "heads": 3}
     network = WorldJointDiT(**settings)
     average = {key: value.clone() for key, value in network.state_dict().items()}
     shapes = {key: tuple(value.shape[1:]) for key, value in latents.items()}
+    scene = torch.stack([clip.float().mean(0) for clip in latents["video"]])  # (N, 144)
 
     def loss(step: int) -> Tensor:
         if step > 0:
@@ -160,7 +163,7 @@ def train_joint(
         keep = (torch.rand(len(index), generator=generator) > 0.1).float()
         x_t, target = interpolate(x0, x1, t), target_velocity(x0, x1)
         with torch.autocast("cpu", torch.bfloat16):
-            v = network(x_t["video"], x_t["audio"], t, text[index].float() * keep[:, None])
+            v = network(x_t["video"], x_t["audio"], t, text[index].float() * keep[:, None], scene[index])
         return F.mse_loss(v.video.float(), target["video"]) + F.mse_loss(v.audio.float(), target["audio"])
 
     fit_network("joint", network, loss, steps, 1e-3, log, Checkpoint(checkpoint, average))
