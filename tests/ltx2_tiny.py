@@ -177,9 +177,11 @@ def write_folder(folder: Path, *, newer: bool = False) -> Path:
     }  # fmt: skip
     for name, part in parts.items():
         _fill(part, name)
-    pipeline = LTX2Pipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0), tokenizer=tokenizer(), **parts
-    )
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, shift_terminal=0.1,
+        base_image_seq_len=1024, max_image_seq_len=4096,
+    )  # fmt: skip
+    pipeline = LTX2Pipeline(scheduler=scheduler, tokenizer=tokenizer(), **parts)
     pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
 

@@ -99,7 +99,7 @@ def test_velocity_is_the_transformers_answer_at_one_minus_t_turned_round(
 
 
 def pipeline_run(model: LTX2, x0: Latents, output_type: str, **guidance: float) -> Any:
-    """diffusers' own pipeline over the model's folder, from the same noise, in equal steps."""
+    """diffusers' own pipeline over the model's folder, from the same noise, with its own scheduler."""
     from diffusers import LTX2Pipeline
 
     pipe = LTX2Pipeline.from_pretrained(model.weights_folder, local_files_only=True)
@@ -112,7 +112,6 @@ def pipeline_run(model: LTX2, x0: Latents, output_type: str, **guidance: float) 
         width=model.width,
         num_frames=model.num_frames,
         frame_rate=model.fps,
-        sigmas=[1 - i / STEPS for i in range(STEPS)],
         num_inference_steps=STEPS,
         latents=x0["video"].flatten(1, 2),
         audio_latents=x0["audio"] * stored.latents_std + stored.latents_mean,  # it normalises what it gets
@@ -153,6 +152,25 @@ def test_sampling_is_the_pipelines(scale: float, newer: bool) -> None:
     for found, expected in ((ours["video"], video), (ours["audio"], audio)):
         size = expected.abs().max()
         torch.testing.assert_close(found / size, expected / size, rtol=0, atol=1e-5)
+
+
+def test_steps_are_shifted_towards_noise_by_the_pictures_size() -> None:
+    few, many = (tiny_ltx2(num_frames=n).times(STEPS) for n in (9, 33))
+    assert few is not None
+    assert many is not None
+    for times in (few, many):
+        assert (len(times), times[0], times[-1]) == (STEPS + 1, 0.0, 1.0)
+        assert times == sorted(times)
+        assert times[-2] == pytest.approx(0.9)  # the last step begins where a tenth is noise
+    assert all(a > b for a, b in zip(few[1:-2], many[1:-2]))  # more latents, more steps in the noise
+    assert few[1] < 1 / STEPS
+    assert tiny_ltx2(schedule="equal").times(STEPS) is None
+    model = tiny_ltx2()
+    conditions = model.condition([Media(prompt="rain")])
+    with pytest.raises(ValueError, match="dopri5 takes equal steps"):
+        sample_latents(model, conditions, [0], num_steps=2, guidance_scale=1.0, solver="dopri5")
+    equal, shifted = tiny_ltx2(schedule="equal").fingerprint, tiny_ltx2().fingerprint
+    assert equal != shifted
 
 
 @pytest.mark.slow

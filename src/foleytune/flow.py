@@ -72,11 +72,17 @@ def guide(v: Latents, v_null: Latents, guidance_scale: float) -> Latents:
     return {key: v_null[key] + guidance_scale * (v[key] - v_null[key]) for key in v}
 
 
-def integrate(velocity: VelocityFn, x0: Latents, num_steps: int, solver: Solver = "euler") -> Latents:
-    """Follow dx/dt = v from noise (t = 0) to data (t = 1) in `num_steps` equal steps, in float32.
+def integrate(
+    velocity: VelocityFn,
+    x0: Latents,
+    num_steps: int,
+    solver: Solver = "euler",
+    times: Sequence[float] | None = None,
+) -> Latents:
+    """Follow dx/dt = v from noise (t = 0) to data (t = 1) in `num_steps` steps, in float32.
 
-    Times are `torch.linspace`'s to the last bit, as in the published samplers: a network that multiplies t by
-    10000 tells them from i / num_steps.
+    Steps are equal, at `torch.linspace`'s times to the last bit, as in the published samplers: a network that
+    multiplies t by 10000 tells them from i / num_steps. `times` (num_steps + 1) puts them elsewhere.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, found {num_steps}")
@@ -86,8 +92,8 @@ def integrate(velocity: VelocityFn, x0: Latents, num_steps: int, solver: Solver 
     x = x0
     batch = next(iter(x0.values())).shape[0]
     device = next(iter(x0.values())).device
-    times = torch.linspace(0, 1, num_steps + 1, dtype=torch.float32)
-    for now, then in itertools.pairwise(times):
+    equal = torch.linspace(0, 1, num_steps + 1, dtype=torch.float32)
+    for now, then in itertools.pairwise(equal if times is None else torch.tensor(times)):
         x = step(velocity, x, now.expand(batch).to(device), float(then - now))
     return x
 

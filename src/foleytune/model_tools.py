@@ -109,7 +109,7 @@ def sample_latents(
     device = next(iter(conditions.values())).device
     x0 = {key: noise.to(device) for key, noise in noise_like_rows(model.spec.latents, seeds).items()}
     velocity = _flow_of(model, conditions, guidance_scale, negative)
-    return solve(velocity, x0, num_steps, solver)
+    return solve(velocity, x0, num_steps, solver, model.times(num_steps))
 
 
 def _flow_of(

@@ -42,13 +42,24 @@ _ORDER = 5
 _SAFETY, _LEAST, _MOST = 0.9, 0.2, 10.0  # of the factor between two step sizes
 
 
-def solve(velocity: VelocityFn, x0: Latents, num_steps: int, solver: AnySolver) -> Latents:
-    """Follow the flow by a solver's name; for dopri5 `num_steps` are the times it must land on."""
+def solve(
+    velocity: VelocityFn,
+    x0: Latents,
+    num_steps: int,
+    solver: AnySolver,
+    times: Sequence[float] | None = None,
+) -> Latents:
+    """Follow the flow by a solver's name; for dopri5 `num_steps` are the times it must land on.
+
+    `times` are where steps begin and end, if not equal. Raises ValueError for a solver that takes equal ones.
+    """
+    if times is not None and solver in ("dopri5", "released_rk4"):
+        raise ValueError(f"{solver} takes equal steps, this model's are shifted; use euler, midpoint or rk4")
     if solver == "dopri5":
         return integrate_dopri5(velocity, x0, num_intervals=num_steps)
     if solver == "released_rk4":
         return integrate_released_rk4(velocity, x0, num_steps)
-    return integrate(velocity, x0, num_steps, solver)
+    return integrate(velocity, x0, num_steps, solver, times)
 
 
 def integrate_released_rk4(velocity: VelocityFn, x0: Latents, num_steps: int) -> Latents:

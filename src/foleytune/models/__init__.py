@@ -128,6 +128,10 @@ class Model(Protocol):
         """
         ...
 
+    def times(self, num_steps: int) -> list[float] | None:
+        """Where a solver's steps begin and end, `num_steps` + 1 times from 0 to 1; None is equal steps."""
+        ...
+
     def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
         """v(x_t, t | conditions), t (B,) in [0, 1] with 0 noise; shapes as x_t.
 
@@ -184,8 +188,12 @@ class NetworkModel(Part):
         """Zeros, which mark what is absent or are what dropout showed."""
         return {key: torch.zeros_like(value) for key, value in conditions.items()}
 
+    def times(self, num_steps: int) -> list[float] | None:
+        """Equal steps."""
+        return None
+
     def encode(self, waves: Tensor) -> Latents:
-        """To be written."""
+        """Each model's own."""
         raise NotImplementedError
 
     def encode_media(self, media: Sequence[Media]) -> Latents:

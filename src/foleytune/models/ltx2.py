@@ -32,7 +32,7 @@ from foleytune.media import collect_frames, held, read_wave
 from foleytune.model_tools import unwrapped
 from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, VideoSpec
 from foleytune.published.ltx2_parts import Parts
-from foleytune.published.ltx2_sizes import Sizes, sizes_in
+from foleytune.published.ltx2_sizes import Sizes, find_folder, shifted_times, sizes_in
 from foleytune.records import digest
 
 Dtype = Literal["float32", "bfloat16"]
@@ -50,6 +50,7 @@ class LTX2(NetworkModel):
     fps: float = Field(24.0, gt=0)
     text_tokens: int = Field(1024, ge=8)  # as trained; fewer are cached in less space, and are another prompt
     dtype: Dtype = "bfloat16"  # of the transformer's weights; adapters stay float32
+    schedule: Literal["shifted", "equal"] = "shifted"  # of a solver's steps; as released, or as elsewhere
     feature_dtype: Dtype = "bfloat16"  # of text encoder and video autoencoder; cached apart
 
     notice: ClassVar[str] = (
@@ -78,7 +79,7 @@ class LTX2(NetworkModel):
     @property
     def fingerprint(self) -> str:
         """Hash of transformer and codecs, and of the settings that change a candidate."""
-        settings = (*self._picture, self.text_tokens, self.dtype, self.feature_dtype)
+        settings = (*self._picture, self.text_tokens, self.dtype, self.feature_dtype, self.schedule)
         return digest("ltx2", self._loaded.network_hashes(self.weights, self.adapter), settings)
 
     @property
@@ -133,6 +134,13 @@ class LTX2(NetworkModel):
     def prepare(self, conditions: Conditions) -> Conditions:
         """As they are: the text encoder's and the connectors' work is in them."""
         return conditions
+
+    def times(self, num_steps: int) -> list[float] | None:
+        """Shifted towards noise by the number of the picture's latents, as the released pipeline has them."""
+        if self.schedule == "equal":
+            return None
+        frames, rows, columns = self._sizes.video_grid(self.num_frames, self.height, self.width)
+        return shifted_times(find_folder(self.weights_folder), frames * rows * columns, num_steps)
 
     def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
         """v(x_t, t | conditions) of {"video": (B, F, S, C), "audio": (B, L, D)}, one t for both."""

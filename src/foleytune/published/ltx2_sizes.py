@@ -87,6 +87,22 @@ def sizes_in(folder: str) -> Sizes:
         return RELEASED
 
 
+def shifted_times(folder: Path, num_latents: int, num_steps: int) -> list[float]:
+    """The released steps, `num_steps` + 1 times from 0 to 1, by the folder's own scheduler.
+
+    They are shifted towards noise, the more the more latents a picture has.
+    """
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    config = read_config(folder, "scheduler", "scheduler_config.json")
+    few, many = config.get("base_image_seq_len", 1024), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.95), config.get("max_shift", 2.05)
+    scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
+    mu = low + (high - low) * (num_latents - few) / (many - few)
+    scheduler.set_timesteps(sigmas=[1 - i / num_steps for i in range(num_steps)], mu=mu)
+    return [1 - float(sigma) for sigma in scheduler.sigmas]
+
+
 def read_sizes(folder: Path) -> Sizes:
     """Sizes from the configurations of a folder. Raises ValueError if it holds another model."""
     network = read_config(folder, "transformer")
@@ -112,9 +128,9 @@ def read_sizes(folder: Path) -> Sizes:
     )
 
 
-def read_config(folder: Path, part: str) -> dict[str, Any]:
-    """A part's config.json. Raises ValueError where it is missing or no JSON."""
-    path = folder / part / "config.json"
+def read_config(folder: Path, part: str, name: str = "config.json") -> dict[str, Any]:
+    """A part's configuration. Raises ValueError where it is missing or no JSON."""
+    path = folder / part / name
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
