@@ -68,6 +68,9 @@ def nothing_runs(yaml_texts: dict[str, str], tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("foleytune.align.align", lambda *args, **more: ran.append(args))
     for name in (
         "align.make_world",
+        "annotate.labels.export_labels",
+        "annotate.labels.import_labels",
+        "annotate.serve.annotate",
         "benchmark.benchmark",
         "generate.generate",
         "interchange.export_pairs",

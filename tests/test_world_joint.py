@@ -106,7 +106,7 @@ def test_the_video_codec_keeps_pictures_and_what_moves_in_them(
     assert found.shape == true.shape
     assert found.dtype == torch.uint8
     error = found.numpy().astype(np.float32) - true
-    assert np.abs(error).mean() < 6  # of 255
+    assert np.abs(error).mean() < 10  # of 255: 48 numbers of a picture are kept as one
     change = np.abs(np.diff(true, axis=1)).max(-1, keepdims=True) > 40
     still = np.abs(np.diff(true, axis=1))[np.broadcast_to(change, error[:, 1:].shape)].mean()
     assert np.abs(error[:, 1:])[np.broadcast_to(change, error[:, 1:].shape)].mean() < 0.4 * still

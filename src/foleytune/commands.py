@@ -204,6 +204,13 @@ def run_pairs(args: list[str]) -> int:
     return 0
 
 
+def run_annotate(args: list[str]) -> int:
+    """`foleytune annotate WORKSPACE [flags]`, `foleytune annotate export|import WORKSPACE FILE`."""
+    from foleytune.annotate import command
+
+    return command.run(args, open_workspace)
+
+
 def run_weights(args: list[str]) -> int:
     """`foleytune weights list | check | fetch | export`, each with flags."""
     from foleytune import weights_commands

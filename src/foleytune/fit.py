@@ -24,6 +24,7 @@ from foleytune.agreement import (
     pair_agreement,
     reliability_bins,
 )
+from foleytune.annotate import sync_labels
 from foleytune.crossval import (
     Examples,
     Training,
@@ -67,6 +68,7 @@ def fit(workspace: Workspace, settings: FitSettings) -> FitReport:
     if not settings.name or "/" in settings.name or settings.name.startswith("."):
         raise ValueError(f"a fit's name is a plain word without slashes, found {settings.name!r}")
     with workspace.lock("fit"):
+        sync_labels(workspace)
         opinions = read_opinions(workspace, settings.raters)
         _enough(opinions, settings.min_ratings)
         scores = score_table(workspace)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from foleytune.annotate import sync_labels
 from foleytune.flow import generator_of
 from foleytune.matrix import fitted_matrix
 from foleytune.opinions import human_pairs
@@ -80,6 +81,7 @@ def pair(workspace: Workspace, settings: PairSettings) -> PairReport:
     scores whose versions are not those AudioScore was fitted on.
     """
     with workspace.lock("pair"):
+        sync_labels(workspace)
         path = workspace.root / "audioscore" / f"{settings.audioscore}.safetensors"
         score = AudioScore(weights=str(path)).load()
         clips = {clip.clip_id: clip for clip in workspace.read(Clip) if clip.split == settings.split}

@@ -50,9 +50,9 @@ class WorldTrainSettings(Settings):
     flow_steps: int = 3200
     num_joint: int = 2800
     num_events: int = 1000
-    video_codec_steps: int = 1500
+    video_codec_steps: int = 5000
     events_steps: int = 800
-    joint_steps: int = 3000
+    joint_steps: int = 6000
 
 
 def train_world(settings: WorldTrainSettings) -> None:

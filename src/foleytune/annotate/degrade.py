@@ -1,0 +1,56 @@
+"""Soundtracks made worse on purpose: whoever calls them good is not listening.
+
+Each is plain to hear in any sound: noise as loud as the sound itself, all but its lowest octaves cut off, or
+everything late. Being late cannot be heard in a steady sound, so that one gets noise instead.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+NOISE_SNR_DB = 0.0
+KEPT_ENERGY = 0.15  # of a sound whose top is cut off
+LATE_SHARE, LATE_MIN_S, LATE_MAX_S = 0.3, 0.4, 1.5
+STEADY = 2.0  # loudest over mean level (RMS of 50 ms) below which a sound is steady
+
+
+def degrade(wave: np.ndarray, sample_rate: int, how: str, seed: int) -> np.ndarray:
+    """(N,) sound -> (N,) worse sound; the same seed gives the same samples. Silence becomes noise."""
+    wave = np.asarray(wave, np.float32)
+    if how == "low_pass" and wave.any():
+        return _low_pass(wave)
+    if how == "late" and not _is_steady(wave, sample_rate):
+        late = min(max(LATE_SHARE * len(wave) / sample_rate, LATE_MIN_S), LATE_MAX_S)
+        return _delayed(wave, round(late * sample_rate))
+    return _noisy(wave, np.random.default_rng(seed))
+
+
+def _noisy(wave: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    level = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64)))) if len(wave) else 0.0
+    noise = generator.standard_normal(len(wave)) * (level or 0.1) * 10 ** (-NOISE_SNR_DB / 20)
+    return _in_range(wave + noise)
+
+
+def _low_pass(wave: np.ndarray) -> np.ndarray:
+    """What is below the frequency that has KEPT_ENERGY of the energy under it."""
+    spectrum = np.fft.rfft(wave.astype(np.float64))
+    energy = np.cumsum(np.abs(spectrum) ** 2)
+    cut = max(2, int(np.searchsorted(energy, KEPT_ENERGY * energy[-1])))
+    slope = np.clip(1 - (np.arange(len(spectrum)) - cut) / cut, 0, 1)  # to nothing within an octave
+    return _in_range(np.fft.irfft(spectrum * slope, len(wave)))
+
+
+def _delayed(wave: np.ndarray, num: int) -> np.ndarray:
+    num = min(num, len(wave))
+    return np.concatenate([np.zeros(num, np.float32), wave[: len(wave) - num]])
+
+
+def _is_steady(wave: np.ndarray, sample_rate: int) -> bool:
+    size = max(1, sample_rate // 20)
+    frames = wave[: len(wave) // size * size].reshape(-1, size)
+    levels = np.sqrt(np.square(frames, dtype=np.float64).mean(1))
+    return not len(levels) or float(levels.max()) < STEADY * float(levels.mean() + 1e-12)
+
+
+def _in_range(wave: np.ndarray) -> np.ndarray:
+    return (wave / max(1.0, float(np.abs(wave).max(initial=0.0)))).astype(np.float32)

@@ -1,0 +1,122 @@
+"""What a browser may say: one class a kind, unknown fields refused, every length and number bounded."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+Label = Annotated[str, Field(pattern="^[A-Z]$")]
+Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+TaskId = Annotated[str, Field(min_length=1, max_length=64, pattern="^[0-9a-f]+$")]
+
+
+class Event(BaseModel):
+    """What every event has. `client_id` makes a repeated post count once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    client_id: UUID
+    client_time_ms: int = Field(ge=0, le=2**53)
+    kind: str
+
+
+class TaskEvent(Event):
+    """About one task. `heard`: seconds of each soundtrack heard in it so far; the largest number counts."""
+
+    task_id: TaskId
+    heard: dict[Label, Seconds] = Field(default_factory=dict, max_length=26)
+
+
+class Listen(TaskEvent):
+    """`seconds` of a soundtrack heard in this task so far."""
+
+    kind: Literal["listen"]
+    label: Label
+    seconds: Seconds
+
+
+class Rate(TaskEvent):
+    """A soundtrack is bad (0), medium (1) or good (2); `seconds` is the time taken."""
+
+    kind: Literal["rate"]
+    label: Label
+    value: int = Field(ge=0, le=2)  # no Literal: that takes true for 1
+    seconds: Seconds = 0.0
+
+
+class Compare(TaskEvent):
+    """The first soundtrack is better (1), worse (-1) or neither (0)."""
+
+    kind: Literal["compare"]
+    first: Label
+    second: Label
+    value: int = Field(ge=-1, le=1)
+    seconds: Seconds = 0.0
+
+    @model_validator(mode="after")
+    def _two(self) -> Compare:
+        if self.first == self.second:
+            raise ValueError("first and second are the same soundtrack")
+        return self
+
+
+class Rank(TaskEvent):
+    """All soundtracks of a task from best to worst; those of one group tie."""
+
+    kind: Literal["rank"]
+    order: list[Annotated[list[Label], Field(min_length=1, max_length=26)]] = Field(
+        min_length=1, max_length=26
+    )
+    seconds: Seconds = 0.0
+
+    @model_validator(mode="after")
+    def _once(self) -> Rank:
+        if len(self.labels()) != len(set(self.labels())):
+            raise ValueError("a soundtrack is ranked twice")
+        return self
+
+    def labels(self) -> list[str]:
+        """Every soundtrack named."""
+        return [label for group in self.order for label in group]
+
+
+class Skip(TaskEvent):
+    """The task cannot or should not be judged."""
+
+    kind: Literal["skip"]
+    reason: str = Field(min_length=1, max_length=100)
+    note: str = Field("", max_length=500)
+
+
+class Undo(Event):
+    """Take back the rater's last rating, comparison, ranking or skip."""
+
+    kind: Literal["undo"]
+
+
+AnyEvent = Annotated[Listen | Rate | Compare | Rank | Skip | Undo, Field(discriminator="kind")]
+VERDICTS = ("rate", "compare", "rank", "skip")
+_ADAPTER: TypeAdapter[Any] = TypeAdapter(AnyEvent)
+
+
+def parse_event(body: bytes) -> Event:
+    """The event in a request's body. Raises ValueError with one line about what is wrong."""
+    try:
+        return _ADAPTER.validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{place or 'event'}: {first['msg']}"[:300]) from None
+
+
+def body_of(event: Event) -> dict[str, Any]:
+    """The event as what is stored: its own fields without the client's id."""
+    return event.model_dump(mode="json", exclude={"client_id"})
+
+
+def canonical(body: dict[str, Any]) -> str:
+    """One text for one body; ASCII alone, as a database may not take a NUL or half a surrogate pair."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"))

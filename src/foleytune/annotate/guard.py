@@ -1,0 +1,89 @@
+"""What every request meets first: whose page sent it, how large it is, what a browser may do with answers.
+
+There are no cookies, so a request that another site's page sends carries no token; its Origin is refused all
+the same. A server on loopback answers to loopback's names alone.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+MAX_BODY = 64 * 1024  # bytes
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'self'; media-src 'self' blob:; img-src 'self' blob: data:; style-src 'self'; "
+        "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
+    return host in LOOPBACK or host.startswith("127.")
+
+
+class Guard:
+    """ASGI middleware. `host` is the address that is listened on; `public_url` that of a proxy, if any."""
+
+    def __init__(self, app: Any, host: str, public_url: str = "") -> None:
+        self.app, self.public = app, urlsplit(public_url)
+        names = {*LOOPBACK, host, self.public.hostname}
+        self.names = names if is_loopback(host) else None  # None: whatever name people know the machine by
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Refuse or pass on, with the headers on every answer."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                given = {name for name, _ in message["headers"]}
+                more = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in given]
+                message = {**message, "headers": [*message["headers"], *more]}
+            await send(message)
+
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+        try:
+            refusal = self._refusal(dict(headers), [value for name, value in headers if name == "origin"])
+        except ValueError:  # an address that is none
+            refusal = 400, "a header cannot be read"
+        if refusal is None:
+            await self.app(scope, receive, send_guarded)
+        else:
+            await _answer(send_guarded, *refusal)
+
+    def _refusal(self, headers: dict[str, str], origins: list[str]) -> tuple[int, str] | None:
+        host = headers.get("host", "")
+        if self.names is not None and urlsplit(f"//{host}").hostname not in self.names:
+            return 400, "this server answers to its own name alone"
+        if not all(self._is_own(origin, host) for origin in origins):
+            return 403, "another site's page sent this"
+        if int(headers.get("content-length", "0")) > MAX_BODY:
+            return 413, f"a request has at most {MAX_BODY} bytes"
+        return None
+
+    def _is_own(self, origin: str, host: str) -> bool:
+        found = urlsplit(origin)
+        own = [("http", host), ("https", host), (self.public.scheme, self.public.netloc)]
+        return bool(found.netloc) and (found.scheme, found.netloc) in own
+
+
+async def _answer(send: Any, status: int, reason: str) -> None:
+    body = json.dumps({"reason": reason}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),  # what it still sends is not read
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

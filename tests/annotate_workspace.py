@@ -1,0 +1,140 @@
+"""A workspace that can be annotated without a model: tiny videos, made-up candidates, a tone for each.
+
+`python -m tests.annotate_workspace ROOT [flags of foleytune annotate]` makes one and serves it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from foleytune.annotate.book import EventBook
+from foleytune.annotate.desk import Desk
+from foleytune.annotate.events import Event, parse_event
+from foleytune.annotate.settings import AnnotateSettings
+from foleytune.annotate.soundtracks import Soundtrack, Studio
+from foleytune.annotate.tasks import make_plan
+from foleytune.annotate.tokens import Doorkeeper
+from foleytune.mux import write_video
+from foleytune.records import GROUND_TRUTH, Candidate, Clip
+from foleytune.store import Workspace
+
+SAMPLE_RATE, SECONDS = 8000, 1.0
+HOSTILE = "<script>alert('1')</script> & \"quotes\" \u2028 </script><img src=x onerror=alert(2)>"
+
+
+def fill(root: Path, num_clips: int = 6, num_candidates: int = 3, prompt: str = "") -> Workspace:
+    """Clips of split align with candidates whose shards need not be there, and one ground truth each."""
+    workspace = Workspace(root)
+    _write_video(workspace.root / "videos" / "clip.mp4")
+    clips = [
+        Clip(
+            Clip.make_id(f"annotated-{i}", 0.0, SECONDS), "videos/clip.mp4", "align", prompt or f"sound {i}",
+            0.0, SECONDS, 12.0, 64, 48, True, {"event_times_s": [0.25, 0.5]},
+        )
+        for i in range(num_clips)
+    ]  # fmt: skip
+    candidates = []
+    for clip in clips:
+        truth_id = Candidate.make_id(clip.clip_id, GROUND_TRUTH, "", 0, "", 0, 0.0)
+        candidates.append(Candidate(truth_id, clip.clip_id, GROUND_TRUTH, "", 0, "", 0, 0.0, "", -1))
+        for seed in range(num_candidates):
+            made = Candidate.make_id(clip.clip_id, "world", "base", seed, "euler", 25, 4.5)
+            candidates.append(
+                Candidate(made, clip.clip_id, "world", "base", seed, "euler", 25, 4.5, "latents/none", seed)
+            )
+    workspace.append([*clips, *candidates])
+    return workspace
+
+
+@cache
+def _frames() -> np.ndarray:
+    frames = np.zeros((12, 48, 64, 3), np.uint8)
+    for i, frame in enumerate(frames):
+        frame[10:30, 4 * i : 4 * i + 12] = (230, 120, 40)
+    return frames
+
+
+def _write_video(path: Path) -> None:
+    if not path.exists():
+        write_video(path, _frames(), 12)
+
+
+def fake_waves(
+    broken: Sequence[str] = (),
+) -> Callable[[Sequence[str]], Mapping[str, tuple[np.ndarray, int]]]:
+    """A stand-in for decoding: a pulsed tone whose pitch and level are functions of the candidate."""
+
+    def waves(candidate_ids: Sequence[str]) -> dict[str, tuple[np.ndarray, int]]:
+        t = np.arange(int(SAMPLE_RATE * SECONDS)) / SAMPLE_RATE
+        found = {}
+        for candidate_id in set(candidate_ids) - set(broken):
+            number = int(candidate_id[:6], 16)
+            pulse = np.exp(-6 * (t % 0.25))
+            wave = (0.02 + 0.9 * (number % 97) / 97) * np.sin(2 * np.pi * (150 + number % 900) * t) * pulse
+            found[candidate_id] = (wave.astype(np.float32), SAMPLE_RATE)
+        return found
+
+    return waves
+
+
+def make_desk(workspace: Workspace, raters: Sequence[str] = ("ann", "bob"), **settings: Any) -> Desk:
+    """A desk on the workspace's own book; raters have tokens that nobody knows."""
+    made = AnnotateSettings(**{"repeats": 0.0, "degraded": 0.0, **settings})
+    book = EventBook.of(workspace.root, made.database)
+    door = Doorkeeper(book)
+    for rater in raters:
+        if rater not in door.names():
+            door.new_token(rater)
+    return Desk(made, book, door, Studio(workspace, fake_waves()), make_plan(workspace, made))
+
+
+def without_media(desk: Desk) -> Desk:
+    """The desk without anything on disk to hear: for tests of many tasks."""
+    desk.studio.has = lambda clip, tracks: True  # type: ignore[method-assign]
+    desk.studio.soundtrack = lambda *track: Soundtrack(Path("x"), SECONDS, 0.0, [])  # type: ignore
+    return desk
+
+
+def event(kind: str, client_id: str = "", **fields: Any) -> Event:
+    """An event as a browser sends it."""
+    import json
+
+    said = {"kind": kind, "client_id": client_id or str(uuid4()), "client_time_ms": 1, **fields}
+    return parse_event(json.dumps(said).encode())
+
+
+def all_heard(task: Mapping[str, Any]) -> dict[str, float]:
+    """Every soundtrack of a task heard to its end."""
+    return {track["label"]: track["seconds"] for track in task["tracks"]}
+
+
+def rate_all(desk: Desk, rater: str, task: Mapping[str, Any], value: int | Callable[[str], int] = 2) -> None:
+    """Rate every soundtrack of a task; `value` may be a function of the letter."""
+    for track in task["tracks"]:
+        label = track["label"]
+        said = value(label) if callable(value) else value
+        one = event(
+            "rate", task_id=task["task_id"], label=label, value=said, seconds=3.0, heard=all_heard(task)
+        )
+        desk.post(rater, one)
+
+
+def main(args: list[str]) -> None:
+    """Serve a made-up workspace, made if it is not there."""
+    from foleytune.annotate.serve import annotate
+    from foleytune.overrides import parse
+
+    root = Path(args.pop(0))
+    workspace = Workspace(root) if (root / "workspace.json").exists() else fill(root, 12, 5)
+    annotate(workspace, parse(AnnotateSettings(), args, "annotate_workspace ROOT"), fake_waves())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
