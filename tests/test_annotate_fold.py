@@ -70,6 +70,31 @@ def test_an_undo_that_is_sent_twice_takes_back_one_thing(tmp_path: Path) -> None
     assert desk.post("ann", last)["replayed"]  # though by now there is nothing left to undo
 
 
+def test_a_second_round_on_the_same_clips_overrules_the_first(tmp_path: Path) -> None:
+    """And a later word on the first round's page overrules that again."""
+    workspace = fill(tmp_path / "w", num_clips=1)
+    found = []
+    desks = [without_media(make_desk(workspace, ("ann",), name=name)) for name in ("main", "second")]
+    shown = [desk.next_tasks("ann")[0] for desk in desks]
+    for place, value in ((0, 0), (1, 1), (0, 2)):
+        wanted = desks[0].history("ann").tasks[shown[0]["task_id"]].genuine["A"]
+        genuine = desks[place].history("ann").tasks[shown[place]["task_id"]].genuine
+        label = next(a for a, candidate_id in genuine.items() if candidate_id == wanted)
+        desks[place]._histories.clear()
+        say(desks[place], "rate", shown[place], label=label, value=value)
+        sync(workspace)
+        found.append({r.candidate_id: r.label for r in workspace.read(Rating)}[wanted])
+    assert found == [0, 1, 2]
+
+
+def test_what_was_heard_is_never_less_again(tmp_path: Path) -> None:
+    desk = without_media(make_desk(fill(tmp_path / "w")))
+    (task,) = desk.next_tasks("ann")
+    for seconds in (0.25, 0.75, 0.5):
+        desk.post("ann", event("listen", task_id=task["task_id"], label="C", seconds=seconds))
+    assert desk.next_tasks("ann")[0]["heard"] == {"C": 0.75}
+
+
 def test_undo_goes_back_into_the_task_before(tmp_path: Path) -> None:
     desk = without_media(make_desk(fill(tmp_path / "w")))
     first, second = desk.next_tasks("ann", ahead=1)

@@ -72,6 +72,8 @@ def nothing_runs(yaml_texts: dict[str, str], tmp_path: Path, monkeypatch: pytest
         "annotate.labels.import_labels",
         "annotate.serve.annotate",
         "benchmark.benchmark",
+        "compare.compare",
+        "compare.show_result",
         "generate.generate",
         "interchange.export_pairs",
         "interchange.import_pairs",

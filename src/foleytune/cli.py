@@ -30,6 +30,7 @@ OTHERS = {
     "world": "make clips of the embedded world, train its weights, or rate as its raters do",
     "weights": "published weight files: list them, check those on disk, fetch them, export a tuned one",
     "annotate": "people rate soundtracks in a browser, blind; export and import what they said",
+    "compare": "a blind listening test between two tuned models: win rate with its interval",
     "pairs": "export the pairs as a Hugging Face datasets folder, or import such a folder",
     "list": "every model, scorer, negative, pairing, curriculum, objective, metric, recipe",
     "show": "what a workspace holds: counts, failures with reasons, runs",

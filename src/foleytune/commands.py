@@ -204,6 +204,28 @@ def run_pairs(args: list[str]) -> int:
     return 0
 
 
+def run_compare(args: list[str]) -> int:
+    """`foleytune compare RUN_A RUN_B [--result] [flags]`."""
+    from foleytune import compare as verb
+
+    note = (
+        "RUN_A, RUN_B   folders of two training runs, WORKSPACE/runs/NAME, or one of them and the word base\n"
+        "--result       say what people said so far and stop"
+    )
+    usage = "compare RUN_A RUN_B"
+    if asks_help(args):
+        parse(verb.CompareSettings(), ["--help"], f"foleytune {usage}", note)
+    root, first, second = verb.workspace_of(positional(args, "compare RUN_A"), positional(args, usage))
+    only_result = "--result" in args
+    rest = [arg for arg in args if arg != "--result"]
+    settings = parse(verb.CompareSettings(), rest, f"foleytune {usage}", note)
+    workspace = open_workspace(str(root), create=False)
+    if not only_result:
+        verb.compare(workspace, first, second, settings)
+    verb.show_result(workspace, first, second)
+    return 0
+
+
 def run_annotate(args: list[str]) -> int:
     """`foleytune annotate WORKSPACE [flags]`, `foleytune annotate export|import WORKSPACE FILE`."""
     from foleytune.annotate import command

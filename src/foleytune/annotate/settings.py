@@ -33,6 +33,9 @@ class AnnotateSettings(Settings):
     num_tracks: int = Field(5, ge=2, le=MAX_TRACKS)  # soundtracks of a clip at most; two when comparing
     ground_truth: bool = False  # the clip's own sound among them
     weights: str | None = None  # fingerprint; None takes candidates of all weights of `model`
+    versus: tuple[
+        str, ...
+    ] = ()  # two fingerprints: a task compares one candidate of each, from the same noise
     overlap: float = Field(0.1, ge=0, le=1)  # of the clips, rated by everybody; the others by one rater each
     repeats: float = Field(0.05, ge=0, le=0.5)  # tasks that come a second time, unsaid
     degraded: float = Field(0.05, ge=0, le=0.5)  # tasks with one soundtrack made worse on purpose
@@ -60,6 +63,13 @@ class AnnotateSettings(Settings):
             raise ValueError(f"public_url is like https://rate.example.org, with no path, found {url!r}")
         return url
 
+    @field_validator("versus")
+    @classmethod
+    def _two(cls, weights: tuple[str, ...]) -> tuple[str, ...]:
+        if weights and (len(weights) != 2 or weights[0] == weights[1]):
+            raise ValueError(f"versus names two models by their fingerprints, found {weights}")
+        return weights
+
     @field_validator("skip_reasons")
     @classmethod
     def _reasons(cls, reasons: tuple[str, ...]) -> tuple[str, ...]:
@@ -77,7 +87,7 @@ class AnnotateSettings(Settings):
         """Names what is rated and how: tasks of another campaign are kept, but not gone on with."""
         return digest(
             self.name, self.task, self.split, self.model.part_name(), self.weights or "",
-            self.tracks, self.ground_truth, length=12,
+            self.tracks, self.ground_truth, *self.versus, length=12,
         )  # fmt: skip
 
 

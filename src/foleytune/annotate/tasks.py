@@ -80,6 +80,8 @@ def make_plan(workspace: Workspace, settings: AnnotateSettings) -> Plan:
     for candidate in workspace.read(Candidate):
         if candidate.clip_id in clips and _is_wanted(candidate, settings):
             by_clip.setdefault(candidate.clip_id, []).append(candidate)
+    if settings.versus:
+        by_clip = {i: _opponents(found, settings) for i, found in by_clip.items()}
     ready = [i for i, found in by_clip.items() if sum(c.model != GROUND_TRUTH for c in found) >= 2]
     if not ready:
         raise ValueError(
@@ -97,7 +99,18 @@ def _is_wanted(candidate: Candidate, settings: AnnotateSettings) -> bool:
     if candidate.model == GROUND_TRUTH:
         return settings.ground_truth
     made_here = candidate.model == settings.model.part_name() and bool(candidate.shard)
+    if settings.versus:
+        return made_here and candidate.weights in settings.versus
     return made_here and settings.weights in (None, candidate.weights)
+
+
+def _opponents(candidates: Sequence[Candidate], settings: AnnotateSettings) -> list[Candidate]:
+    """One candidate of each of two models, made alike and from the same noise; [] where there are none."""
+    made: dict[tuple[object, ...], dict[str, Candidate]] = {}
+    for c in candidates:
+        made.setdefault((c.seed, c.solver, c.num_steps, c.guidance_scale), {})[c.weights] = c
+    both = sorted((key for key, found in made.items() if len(found) == 2), key=lambda key: key[0])  # type: ignore[arg-type,return-value]
+    return [made[both[0]][weights] for weights in settings.versus] if both else []
 
 
 def _choose(candidates: Sequence[Candidate], settings: AnnotateSettings) -> tuple[str, ...]:
