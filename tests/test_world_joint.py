@@ -67,6 +67,9 @@ def test_an_untrained_network_heads_for_the_mean_of_the_data() -> None:
     still, left = scene[:, None], torch.tensor([0.8, 0.1])[:, None, None]  # 1 - t, not under 0.1
     torch.testing.assert_close(v.video, still - (video - t[:, None, None] * still) / left)
     torch.testing.assert_close(v.audio, -audio / left)
+    apart = network(video, audio, t, torch.randn(2, 4), scene, t_audio=torch.tensor([0.5, 0.5]))
+    torch.testing.assert_close(apart.video, v.video)
+    torch.testing.assert_close(apart.audio, -audio / 0.5)
     exact = network(
         (1 - t[:, None, None]) * video + t[:, None, None] * still, audio, t, torch.randn(2, 4), scene
     )

@@ -75,7 +75,7 @@ class WorldJointDiT(nn.Module):
         video_dim, audio_dim = patch * video_dim, patch * audio_dim
         self.video_in, self.audio_in = nn.Linear(video_dim, width), nn.Linear(audio_dim, width)
         self.modality = nn.Parameter(torch.randn(2, width) / width**0.5)
-        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.time = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
         self.text = nn.Sequential(nn.Linear(cond_dim, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(Block(width, heads, attend) for _ in range(depth))
         self.video_out, self.audio_out = _Out(width, video_dim), _Out(width, audio_dim)
@@ -87,9 +87,12 @@ class WorldJointDiT(nn.Module):
         t: Float[Tensor, " B"],
         text: Float[Tensor, "B C"],
         scene: Float[Tensor, "B V"],
+        t_audio: Float[Tensor, " B"] | None = None,
     ) -> Velocity:
-        """The velocities at (video, audio, t)."""
-        c = self.time(time_embedding(t, self.width).to(video.dtype)) + self.text(text)
+        """The velocities at (video, audio, t); in training sound may be at a time of its own, `t_audio`."""
+        t_audio = t if t_audio is None else t_audio
+        times = torch.cat([time_embedding(part, self.width) for part in (t, t_audio)], dim=1)
+        c = self.time(times.to(video.dtype)) + self.text(text)
         place, moving = self.scene_in(scene)[:, None], video - t[:, None, None] * scene[:, None]
         seen, heard = (x.unflatten(1, (-1, self.patch)).flatten(2) for x in (moving, audio))
         h = torch.cat(
@@ -101,5 +104,5 @@ class WorldJointDiT(nn.Module):
             h = block(h, c, clock)
         ends = [out(x, c) for out, x in zip((self.video_out, self.audio_out), h.chunk(2, dim=1))]
         seen, heard = (x.unflatten(2, (self.patch, -1)).flatten(1, 2) for x in ends)  # (B, L, ...)
-        left = (1 - t).clamp(min=LEAST_LEFT)[:, None, None]
-        return Velocity(scene[:, None] + (seen - moving) / left, (heard - audio) / left)
+        left, left_audio = ((1 - part).clamp(min=LEAST_LEFT)[:, None, None] for part in (t, t_audio))
+        return Velocity(scene[:, None] + (seen - moving) / left, (heard - audio) / left_audio)

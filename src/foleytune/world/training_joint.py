@@ -137,10 +137,11 @@ def write_through_codec(video: WorldVideoCodec, clips: Clips, path: Path, seed: 
 def train_joint(
     latents: dict[str, Tensor], text: Tensor, steps: int, seed: int, log: Log, checkpoint: Path
 ) -> tuple[WorldJointDiT, dict[str, Any]]:
-    """Flow matching on pictures and sounds of the wild clips, one t for both; EMA of the weights.
+    """Flow matching on pictures and sounds of the wild clips; EMA of the weights.
 
-    Both modalities weigh the same. One caption in ten is dropped; the scene, the mean of a clip's latents, is
-    always there.
+    In every other clip picture and sound are at times of their own: where one is nearly clean and the other
+    noise, what they have in common is the easiest to learn. Both modalities weigh the same. One caption in
+    ten is dropped; the scene, the mean of a clip's latents, is always there.
     """
     torch.manual_seed(seed)
     settings: dict[str, Any] = {"video_dim": latents["video"].shape[2], "width": 192, "depth": 6, "heads": 3}
@@ -160,10 +161,14 @@ def train_joint(
         x0 = noise_like_rows(shapes, [seed_of(seed, step, int(i)) for i in index])
         generator = generator_of(seed, step, "joint")
         t = sample_times(len(index), generator, "logit_normal")
+        apart = torch.rand(len(index), generator=generator) < 0.5
+        t_audio = torch.where(apart, torch.rand(len(index), generator=generator), t)
         keep = (torch.rand(len(index), generator=generator) > 0.1).float()
         x_t, target = interpolate(x0, x1, t), target_velocity(x0, x1)
+        x_t["audio"] = interpolate(x0, x1, t_audio)["audio"]
+        said = text[index].float() * keep[:, None]
         with torch.autocast("cpu", torch.bfloat16):
-            v = network(x_t["video"], x_t["audio"], t, text[index].float() * keep[:, None], scene[index])
+            v = network(x_t["video"], x_t["audio"], t, said, scene[index], t_audio)
         return F.mse_loss(v.video.float(), target["video"]) + F.mse_loss(v.audio.float(), target["audio"])
 
     fit_network("joint", network, loss, steps, 1e-3, log, Checkpoint(checkpoint, average))
