@@ -30,6 +30,8 @@ def running(num: int, *command: str) -> Iterator[tuple[subprocess.Popen[str], di
         [sys.executable, "-m", *command, "--port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **QUIET},
         cwd=Path(__file__).parents[1],
+        # a shell that started the tests in the background has told them to ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdout is not None
     clients: dict[str, Client] = {}

@@ -10,7 +10,7 @@ import pytest
 
 from foleytune.agreement import krippendorff_alpha
 from foleytune.annotate.desk import Desk
-from foleytune.annotate.operator import summary
+from foleytune.annotate.operator import Watch, summary
 from foleytune.flow import seed_of
 from tests.annotate_workspace import all_heard, event, fill, make_desk, rate_all, without_media
 
@@ -120,6 +120,27 @@ def test_comparisons_and_ranks(tmp_path: Path, kind: str) -> None:
     for rater in found["raters"]:
         assert rater["repeats"]["agree"] == rater["repeats"]["of"] > 0
         assert rater["degraded"]["caught"] == rater["degraded"]["of"] > 0
+
+
+def test_a_large_book_is_not_counted_at_every_glance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = without_media(make_desk(fill(tmp_path / "w"), overlap=1.0))
+    watch, clock, counted = Watch(desk), [100.0], []
+    takes = [0.01]
+
+    def slow(_: Desk) -> dict[str, Any]:
+        clock[0] += takes[0]
+        counted.append(clock[0])
+        return {"number": len(counted)}
+
+    monkeypatch.setattr("foleytune.annotate.operator.summary", slow)
+    monkeypatch.setattr("foleytune.annotate.operator.time.monotonic", lambda: clock[0])
+    assert [watch.summary()["number"] for _ in range(3)] == [1, 2, 3]  # quick: always fresh
+    takes[0] = 1.0
+    assert [watch.summary()["number"] for _ in range(3)] == [4, 4, 4]
+    clock[0] += 8.9
+    assert watch.summary()["number"] == 4
+    clock[0] += 0.2
+    assert watch.summary()["number"] == 5
 
 
 def test_before_anybody_came(tmp_path: Path) -> None:

@@ -164,6 +164,7 @@ def test_steps_are_shifted_towards_noise_by_the_pictures_size() -> None:
         assert times[-2] == pytest.approx(0.9)  # the last step begins where a tenth is noise
     assert all(a > b for a, b in zip(few[1:-2], many[1:-2]))  # more latents, more steps in the noise
     assert few[1] < 1 / STEPS
+    assert tiny_ltx2().times(1) == [0.0, 1.0]
     assert tiny_ltx2(schedule="equal").times(STEPS) is None
     model = tiny_ltx2()
     conditions = model.condition([Media(prompt="rain")])

@@ -28,7 +28,7 @@ from foleytune.annotate.events import parse_event
 from foleytune.annotate.fold import fold, histories, merged
 from foleytune.annotate.guard import MAX_BODY, Guard
 from foleytune.annotate.labels import FORMATS, render
-from foleytune.annotate.operator import summary
+from foleytune.annotate.operator import Watch
 from foleytune.annotate.rows import Rater
 from foleytune.annotate.settings import OPERATOR
 from foleytune.opinions import HUMAN
@@ -113,10 +113,12 @@ def _rater_routes(app: FastAPI, desk: Desk) -> None:
 
 
 def _operator_routes(app: FastAPI, desk: Desk, base_url: str) -> None:
+    watch = Watch(desk)
+
     @app.get("/api/operator/summary")
     def operator_summary(request: Request) -> Response:
         _operator(desk, request)
-        return _json(summary(desk))
+        return _json(watch.summary())
 
     @app.get("/api/operator/export")
     def export(request: Request) -> Response:

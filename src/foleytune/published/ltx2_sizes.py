@@ -94,6 +94,8 @@ def shifted_times(folder: Path, num_latents: int, num_steps: int) -> list[float]
     """
     from diffusers import FlowMatchEulerDiscreteScheduler
 
+    if num_steps == 1:  # there is nothing to shift, and the scheduler would divide by 0
+        return [0.0, 1.0]
     config = read_config(folder, "scheduler", "scheduler_config.json")
     few, many = config.get("base_image_seq_len", 1024), config.get("max_image_seq_len", 4096)
     low, high = config.get("base_shift", 0.95), config.get("max_shift", 2.05)

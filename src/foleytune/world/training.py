@@ -52,7 +52,7 @@ class WorldTrainSettings(Settings):
     num_events: int = 1000
     video_codec_steps: int = 5000
     events_steps: int = 800
-    joint_steps: int = 6000
+    joint_steps: int = 20_000
 
 
 def train_world(settings: WorldTrainSettings) -> None:
