@@ -99,7 +99,7 @@ class Page:
     def __init__(self, server: Server, name: str, result: Result, seed: int) -> None:
         self.server, self.name, self.result = server, name, result
         self.random = random.Random(seed)
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self.streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def rate(self, gap_s: float, until: float) -> None:
         """Post a rating every `gap_s` seconds on average, until the clock shows `until`."""
@@ -134,26 +134,31 @@ class Page:
     async def _ask(self, method: str, path: str, content: Any, seconds: list[float]) -> tuple[int, Any]:
         """One request, sent again until it is answered."""
         body = b"" if content is None else json.dumps(content).encode()
-        head = (
-            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
-            f"Content-Type: application/json\r\nAuthorization: Bearer {self.server.tokens[self.name]}\r\n\r\n"
-        )
+        head = self.head(method, path, len(body))
         while True:
             begin = time.perf_counter()
             try:
-                status, answer = await self._exchange(head.encode() + body)
+                status, answer = await self.exchange(head + body)
             except (OSError, asyncio.IncompleteReadError):
-                self._streams = None
+                self.streams = None
                 self.result.resent += method == "POST"
                 await asyncio.sleep(self.random.uniform(0.2, 1.5))  # or all would come back at once
                 continue
             seconds.append(time.perf_counter() - begin)
             return status, answer
 
-    async def _exchange(self, sent: bytes) -> tuple[int, Any]:
-        if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self.server.port)
-        reader, writer = self._streams
+    def head(self, method: str, path: str, length: int = 0) -> bytes:
+        """How a request begins."""
+        return (
+            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n"
+            f"Content-Type: application/json\r\nAuthorization: Bearer {self.server.tokens[self.name]}\r\n\r\n"
+        ).encode()
+
+    async def exchange(self, sent: bytes) -> tuple[int, Any]:
+        """Send a request and read its answer: status and JSON. Raises OSError or IncompleteReadError."""
+        if self.streams is None:
+            self.streams = await asyncio.open_connection("127.0.0.1", self.server.port)
+        reader, writer = self.streams
         writer.write(sent)
         await writer.drain()
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
@@ -188,12 +193,23 @@ async def _load(server: Server, result: Result, gap_s: float, seconds: float, ki
     raters = [asyncio.create_task(page.rate(gap_s, begin + seconds)) for page in pages]
     for index in range(kills):
         await asyncio.sleep(max(0.0, begin + seconds * (index + 1) / (kills + 1) - time.perf_counter()))
-        killed, answered = time.perf_counter(), len(result.post_s)
+        killed = time.perf_counter()
         await asyncio.to_thread(server.kill)
-        while len(result.post_s) <= answered + 1 and not all(rater.done() for rater in raters):
-            await asyncio.sleep(0.05)
+        await _answers(pages[index % len(pages)])
         result.down_s.append(time.perf_counter() - killed)
     await asyncio.gather(*raters)
+
+
+async def _answers(page: Page) -> None:
+    """Return when the server answers again."""
+    asks = Page(page.server, page.name, Result(), 0)
+    while True:
+        try:
+            await asks.exchange(asks.head("GET", "/api/me"))
+            return
+        except (OSError, asyncio.IncompleteReadError):
+            asks.streams = None
+            await asyncio.sleep(0.02)
 
 
 def check(root: Path, result: Result) -> dict[str, int]:
