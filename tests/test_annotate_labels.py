@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from foleytune import cli
 from foleytune.annotate.labels import export_labels, import_labels
 from foleytune.records import Candidate, Failure, Rating, Vote
 from foleytune.store import Workspace
@@ -180,6 +182,28 @@ def test_what_label_studio_writes_itself_is_read(tmp_path: Path) -> None:
     assert {f.item.split(":")[-1] for f in workspace.read(Failure)} == {
         "task 1, annotation 3", "task 3", "task 4",
     }  # fmt: skip
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, path = str(labelled(tmp_path / "w").root), str(tmp_path / "labels.parquet")
+    fresh = str(fill(tmp_path / "fresh", num_clips=4).root)
+    assert cli.main(["annotate", "export", root, path]) == 0
+    assert capsys.readouterr().out == f"{path}\n"
+    assert cli.main(["annotate", "import", fresh, path]) == 0
+    assert "10 done, 0 skipped, 0 failed" in capsys.readouterr().err
+    for wrong, said in (
+        (["export", root], "wants its FILE first"),
+        (["import", root, path, "more"], "takes a workspace and a file, found 'more' as well"),
+        (["import", str(tmp_path / "nowhere"), path], "no such folder"),
+        (["export", root, "labels.xlsx"], "labels are .parquet, .csv, .json files"),
+        ([root, "--task", "guess"], "--task"),
+    ):
+        assert cli.main(["annotate", *wrong]) == 2
+        assert said in capsys.readouterr().err
+    for asked in (["--help"], ["export", "--help"]):
+        with contextlib.suppress(SystemExit):
+            cli.main(["annotate", *asked])
+        assert "annotate import WORKSPACE FILE" in capsys.readouterr().out
 
 
 def test_files_that_are_none_are_said(tmp_path: Path) -> None:

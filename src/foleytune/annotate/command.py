@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 NOTE = """\
 foleytune annotate WORKSPACE              a page on which people rate soundtracks, until Ctrl-C
+
 foleytune annotate export WORKSPACE FILE  what people said, as .parquet, .csv, or Label Studio's .json
+
 foleytune annotate import WORKSPACE FILE  add such a file's ratings and votes to the workspace"""
 
 
