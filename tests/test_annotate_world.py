@@ -19,7 +19,7 @@ from foleytune.annotate.tokens import Doorkeeper
 from foleytune.fit import FitSettings, fit
 from foleytune.pair import PairSettings, pair
 from foleytune.records import Pair
-from foleytune.report_media import model_waves
+from foleytune.report_media import ModelMedia
 from foleytune.sample import SampleSettings, sample
 from foleytune.score import ScoreSettings, score
 from tests.annotate_http import Client, served
@@ -33,7 +33,7 @@ def test_from_sampled_candidates_to_human_pairs(tmp_path: Path) -> None:
     score(workspace, ScoreSettings(scorers=("world_semantic",)))
     settings = AnnotateSettings(repeats=0.0, degraded=0.0, require_listen_s=1.0)
     book = EventBook.of(workspace.root)
-    studio = Studio(workspace, model_waves(workspace, settings.model))  # type: ignore[arg-type]
+    studio = Studio(workspace, ModelMedia(workspace, settings.model).waves)  # type: ignore[arg-type]
     door = Doorkeeper(book)
     token = door.new_token("ann")
     desk = Desk(settings, book, door, studio, make_plan(workspace, settings))

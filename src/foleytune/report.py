@@ -22,15 +22,7 @@ from foleytune.models import Model
 from foleytune.plugins import Settings, build, part_field
 from foleytune.records import GROUND_TRUTH, Clip, Pair
 from foleytune.report_gallery import Compared, Files, Shown, changes, choose, items
-from foleytune.report_media import (
-    Pictures,
-    Waves,
-    model_pictures,
-    model_waves,
-    write_pictures,
-    write_sounds,
-    write_videos,
-)
+from foleytune.report_media import ModelMedia, Pictures, Waves, write_pictures, write_sounds, write_videos
 from foleytune.shards import write_atomic
 from foleytune.stages import say
 from foleytune.store import Workspace
@@ -140,11 +132,11 @@ def _gallery(
     media, clips = out / "media", [s.clip for s in shown]
     wanted = {ids[c.clip_id]: c for c in clips for ids in compared.tracks.values() if c.clip_id in ids}
     model = cast(Model, settings.model)
-    decode = waves or model_waves(workspace, model, settings.device)
+    decoded = ModelMedia(workspace, model, settings.device)
     unusable = write_videos(workspace.root, clips, media)
-    lost = set(write_sounds(wanted, decode, media, settings.audio_format))
+    lost = set(write_sounds(wanted, waves or decoded.waves, media, settings.audio_format))
     if pictures is None and model.spec.video is not None:
-        pictures = model_pictures(workspace, model, settings.device)
+        pictures = decoded.pictures
     pictured = write_pictures(sorted(wanted), pictures, media) if pictures else set()
     files = Files(media, settings.audio_format, settings.single_file, unusable, lost, pictured)
     return items(compared, shown, files)

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from foleytune.flow import Latents
 from foleytune.media import MediaError, probe, read_clip, read_wave
 from foleytune.models import Model
 from foleytune.mux import write_audio, write_video
@@ -37,27 +39,28 @@ MAX_SIDE = 480  # pixels of the longer side of the gallery's video
 SPECTROGRAM = (720, 120)  # pixels
 
 
-def model_waves(workspace: Workspace, model: Model, device: str = "cpu") -> Waves:
-    """Soundtracks by the model: candidates decoded from their latents, ground truth read from the clip."""
-    candidates, clips = workspace.by_id(Candidate), workspace.by_id(Clip)
-    loaded: list[Model] = []  # only when there is something to decode
+class ModelMedia:
+    """What candidates sound and look like, decoded by the model, which is loaded once it is needed."""
 
-    def waves(candidate_ids: Sequence[str]) -> dict[str, tuple[np.ndarray, int]]:
+    def __init__(self, workspace: Workspace, model: Model, device: str = "cpu") -> None:
+        self._workspace, self._model, self._device = workspace, model, device
+        self._candidates, self._clips = workspace.by_id(Candidate), workspace.by_id(Clip)
+        self._loaded: Model | None = None
+
+    def waves(self, candidate_ids: Sequence[str]) -> dict[str, tuple[np.ndarray, int]]:
+        """`Waves`: decoded from latents, of the ground truth read from the clip."""
         found: dict[str, tuple[np.ndarray, int]] = {}
-        rate = model.spec.sample_rate
-        made = [candidates[i] for i in candidate_ids if candidates[i].model != GROUND_TRUTH]
+        rate = self._model.spec.sample_rate
+        made = self._made(candidate_ids)
         if made:
-            if not loaded:
-                loaded.append(model.load(device))
-            latents = {key: value.float().to(device) for key, value in workspace.latents(made).items()}
-            with torch.inference_mode():
-                decoded = loaded[0].decode(latents).float().cpu().numpy()
+            decoded = self._decoded(made, lambda model, latents: model.decode(latents).float())
             found = {c.candidate_id: (wave, rate) for c, wave in zip(made, decoded)}
         for candidate_id in set(candidate_ids) - found.keys():
+            clip = self._clips[self._candidates[candidate_id].clip_id]
+            seconds = self._model.spec.clip_seconds
             try:
-                clip = clips[candidates[candidate_id].clip_id]
                 wave, _ = read_wave(
-                    workspace.root / clip.path, rate, start_s=clip.start_s, duration_s=model.spec.clip_seconds
+                    self._workspace.root / clip.path, rate, start_s=clip.start_s, duration_s=seconds
                 )
             except MediaError as error:
                 say(f"report: {error}")
@@ -65,27 +68,24 @@ def model_waves(workspace: Workspace, model: Model, device: str = "cpu") -> Wave
             found[candidate_id] = (wave, rate)
         return found
 
-    return waves
-
-
-def model_pictures(workspace: Workspace, model: Model, device: str = "cpu") -> Pictures:
-    """A joint model's pictures, decoded from candidates' latents; of the ground truth there is none."""
-    candidates = workspace.by_id(Candidate)
-    loaded: list[Model] = []
-
-    def pictures(candidate_ids: Sequence[str]) -> dict[str, tuple[np.ndarray, float]]:
-        made = [candidates[i] for i in candidate_ids if candidates[i].model != GROUND_TRUTH]
-        if not made:
+    def pictures(self, candidate_ids: Sequence[str]) -> dict[str, tuple[np.ndarray, float]]:
+        """`Pictures` of a joint model; of the ground truth there is none."""
+        video, made = self._model.spec.video, self._made(candidate_ids)
+        if not made or video is None:
             return {}
-        if not loaded:
-            loaded.append(model.load(device))
-        assert model.spec.video is not None
-        latents = {key: value.float().to(device) for key, value in workspace.latents(made).items()}
-        with torch.inference_mode():
-            frames = loaded[0].decode_video(latents).cpu().numpy()
-        return {c.candidate_id: (f, model.spec.video.fps) for c, f in zip(made, frames)}
+        decoded = self._decoded(made, lambda model, latents: model.decode_video(latents))
+        return {c.candidate_id: (frames, video.fps) for c, frames in zip(made, decoded)}
 
-    return pictures
+    def _made(self, candidate_ids: Sequence[str]) -> list[Candidate]:
+        found = (self._candidates[i] for i in candidate_ids)
+        return [candidate for candidate in found if candidate.model != GROUND_TRUTH]
+
+    def _decoded(self, made: Sequence[Candidate], decode: Callable[[Model, Latents], Tensor]) -> np.ndarray:
+        if self._loaded is None:
+            self._loaded = self._model.load(self._device)
+        rows = self._workspace.latents(made).items()
+        with torch.inference_mode():
+            return decode(self._loaded, {k: v.float().to(self._device) for k, v in rows}).cpu().numpy()
 
 
 def write_pictures(

@@ -14,7 +14,7 @@ from foleytune.annotate import require
 from foleytune.annotate.guard import is_loopback
 from foleytune.annotate.settings import OPERATOR, AnnotateSettings
 from foleytune.models import Model
-from foleytune.report_media import Waves, model_waves
+from foleytune.report_media import ModelMedia, Waves
 from foleytune.stages import say
 from foleytune.store import Workspace
 
@@ -45,7 +45,7 @@ def annotate(workspace: Workspace, settings: AnnotateSettings, waves: Waves | No
         plan = make_plan(workspace, settings)
         book = EventBook.of(workspace.root, settings.database)
         model = cast(Model, settings.model)
-        studio = Studio(workspace, waves or model_waves(workspace, model, settings.device))
+        studio = Studio(workspace, waves or ModelMedia(workspace, model, settings.device).waves)
         door = Doorkeeper(book)
         desk = Desk(settings, book, door, studio, plan)
         desk.warm()

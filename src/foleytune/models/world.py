@@ -26,7 +26,7 @@ from foleytune.networks.world_codec import WorldCodec
 from foleytune.networks.world_dit import WorldDiT
 from foleytune.networks.world_towers import MotionTower, SceneTower, TextTower, word_ids
 from foleytune.world import CLIP_SECONDS, FPS, NUM_FRAMES, SAMPLE_RATE
-from foleytune.world.weights import file_hash, fill, load_weights, save_weights, weights_path
+from foleytune.world.weights import file_hash, read_frozen, read_network, weights_path, write_network
 
 SCENE_STRIDE = 12  # every 12th frame is a scene token: 9 of 100
 FRAME_SIDE = 48  # pixels
@@ -34,6 +34,9 @@ FRAME_SIDE = 48  # pixels
 
 class WorldFeatures(nn.Module):
     """The condition towers, each output standardised with stored statistics; zeros are then "nothing"."""
+
+    text_mean: Tensor
+    text_std: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,9 +50,14 @@ class WorldFeatures(nn.Module):
         raw = {
             "scene": self.scene(frames[:, ::SCENE_STRIDE]),
             "motion": self.motion(frames),
-            "text": self.text(word_ids(captions).to(frames.device)),
         }
-        return {k: (v - getattr(self, f"{k}_mean")) / getattr(self, f"{k}_std") for k, v in raw.items()}
+        found = {k: (v - getattr(self, f"{k}_mean")) / getattr(self, f"{k}_std") for k, v in raw.items()}
+        return {**found, "text": self.captions(captions)}
+
+    def captions(self, captions: list[str]) -> Tensor:
+        """The captions alone: (B, 64)."""
+        raw = self.text(word_ids(captions).to(self.text_mean.device))
+        return (raw - self.text_mean) / self.text_std
 
 
 class World(NetworkModel):
@@ -90,14 +98,9 @@ class World(NetworkModel):
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read codec, towers and transformer."""
         self._device = torch.device(device)
-        state, metadata = load_weights(self._weights_path)
-        network = WorldDiT(**metadata.get("network", {}))
-        fill(network, state, self._weights_path)
-        self._network = network.to(self._device)
-        self._codec, self._features = WorldCodec(), WorldFeatures()
-        for module, name in ((self._codec, "codec"), (self._features, "features")):
-            fill(module, load_weights(weights_path(name))[0], weights_path(name))
-            module.to(self._device).eval().requires_grad_(False)
+        self._network = read_network(WorldDiT, self._weights_path, self._device)
+        self._codec = read_frozen(WorldCodec(), "codec", self._device)
+        self._features = read_frozen(WorldFeatures(), "features", self._device)
         return self
 
     def with_duration(self, seconds: float) -> Self:
@@ -160,9 +163,7 @@ class World(NetworkModel):
 
     def export(self, path: str) -> None:
         """Write the transformer alone; codec and towers never change."""
-        metadata = load_weights(self._weights_path)[1]
-        state = unwrapped(self.network).state_dict()
-        save_weights(Path(path), state, {"network": metadata.get("network", {})}, half=False)
+        write_network(unwrapped(self.network), Path(path), self._weights_path)
 
     @property
     def _weights_path(self) -> Path:

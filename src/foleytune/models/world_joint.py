@@ -26,10 +26,9 @@ from foleytune.models import Conditions, Media, ModelSpec, NetworkModel, VideoSp
 from foleytune.models.world import FRAME_SIDE, World, WorldFeatures
 from foleytune.networks.world_codec import WorldCodec
 from foleytune.networks.world_joint import WorldJointDiT
-from foleytune.networks.world_towers import word_ids
 from foleytune.networks.world_video_codec import WorldVideoCodec
 from foleytune.world import CLIP_SECONDS, FPS, NUM_FRAMES, SAMPLE_RATE
-from foleytune.world.weights import file_hash, fill, load_weights, save_weights, weights_path
+from foleytune.world.weights import file_hash, read_frozen, read_network, weights_path, write_network
 
 VIDEO_DIM, AUDIO_DIM = 144, 32
 
@@ -78,15 +77,10 @@ class WorldJoint(NetworkModel):
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read codecs, text tower and transformer."""
         self._device = torch.device(device)
-        state, metadata = load_weights(self._weights_path)
-        network = WorldJointDiT(**metadata.get("network", {}))
-        fill(network, state, self._weights_path)
-        self._network = network.to(self._device)
-        self._codec, self._video_codec, self._features = WorldCodec(), WorldVideoCodec(), WorldFeatures()
-        named = {"codec": self._codec, "video_codec": self._video_codec, "features": self._features}
-        for name, module in named.items():
-            fill(module, load_weights(weights_path(name))[0], weights_path(name))
-            module.to(self._device).eval().requires_grad_(False)
+        self._network = read_network(WorldJointDiT, self._weights_path, self._device)
+        self._codec = read_frozen(WorldCodec(), "codec", self._device)
+        self._video_codec = read_frozen(WorldVideoCodec(), "video_codec", self._device)
+        self._features = read_frozen(WorldFeatures(), "features", self._device)
         return self
 
     def with_duration(self, seconds: float) -> Self:
@@ -106,11 +100,9 @@ class WorldJoint(NetworkModel):
         Of a picture its average over time is looked at: what moves is the model's to make.
         """
         assert self._features is not None, "call load() first"
-        f = self._features
-        raw = f.text(word_ids([m.prompt for m in media]).to(self._device))
+        text = self._features.captions([m.prompt for m in media])
         said = torch.tensor([bool(m.prompt.strip()) for m in media], device=self._device)
-        text = ((raw - f.text_mean) / f.text_std) * said[:, None]
-        return {"text": text, "scene": self._pictures(media).mean(1)}
+        return {"text": text * said[:, None], "scene": self._pictures(media).mean(1)}
 
     def null(self, conditions: Conditions) -> Conditions:
         """No caption, the same scene: guidance is to strengthen what is said, not the wall behind it."""
@@ -164,9 +156,7 @@ class WorldJoint(NetworkModel):
 
     def export(self, path: str) -> None:
         """Write the transformer alone; codecs and text tower never change."""
-        metadata = load_weights(self._weights_path)[1]
-        state = unwrapped(self.network).state_dict()
-        save_weights(Path(path), state, {"network": metadata.get("network", {})}, half=False)
+        write_network(unwrapped(self.network), Path(path), self._weights_path)
 
     @property
     def _weights_path(self) -> Path:

@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from foleytune.curricula import walk
-from foleytune.flow import Latents, noise_like_rows, sample_times, seed_of
+from foleytune.flow import Latents, noise_like_rows, seed_of
 from foleytune.models import Conditions, Model
 from foleytune.objectives import TrainContext
-from foleytune.objectives._pairs import NUM_TIME_BINS, TimeDistribution, _drop
+from foleytune.objectives._pairs import NUM_TIME_BINS, TimeDistribution, draw_states, drop
 from foleytune.train_data import Label
 
 
@@ -45,21 +45,10 @@ def draw_labels(
     """This process's micro-batches of a step, drawn for the whole global batch and then sliced."""
     size = context.global_batch_size
     labels = pick(context.labels, step * size, size, context.seed, balanced)
-    t = sample_times(size, context.generator(step, "t"), times)
-    noise = context.generator(step, "noise")
-    x0 = {
-        key: torch.randn((size, *shape), generator=noise)
-        for key, shape in sorted(policy.spec.latents.items())
-    }
-    dropped = torch.rand(size, generator=context.generator(step, "dropout")) < dropout
     batches = []
-    for share in context.shares():
-        rows = {key: value[share] for key, value in x0.items()}
-        batch = _load(context, labels[share], rows, t[share])
-        if dropped[share].any():
-            null = policy.null(batch.conditions)
-            batch = replace(batch, conditions=_drop(batch.conditions, null, dropped[share]))
-        batches.append(batch)
+    for share, states in draw_states(context, step, policy, times, dropout):
+        batch = _load(context, labels[share], states.x0, states.t)
+        batches.append(replace(batch, conditions=drop(policy, batch.conditions, states.dropped)))
     return batches
 
 

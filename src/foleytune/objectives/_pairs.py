@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from foleytune.flow import Latents, expand, noise_like_rows, sample_times, seed_of
@@ -61,9 +61,28 @@ def draw_batches(
     Everything random is drawn for the whole global batch and then sliced: t is stratified over all of it, and
     the same pairs meet the same t, noise and mask however many processes share the work.
     """
-    size = context.global_batch_size
     pairs = _pick(context, step)
     stage = context.curriculum.stage(context.pairs, step, context.max_steps) + 1  # the paper counts from 1
+    batches = []
+    for share, states in draw_states(context, step, policy, times, dropout):
+        batch = _load(context, policy, pairs[share], states.x0, states.t, stage)
+        batches.append(replace(batch, conditions=drop(policy, batch.conditions, states.dropped)))
+    return batches
+
+
+class States(NamedTuple):
+    """What is drawn for the B items of a micro-batch."""
+
+    x0: Latents
+    t: Float[Tensor, " B"]
+    dropped: Bool[Tensor, " B"]  # whose conditions are left out
+
+
+def draw_states(
+    context: TrainContext, step: int, policy: Model, times: TimeDistribution, dropout: float
+) -> Iterator[tuple[slice, States]]:
+    """Noise, t and mask of this process's micro-batches, drawn for the whole global batch and then sliced."""
+    size = context.global_batch_size
     t = sample_times(size, context.generator(step, "t"), times)
     noise = context.generator(step, "noise")
     x0 = {
@@ -71,15 +90,8 @@ def draw_batches(
         for key, shape in sorted(policy.spec.latents.items())
     }
     dropped = torch.rand(size, generator=context.generator(step, "dropout")) < dropout
-    batches = []
     for share in context.shares():
-        rows = {key: value[share] for key, value in x0.items()}
-        batch = _load(context, policy, pairs[share], rows, t[share], stage)
-        if dropped[share].any():
-            conditions = _drop(batch.conditions, policy.null(batch.conditions), dropped[share])
-            batch = replace(batch, conditions=conditions)
-        batches.append(batch)
-    return batches
+        yield share, States({key: value[share] for key, value in x0.items()}, t[share], dropped[share])
 
 
 def fixed_batches(context: TrainContext, policy: Model) -> Iterator[PairBatch]:
@@ -167,7 +179,11 @@ def _sides(context: TrainContext, policy: Model, rows: Sequence[Pair | RuleRow])
     return first, second
 
 
-def _drop(conditions: Conditions, null: Conditions, dropped: Tensor) -> Conditions:
+def drop(policy: Model, conditions: Conditions, dropped: Bool[Tensor, " B"]) -> Conditions:
+    """The conditions, of `dropped` rows the null ones."""
+    if not dropped.any():
+        return conditions
+    null = policy.null(conditions)
     return {
         key: torch.where(expand(dropped.to(value.device), value), null[key], value)
         for key, value in conditions.items()

@@ -23,7 +23,6 @@ from foleytune.networks.world_towers import (
     SecondTagger,
     SyncJudge,
     Tagger,
-    word_ids,
 )
 from foleytune.networks.world_video_codec import WorldVideoCodec
 from foleytune.plugins import Settings
@@ -214,8 +213,7 @@ def _make_joint(
     say("training joint")
     latents = joint.latents_of(codec, video, wild)
     with torch.inference_mode():
-        raw = features.text(word_ids([row["prompt"] for row in wild.rows]))
-        text = ((raw - features.text_mean) / features.text_std).clone()
+        text = features.captions([row["prompt"] for row in wild.rows]).clone()
     checkpoint = s.workdir / "joint.checkpoint.pt"
     network, settings = joint.train_joint(latents, text, s.joint_steps, s.seed, log, checkpoint)
     save_weights(path, network.state_dict(), {"network": settings, **_story(s)})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from foleytune.published.places import MissingWeights
 from foleytune.shards import write_atomic
+
+N = TypeVar("N", bound=torch.nn.Module)
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -47,6 +50,26 @@ def fill(module: torch.nn.Module, state: dict[str, Tensor], path: Path) -> None:
     except RuntimeError as error:
         last = str(error).strip().splitlines()[-1].strip()
         raise ValueError(f"{path} does not fit {type(module).__name__}: {last}") from error
+
+
+def read_network(make: Callable[..., N], path: Path, device: str | torch.device) -> N:
+    """A flow network of the sizes that its file names, with the file's weights. Raises ValueError."""
+    state, metadata = load_weights(path)
+    network = make(**metadata.get("network", {}))
+    fill(network, state, path)
+    return network.to(device)
+
+
+def read_frozen(module: N, name: str, device: str | torch.device) -> N:
+    """The packaged weights called `name` in a module that is never trained again."""
+    fill(module, load_weights(weights_path(name))[0], weights_path(name))
+    return module.to(device).eval().requires_grad_(False)
+
+
+def write_network(network: torch.nn.Module, path: Path, like: Path) -> None:
+    """Write a tuned flow network, in float32, with the sizes that the file it came from names."""
+    sizes = load_weights(like)[1].get("network", {})
+    save_weights(path, network.state_dict(), {"network": sizes}, half=False)
 
 
 def save_weights(
