@@ -18,7 +18,15 @@ from PIL import Image
 
 from foleytune.decoding import FramePicker, orient
 from foleytune.media import MediaError, mux, probe, read_clip, read_wave, write_audio, write_video
-from foleytune.pictures import RANGE_DB, colour_table, peaks, spectrogram_db, spectrogram_image
+from foleytune.pictures import (
+    OUTLINE,
+    RANGE_DB,
+    colour_table,
+    outline_pixels,
+    peaks,
+    spectrogram_db,
+    spectrogram_image,
+)
 
 CLIPS = Path(os.environ.get("FOLEYTUNE_CLIPS", Path(__file__).resolve().parents[2] / "shared" / "clips"))
 MEDIA = sorted(p for p in CLIPS.rglob("*.*") if p.is_file() and p.suffix != ".md")
@@ -516,6 +524,16 @@ def test_spectrogram_shows_a_tone_at_its_pitch_and_a_click_at_its_time(tmp_path:
     picture = np.asarray(Image.open(io.BytesIO(path.read_bytes())).convert("L")).astype(int)
     assert picture.shape == (60, 200)
     assert picture[0:3, 50].mean() > picture[0:3, 40].mean() + 80  # the event line
+
+
+def test_the_outline_says_how_loud_a_sound_is(tmp_path: Path) -> None:
+    ramp = np.sin(2 * np.pi * 440 * np.arange(32000) / 16000) * np.repeat([1.0, 0.25, 0.01, 0.0], 8000)
+    pixels = outline_pixels(ramp.astype(np.float32), 200, 40)
+    rows = (pixels == OUTLINE).all(2).sum(0)  # (200,) lit rows a column
+    found = [int(np.median(rows[k * 50 + 5 : k * 50 + 45])) for k in range(4)]
+    np.testing.assert_allclose(found, [40, 20, 4, 2], atol=1)  # the square root of 1, 1/4, 1/100, 0
+    path = spectrogram_image(ramp.astype(np.float32), 16000, tmp_path / "x.webp", 200, 60, outline=40)
+    assert np.asarray(Image.open(path)).shape == (100, 200, 3)
 
 
 def test_colours_get_lighter_all_the_way() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -47,6 +48,13 @@ class Page(HTMLParser):
         assert not any(name.startswith("on") for name in found), f"an inline handler on <{tag}>"
 
 
+def gallery_of(text: str) -> dict[str, Any]:
+    """The clips that the page's script reads."""
+    found = re.search(r'<script type="application/json" id="gallery-data">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])  # type: ignore[no-any-return]
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Path, str]:
     workspace = Workspace(tmp_path_factory.mktemp("report") / "workspace")
@@ -69,14 +77,19 @@ def test_every_section_is_there(built: tuple[Workspace, Path, str]) -> None:
         "beta: 600",
     ):
         assert words in built[2]
-    assert built[2].count('class="clip"') == 5
+    gallery = gallery_of(built[2])
+    assert len(gallery["clips"]) == 5
+    for clip in gallery["clips"]:
+        assert {sound["system"] for sound in clip["sounds"]} <= set(range(len(gallery["systems"])))
+        assert all(len(sound["scores"]) == len(gallery["columns"]) > 0 for sound in clip["sounds"])
 
 
 def test_captions_and_settings_are_escaped(built: tuple[Workspace, Path, str]) -> None:
     text = built[2]
     assert "<script>alert" not in text
-    assert "&lt;script&gt;alert(" in text
+    assert any("<script>alert(" in clip["prompt"] for clip in gallery_of(text)["clips"])
     assert "<b>not bold</b>" not in text
+    assert "&lt;b&gt;not bold" in text
     assert len([s for s in Page(text).scripts if s.get("type") is None]) == 1
 
 
@@ -86,12 +99,15 @@ def test_nothing_comes_from_a_network(built: tuple[Workspace, Path, str]) -> Non
 
 def test_all_media_exist(built: tuple[Workspace, Path, str]) -> None:
     _, index, text = built
-    links = [link for link in Page(text).links if not link.startswith("#")]
-    scripts = re.findall(r'"script": "(media/[^"]+)"', text)
-    assert len([link for link in links if link.endswith(".mp4")]) == 5
-    assert len(scripts) == len([link for link in links if link.endswith(".webp")]) == 5 * 3
-    for link in (*links, *scripts):
-        assert (index.parent / link).stat().st_size > 0, link
+    assert all(link.startswith("#") for link in Page(text).links)
+    clips = gallery_of(text)["clips"]
+    sounds = [sound["id"] for clip in clips for sound in clip["sounds"]]
+    assert len(clips) == 5
+    assert len(sounds) == 5 * 3
+    names = [f"{clip['id']}.mp4" for clip in clips]
+    names += [f"{i}.{ending}" for i in sounds for ending in ("flac.js", "webp")]
+    for name in names:
+        assert (index.parent / "media" / name).stat().st_size > 0, name
     assert not list(index.parent.glob("media/.*"))
 
 
@@ -119,18 +135,19 @@ def test_rebuilding_changes_nothing_and_decodes_nothing(built: tuple[Workspace, 
 
 def test_single_file_stands_alone(built: tuple[Workspace, Path, str], tmp_path: Path) -> None:
     settings = ReportSettings(num_clips=2, single_file=True, out=tmp_path / "one", audio_format="mp3")
-    page = Page(report(built[0], settings, fake_waves(built[0])).read_text())
-    links = [link for link in page.links if not link.startswith("#")]
-    assert links
-    assert all(link.startswith("data:") for link in links)
-    assert len([s for s in page.scripts if s.get("type") == "text/plain"]) == 6
+    text = report(built[0], settings, fake_waves(built[0])).read_text()
+    clips = gallery_of(text)["clips"]
+    links = [clip["video"] for clip in clips] + [s["picture"] for clip in clips for s in clip["sounds"]]
+    assert len(links) == 2 + 6
+    assert all(re.match(r"data:(video/mp4|image/webp);base64,[\w+/=]{100,}$", link) for link in links)
+    assert len([s for s in Page(text).scripts if s.get("type") == "text/plain"]) == 6
 
 
 def test_sounds_that_cannot_be_made_leave_their_row_out(
     built: tuple[Workspace, Path, str], tmp_path: Path
 ) -> None:
     text = report(built[0], ReportSettings(num_clips=2, out=tmp_path / "silent"), lambda ids: {}).read_text()
-    assert text.count("No soundtrack could be made") == 2
+    assert [clip["sounds"] for clip in gallery_of(text)["clips"]] == [[], []]
 
 
 def test_a_bare_evaluation_is_enough(workspace: Workspace) -> None:
@@ -222,11 +239,11 @@ def test_a_joint_models_candidates_show_their_own_pictures(tmp_path: Path) -> No
         return {i: (np.full((5, 48, 48, 3), 40, np.uint8), 25.0) for i in tuned}
 
     index = report(workspace, ReportSettings(num_clips=2), fake_waves(workspace), pictures)
-    videos = {link for link in Page(index.read_text()).links if link.endswith(".mp4")}
+    sounds = [sound for clip in gallery_of(index.read_text())["clips"] for sound in clip["sounds"]]
     assert made
-    assert {f"media/{i}.mp4" for i in made} < videos
-    assert len(videos) == len(made) + 2  # and the clips' own
-    assert all((index.parent / link).exists() for link in videos)
+    assert {sound["id"] for sound in sounds if sound.get("own")} == set(made)
+    assert len(list((index.parent / "media").glob("*.mp4"))) == len(made) + 2  # and the clips' own
+    assert all((index.parent / "media" / f"{i}.mp4").exists() for i in made)
     before = len(made)
     report(workspace, ReportSettings(num_clips=2), fake_waves(workspace), pictures)
     assert len(made) == before  # what is there is not made again

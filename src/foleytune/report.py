@@ -21,7 +21,7 @@ from foleytune.evaluation_table import caption, notes
 from foleytune.models import Model
 from foleytune.plugins import Settings, build, part_field
 from foleytune.records import GROUND_TRUTH, Clip, Pair
-from foleytune.report_gallery import Compared, Files, Shown, changes, choose, items
+from foleytune.report_gallery import Compared, Files, Shown, changes, choose, gallery_data, inline_sounds
 from foleytune.report_media import ModelMedia, Pictures, Waves, write_pictures, write_sounds, write_videos
 from foleytune.shards import write_atomic
 from foleytune.stages import say
@@ -66,7 +66,8 @@ def report(
         raise ValueError(f"evaluation {evaluation.name!r} has guidance scales {there}, not {scale:g}")
     compared = _compared(workspace, evaluation, scale)
     shown = _choose(compared, settings)
-    gallery = _gallery(workspace, settings, compared, shown, waves, pictures, out)
+    files = _write_media(workspace, settings, compared, shown, waves, pictures, out)
+    gallery = gallery_data(compared, shown, files)
     html = _render(
         title=settings.title,
         caption=caption(evaluation),
@@ -83,10 +84,11 @@ def report(
         texts=sections.settings_texts(workspace.root, evaluation, settings.runs),
         environment=environment(),
         gallery=gallery,
-        labels=sorted({item["class"] for item in gallery} - {""}),
+        inline_sounds=inline_sounds(gallery, files),
+        labels=sorted({clip["class"] for clip in gallery["clips"]} - {""}),
     )
     write_atomic(out / "index.html", html.encode())
-    say(f"report: {len(gallery)} clips in the gallery -> {out / 'index.html'}")
+    say(f"report: {len(shown)} clips in the gallery -> {out / 'index.html'}")
     return out / "index.html"
 
 
@@ -120,7 +122,7 @@ def _choose(compared: Compared, settings: ReportSettings) -> list[Shown]:
     return choose(compared.clips, change, settings.num_clips, settings.seed)
 
 
-def _gallery(
+def _write_media(
     workspace: Workspace,
     settings: ReportSettings,
     compared: Compared,
@@ -128,18 +130,19 @@ def _gallery(
     waves: Waves | None,
     pictures: Pictures | None,
     out: Path,
-) -> list[dict[str, Any]]:
+) -> Files:
     media, clips = out / "media", [s.clip for s in shown]
     wanted = {ids[c.clip_id]: c for c in clips for ids in compared.tracks.values() if c.clip_id in ids}
     model = cast(Model, settings.model)
     decoded = ModelMedia(workspace, model, settings.device)
     unusable = write_videos(workspace.root, clips, media)
+    for reason in unusable.values():
+        say(f"report: {reason}")
     lost = set(write_sounds(wanted, waves or decoded.waves, media, settings.audio_format))
     if pictures is None and model.spec.video is not None:
         pictures = decoded.pictures
     pictured = write_pictures(sorted(wanted), pictures, media) if pictures else set()
-    files = Files(media, settings.audio_format, settings.single_file, unusable, lost, pictured)
-    return items(compared, shown, files)
+    return Files(media, settings.audio_format, settings.single_file, unusable, lost, pictured)
 
 
 def _render(**context: Any) -> str:
@@ -151,5 +154,6 @@ def _render(**context: Any) -> str:
         lstrip_blocks=True,
     )
     # Style and script are our own files and go in as they are.
-    assets = {name: (TEMPLATES / f"report.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
-    return templates.get_template("report.html.j2").render(**context, **assets)
+    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    js = "\n".join((TEMPLATES / f"report_{n}.js").read_text(encoding="utf-8") for n in ("player", "gallery"))
+    return templates.get_template("report.html.j2").render(**context, css=css, js=js)

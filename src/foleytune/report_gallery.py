@@ -17,7 +17,7 @@ import numpy as np
 from foleytune.evaluation import Column, Evaluation
 from foleytune.evaluation_table import number, signed
 from foleytune.records import GROUND_TRUTH, Clip
-from foleytune.report_media import link, sound_text
+from foleytune.report_media import inlined, sound_text
 from foleytune.report_page import colours
 
 
@@ -61,10 +61,6 @@ class Files:
     lost: set[str]  # candidate_ids without sound
     pictured: set[str]  # candidate_ids with a picture of their own, as a joint model's have
 
-    def video(self, name: str) -> str:
-        """What a page loads the picture of a clip or of a candidate from."""
-        return link(self.media / f"{name}.mp4", "video/mp4", self.inline)
-
 
 def changes(base: np.ndarray, tuned: np.ndarray, higher_is_better: Sequence[bool]) -> np.ndarray:
     """Scores (n, K) of two systems -> (n,) mean signed change in units of each dimension's spread."""
@@ -88,9 +84,10 @@ def choose(clips: Sequence[Clip], change: np.ndarray, num_clips: int, seed: int 
     known = [i for i in np.argsort(-change, kind="stable") if np.isfinite(change[i])]
     third = num_clips // 3
     best = [i for i in known if change[i] > 0][:third]
-    worst = [i for i in reversed(known) if change[i] < 0 and i not in best][:third]
+    worst = [i for i in reversed(known) if change[i] < 0][:third]
+    taken = {*best, *worst}
     order = np.random.default_rng(seed).permutation(len(clips))
-    rest = _by_class(clips, [int(i) for i in order if i not in best and i not in worst])
+    rest = _by_class(clips, [int(i) for i in order if i not in taken])
     rest = rest[: num_clips - len(best) - len(worst)]
     groups = (("improved", best), ("worse", worst), ("random", rest))
     return [Shown(clips[i], reason, float(change[i])) for reason, group in groups for i in group]
@@ -107,53 +104,63 @@ def _by_class(clips: Sequence[Clip], order: Sequence[int]) -> list[int]:
     return [i for _, _, i in sorted(places)]
 
 
-def items(compared: Compared, shown: Sequence[Shown], files: Files) -> list[dict[str, Any]]:
-    """The gallery for the template."""
-    found = []
+def gallery_data(compared: Compared, shown: Sequence[Shown], files: Files) -> dict[str, Any]:
+    """The gallery as the page's script reads it: what all clips share once, and each clip's own.
+
+    Media are named by ids, media/<id>.mp4 and so on; only where they are inlined a clip carries their bytes.
+    """
+    colour = colours(compared.evaluation)
+    names = {system: "ground truth" if system == GROUND_TRUTH else system for system in compared.tracks}
     place = {clip.clip_id: i for i, clip in enumerate(compared.clips)}
-    for s in shown:
-        clip_id = s.clip.clip_id
-        sounds = [
-            _sound(compared, system, ids[clip_id], place[clip_id], files)
-            for system, ids in compared.tracks.items()
-            if clip_id in ids and ids[clip_id] not in files.lost
-        ]
-        found.append(
-            {
-                "id": clip_id,
-                "prompt": s.clip.prompt,
-                "class": str(s.clip.meta.get("label", "")),
-                "reason": s.reason,
-                "change": signed(s.change),
-                "width": s.clip.width,
-                "height": s.clip.height,
-                "video": "" if clip_id in files.unusable else files.video(clip_id),
-                "wrong": files.unusable.get(clip_id, ""),
-                "sounds": sounds,
-                "player": {"sounds": [{"id": sound["id"], "script": sound["script"]} for sound in sounds]},
-            }
-        )
+    return {
+        "format": files.audio_format,
+        "systems": [{"name": name, "colour": colour[system]} for system, name in names.items()],
+        "columns": [column.label for column in compared.columns],
+        "clips": [_clip(compared, s, place[s.clip.clip_id], files) for s in shown],
+    }
+
+
+def inline_sounds(data: dict[str, Any], files: Files) -> list[tuple[str, str]]:
+    """(candidate_id, sound as base64) of a single file's soundtracks; none where they lie beside the page."""
+    if not files.inline:
+        return []
+    ids = [sound["id"] for clip in data["clips"] for sound in clip["sounds"]]
+    return [(i, sound_text(files.media, i, files.audio_format)) for i in ids]
+
+
+def _clip(compared: Compared, s: Shown, place: int, files: Files) -> dict[str, Any]:
+    clip_id = s.clip.clip_id
+    sounds = [
+        _sound(compared, number, system, ids[clip_id], place, files)
+        for number, (system, ids) in enumerate(compared.tracks.items())
+        if clip_id in ids and ids[clip_id] not in files.lost
+    ]
+    found = {
+        "id": clip_id,
+        "prompt": s.clip.prompt,
+        "class": str(s.clip.meta.get("label", "")),
+        "reason": s.reason,
+        "change": round(s.change, 4) if np.isfinite(s.change) else None,
+        "said": signed(s.change),
+        "size": [s.clip.width, s.clip.height],
+        "wrong": files.unusable.get(clip_id, ""),
+        "sounds": sounds,
+    }
+    if files.inline and not found["wrong"]:
+        found["video"] = inlined(files.media / f"{clip_id}.mp4", "video/mp4")
     return found
 
 
 def _sound(
-    compared: Compared,
-    system: str,
-    candidate_id: str,
-    place: int,
-    files: Files,
+    compared: Compared, number_of_system: int, system: str, candidate_id: str, place: int, files: Files
 ) -> dict[str, Any]:
-    values = compared.scores[system]
-    script = f"{candidate_id}.{files.audio_format}.js"
-    return {
-        "id": candidate_id,
-        "name": "ground truth" if system == GROUND_TRUTH else system,
-        "colour": colours(compared.evaluation)[system],
-        "scores": [
-            (c.label, number(float(values[c.dimension or ""][place]), c.unit)) for c in compared.columns
-        ],
-        "script": f"media/{script}",
-        "data": sound_text(files.media, candidate_id, files.audio_format) if files.inline else "",
-        "picture": link(files.media / f"{candidate_id}.webp", "image/webp", files.inline),
-        "video": files.video(candidate_id) if candidate_id in files.pictured else "",
-    }
+    values, own = compared.scores[system], candidate_id in files.pictured
+    scores = [number(float(values[c.dimension or ""][place]), c.unit) for c in compared.columns]
+    found: dict[str, Any] = {"system": number_of_system, "id": candidate_id, "scores": scores}
+    if own:
+        found["own"] = True
+    if files.inline:
+        found["picture"] = inlined(files.media / f"{candidate_id}.webp", "image/webp")
+        if own:
+            found["video"] = inlined(files.media / f"{candidate_id}.mp4", "video/mp4")
+    return found

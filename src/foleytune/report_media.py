@@ -12,7 +12,10 @@ delay for browsers to disagree about.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +39,7 @@ Pictures = Callable[[Sequence[str]], Mapping[str, tuple[np.ndarray, float]]]
 """candidate_ids -> {candidate_id: (frames (T, H, W, 3) uint8, frames a second)} of a joint model."""
 
 MAX_SIDE = 480  # pixels of the longer side of the gallery's video
-SPECTROGRAM = (720, 120)  # pixels
+SPECTROGRAM = (720, 120, 32)  # pixels: width, height, and of the outline below
 
 
 class ModelMedia:
@@ -101,28 +104,31 @@ def write_pictures(
 
 def write_videos(root: Path, clips: Sequence[Clip], media: Path) -> dict[str, str]:
     """The silent pictures of clips as media/<clip_id>.mp4, where absent; returns what is wrong by clip_id."""
-    wrong = {}
-    for clip in clips:
-        path = media / f"{clip.clip_id}.mp4"
-        if path.exists():
-            continue
+    wrong: dict[str, str] = {}
+    todo = [clip for clip in clips if not (media / f"{clip.clip_id}.mp4").exists()]
+
+    def write(clip: Clip) -> tuple[str, str]:
         try:
-            source = root / clip.path
-            info = probe(source)
-            found = read_clip(
-                source,
-                start_s=clip.start_s,
-                duration_s=clip.duration_s,
-                size=_fitted(info.height or clip.height, info.width or clip.width),
-                audio=False,
-            )
-            if found.frames is None:
-                raise MediaError(f"{source}: has no picture")
-            write_video(path, found.frames, info.fps or clip.fps or 25.0)
+            _write_silent(root / clip.path, clip, media / f"{clip.clip_id}.mp4")
         except MediaError as error:
-            wrong[clip.clip_id] = str(error)
-            say(f"report: {error}")
+            return clip.clip_id, str(error)
+        return clip.clip_id, ""
+
+    with _workers() as pool, progress_bar("videos", len(todo)) as advance:
+        for clip_id, reason in pool.map(write, todo):
+            if reason:
+                wrong[clip_id] = reason
+            advance(1)
     return wrong
+
+
+def _write_silent(source: Path, clip: Clip, path: Path) -> None:
+    info = probe(source)
+    size = _fitted(info.height or clip.height, info.width or clip.width)
+    found = read_clip(source, start_s=clip.start_s, duration_s=clip.duration_s, size=size, audio=False)
+    if found.frames is None:
+        raise MediaError(f"{source}: has no picture")
+    write_video(path, found.frames, info.fps or clip.fps or 25.0)
 
 
 def _fitted(height: int, width: int) -> tuple[int, int]:
@@ -137,17 +143,29 @@ def write_sounds(
     """Soundtracks and spectrograms of candidates (id -> clip), where absent; returns ids without sound."""
     todo = [i for i in sounds if not all(path.exists() for path in _sound_files(media, i, audio_format))]
     lost = []
-    with progress_bar("report", len(todo)) as advance:
+    with _workers() as pool, progress_bar("sounds", len(todo)) as advance:
         for begin in range(0, len(todo), batch_size):
-            batch = todo[begin : begin + batch_size]
-            made = waves(batch)
-            for candidate_id in batch:
-                if candidate_id in made and len(made[candidate_id][0]):
-                    _write_sound(media, candidate_id, *made[candidate_id], sounds[candidate_id], audio_format)
-                else:
-                    lost.append(candidate_id)
-            advance(len(batch))
+            made = {i: wave for i, wave in waves(todo[begin : begin + batch_size]).items() if len(wave[0])}
+            lost += [i for i in todo[begin : begin + batch_size] if i not in made]
+            works = [
+                pool.submit(_write_sound, media, i, *wave, sounds[i], audio_format)
+                for i, wave in made.items()
+            ]
+            for work in works:
+                work.result()
+            advance(len(todo[begin : begin + batch_size]))
     return lost
+
+
+@contextmanager
+def _workers() -> Iterator[ThreadPoolExecutor]:
+    """Threads, as codecs work outside of Python's lock; Ctrl-C waits for files at work and not for all."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
 
 
 def _sound_files(media: Path, candidate_id: str, audio_format: str) -> tuple[Path, Path]:
@@ -159,7 +177,9 @@ def _write_sound(
 ) -> None:
     script, picture = _sound_files(media, candidate_id, audio_format)
     wave = np.clip(np.nan_to_num(np.asarray(wave, np.float32)), -1, 1)
-    spectrogram_image(wave, sample_rate, picture, *SPECTROGRAM, event_times_s=event_times(clip))
+    width, height, outline = SPECTROGRAM
+    times = event_times(clip)
+    spectrogram_image(wave, sample_rate, picture, width, height, event_times_s=times, outline=outline)
     sound = media / f"{candidate_id}.{audio_format}"
     write_audio(sound, wave, sample_rate)
     encoded = base64.b64encode(sound.read_bytes()).decode()
@@ -179,8 +199,6 @@ def sound_text(media: Path, candidate_id: str, audio_format: str) -> str:
     return script.read_text().split('","', 1)[1].rpartition('"')[0]
 
 
-def link(path: Path, kind: str, inline: bool) -> str:
-    """A relative link to a file in media/, or its bytes as a data address."""
-    if not inline:
-        return f"media/{path.name}"
+def inlined(path: Path, kind: str) -> str:
+    """A file's bytes as a data address."""
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

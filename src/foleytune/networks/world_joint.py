@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from foleytune.networks.world_dit import Block, time_embedding
 
-LEAST_LEFT = 0.1  # of the flow's time, in the divisor of the velocity
-
 
 def attend(
     q: Float[Tensor, "B H N d"], k: Float[Tensor, "B H N d"], v: Float[Tensor, "B H N d"]
@@ -33,19 +31,24 @@ class Velocity(NamedTuple):
 
 
 class _Out(nn.Module):
-    """The last modulation and projection of one modality; it starts at zero."""
+    """The last modulation and projection of one modality and a gate for its noisy latents, zero at first.
+
+    A token has more numbers than the width; what of its noise belongs into the velocity goes by the gate.
+    """
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
         self.modulate = nn.Linear(width, 2 * width)
         self.project = nn.Linear(width, dim)
-        for layer in (self.modulate, self.project):
+        self.gate = nn.Linear(width, dim)
+        for layer in (self.modulate, self.project, self.gate):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, h: Tensor, c: Tensor) -> Tensor:
-        scale, shift = self.modulate(F.silu(c))[:, None].chunk(2, dim=-1)
-        return self.project(F.layer_norm(h, (h.shape[-1],)) * (1 + scale) + shift)
+    def forward(self, h: Tensor, c: Tensor, noisy: Tensor) -> Tensor:
+        c = F.silu(c)[:, None]
+        scale, shift = self.modulate(c).chunk(2, dim=-1)
+        return self.project(F.layer_norm(h, (h.shape[-1],)) * (1 + scale) + shift) + self.gate(c) * noisy
 
 
 class WorldJointDiT(nn.Module):
@@ -54,9 +57,8 @@ class WorldJointDiT(nn.Module):
     `patch` latent frames of a modality are a token. Picture and sound of one moment have the same rotary
     position, so that "at the same time" needs no learning. An all-zero caption is the null condition. The
     scene is the average picture of the clip, and the layers see and predict what differs from it, which is
-    what moves. They predict the data, which lie on few dimensions, and the velocity is what leads there,
-    (data − x) / (1 − t): no width is spent on carrying the noise to the output. Near t = 1 the divisor is
-    held, or small errors would be loud there.
+    what moves. They predict what the noisy latents by themselves do not say of the velocity, scaled to unit
+    size at every t (`led`).
     """
 
     def __init__(
@@ -102,7 +104,19 @@ class WorldJointDiT(nn.Module):
         clock = torch.arange(seen.shape[1], device=video.device).repeat(2)
         for block in self.blocks:
             h = block(h, c, clock)
-        ends = [out(x, c) for out, x in zip((self.video_out, self.audio_out), h.chunk(2, dim=1))]
+        h_seen, h_heard = h.chunk(2, dim=1)
+        ends = [self.video_out(h_seen, c, seen), self.audio_out(h_heard, c, heard)]
         seen, heard = (x.unflatten(2, (self.patch, -1)).flatten(1, 2) for x in ends)  # (B, L, ...)
-        left, left_audio = ((1 - part).clamp(min=LEAST_LEFT)[:, None, None] for part in (t, t_audio))
-        return Velocity(scene[:, None] + (seen - moving) / left, (heard - audio) / left_audio)
+        return Velocity(scene[:, None] + led(seen, moving, t), led(heard, audio, t_audio))
+
+
+def led(found: Float[Tensor, "B L D"], x: Float[Tensor, "B L D"], t: Float[Tensor, " B"]) -> Tensor:
+    """Velocity at x = (1 − t) noise + t data from an output of unit size.
+
+    Of data and noise with deviation 1, v = data − noise has ((2t − 1) / p) x, p = (1 − t)² + t², as its best
+    linear guess from x, and what is left has deviation 1 / √p (the preconditioning of arXiv 2206.00364 in
+    this convention). No divisor goes to zero, so that errors weigh alike at every t.
+    """
+    t = t[:, None, None]
+    power = (1 - t) ** 2 + t**2
+    return (2 * t - 1) / power * x + found / power.sqrt()

@@ -29,6 +29,7 @@ from foleytune.plugins import Settings
 from foleytune.stages import progress_bar, say
 from foleytune.world import CLASSES, VERSION
 from foleytune.world import training_joint as joint
+from foleytune.world import training_joint_flow as joint_flow
 from foleytune.world import training_parts as parts
 from foleytune.world.training_data import Clips, prepare
 from foleytune.world.weights import load_weights, round_to_half, save_weights
@@ -76,18 +77,23 @@ def train_world(settings: WorldTrainSettings) -> None:
     _make_oracle(s, codec, log)
     features = _make_features(s, semantic, sync, text, wild)
     _make_flow(s, codec, features, wild, log)
-    make_joint_parts(s, codec, features, wild.first(s.num_joint), log)
+    make_joint_parts(s, codec, features, sync, wild.first(s.num_joint), log)
 
 
 def make_joint_parts(
-    s: WorldTrainSettings, codec: WorldCodec, features: WorldFeatures, wild: Clips, log: parts.Log
+    s: WorldTrainSettings,
+    codec: WorldCodec,
+    features: WorldFeatures,
+    sync: SyncJudge,
+    wild: Clips,
+    log: parts.Log,
 ) -> None:
     """The joint model's video codec and flow, and the oracle that finds events in a picture."""
     video = WorldVideoCodec()
     steps, checkpoint = s.video_codec_steps, s.workdir / "video_codec.checkpoint.pt"
     _make(s, "video_codec", video, lambda: joint.train_video_codec(wild, steps, s.seed, log, checkpoint))
     _make_events(s, video, log)
-    _make_joint(s, codec, video, features, wild, log)
+    _make_joint(s, codec, video, features, sync, wild, log)
 
 
 def _make(s: WorldTrainSettings, name: str, network: nn.Module, train: Callable[[], nn.Module]) -> None:
@@ -204,6 +210,7 @@ def _make_joint(
     codec: WorldCodec,
     video: WorldVideoCodec,
     features: WorldFeatures,
+    sync: SyncJudge,
     wild: Clips,
     log: parts.Log,
 ) -> None:
@@ -214,8 +221,9 @@ def _make_joint(
     latents = joint.latents_of(codec, video, wild)
     with torch.inference_mode():
         text = features.captions([row["prompt"] for row in wild.rows]).clone()
+    hints = joint_flow.sync_features(sync, wild)
     checkpoint = s.workdir / "joint.checkpoint.pt"
-    network, settings = joint.train_joint(latents, text, s.joint_steps, s.seed, log, checkpoint)
+    network, settings = joint_flow.train_joint(latents, text, hints, s.joint_steps, s.seed, log, checkpoint)
     save_weights(path, network.state_dict(), {"network": settings, **_story(s)})
 
 

@@ -1,20 +1,18 @@
-"""How the joint model's networks learn: the video codec, the flow over both modalities, the oracle's eyes."""
+"""How the networks around the joint flow learn: the video codec and the oracle's eyes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foleytune.flow import generator_of, interpolate, noise_like_rows, sample_times, seed_of, target_velocity
+from foleytune.flow import generator_of
 from foleytune.networks.world_codec import WorldCodec
 from foleytune.networks.world_events import EventFinder
-from foleytune.networks.world_joint import WorldJointDiT
 from foleytune.networks.world_video_codec import WorldVideoCodec, to_pictures
 from foleytune.stages import progress_bar
 from foleytune.world import FPS, NUM_FRAMES
@@ -132,48 +130,6 @@ def write_through_codec(video: WorldVideoCodec, clips: Clips, path: Path, seed: 
     tmp = path.with_suffix(".tmp.npy")
     np.save(tmp, out)
     tmp.replace(path)
-
-
-def train_joint(
-    latents: dict[str, Tensor], text: Tensor, steps: int, seed: int, log: Log, checkpoint: Path
-) -> tuple[WorldJointDiT, dict[str, Any]]:
-    """Flow matching on pictures and sounds of the wild clips; EMA of the weights.
-
-    In every other clip picture and sound are at times of their own: where one is nearly clean and the other
-    noise, what they have in common is the easiest to learn. Both modalities weigh the same. One caption in
-    ten is dropped; the scene, the mean of a clip's latents, is always there.
-    """
-    torch.manual_seed(seed)
-    settings: dict[str, Any] = {"video_dim": latents["video"].shape[2], "width": 192, "depth": 6, "heads": 3}
-    network = WorldJointDiT(**settings)
-    average = {key: value.clone() for key, value in network.state_dict().items()}
-    shapes = {key: tuple(value.shape[1:]) for key, value in latents.items()}
-    scene = torch.stack([clip.float().mean(0) for clip in latents["video"]])  # (N, 144)
-
-    def loss(step: int) -> Tensor:
-        if step > 0:
-            decay = min(0.998, (step + 1) / (step + 10))
-            with torch.no_grad():
-                for key, value in network.state_dict().items():
-                    average[key].lerp_(value, 1 - decay)
-        index = torch.from_numpy(pick(len(text), 16, seed, "joint", step))
-        x1 = {key: value[index].float() for key, value in latents.items()}
-        x0 = noise_like_rows(shapes, [seed_of(seed, step, int(i)) for i in index])
-        generator = generator_of(seed, step, "joint")
-        t = sample_times(len(index), generator, "logit_normal")
-        apart = torch.rand(len(index), generator=generator) < 0.5
-        t_audio = torch.where(apart, torch.rand(len(index), generator=generator), t)
-        keep = (torch.rand(len(index), generator=generator) > 0.1).float()
-        x_t, target = interpolate(x0, x1, t), target_velocity(x0, x1)
-        x_t["audio"] = interpolate(x0, x1, t_audio)["audio"]
-        said = text[index].float() * keep[:, None]
-        with torch.autocast("cpu", torch.bfloat16):
-            v = network(x_t["video"], x_t["audio"], t, said, scene[index], t_audio)
-        return F.mse_loss(v.video.float(), target["video"]) + F.mse_loss(v.audio.float(), target["audio"])
-
-    fit_network("joint", network, loss, steps, 1e-3, log, Checkpoint(checkpoint, average))
-    network.load_state_dict(average)
-    return network, settings
 
 
 def train_events(clips: Clips, pictures: list[np.ndarray], steps: int, seed: int, log: Log) -> EventFinder:

@@ -1,5 +1,6 @@
 "use strict";
-(() => {
+// One clip's soundtracks, played together. `foleytuneReport` is all that the gallery's script sees of it.
+const foleytuneReport = (() => {
   // All soundtracks of a clip start on one AudioContext clock and a switch moves gains alone, so switching is exact
   // to the sample. The picture follows the sound: it is moved only when it has drifted by more than the eye sees.
   const START_S = 0.08, DRIFT_S = 0.06, FADE_S = 0.004;
@@ -33,9 +34,9 @@
   }
 
   class Player {
-    constructor(element) {
+    constructor(element, sounds) { // sounds: [{id, script}] in the order of the rows
       this.element = element;
-      this.sounds = JSON.parse(element.dataset.player).sounds;
+      this.sounds = sounds;
       this.clipVideo = element.querySelector("video:not([data-sound])");
       this.made = new Map([...element.querySelectorAll("video[data-sound]")].map((v) => [Number(v.dataset.sound), v]));
       this.video = this.videoOf(0);
@@ -64,6 +65,12 @@
 
     showVideo() { // once the clip is near the screen
       for (const video of this.videos()) if (!video.src) { video.preload = "auto"; video.src = video.dataset.src; }
+    }
+
+    forget() { // of thousands of clips, those far from the screen hold neither picture nor sound
+      if (this === active) return;
+      this.buffers = this.loading = null;
+      for (const video of this.videos()) { video.removeAttribute("src"); video.load(); }
     }
 
     async load() {
@@ -181,32 +188,11 @@
     if (active === player) return;
     if (active) { if (active.playing) active.pause(); active.element.classList.remove("active"); }
     active = player;
-    player.element.classList.add("active");
+    if (player) player.element.classList.add("active");
   }
 
-  const players = [...document.querySelectorAll(".clip")].map((element) => new Player(element));
-  const seen = new IntersectionObserver((entries) => entries.forEach((entry) => {
-    if (entry.isIntersecting) { players.find((p) => p.element === entry.target).showVideo(); seen.unobserve(entry.target); }
-  }), { rootMargin: "300px" });
-  players.forEach((player) => seen.observe(player.element));
-
-  document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA|SUMMARY)$/.test(event.target.tagName)) return;
-    if (event.key >= "1" && event.key <= "9" && active) active.choose(Number(event.key) - 1);
-    if (event.key === " " && active && event.target.tagName !== "BUTTON") { event.preventDefault(); if (!event.repeat) active.toggle(); }
-  });
   // A button that was clicked with the mouse keeps the focus and would swallow the space key.
   document.addEventListener("click", (event) => { if (event.detail && event.target.closest("button")) document.activeElement.blur(); });
 
-  const filters = [...document.querySelectorAll("[data-filter]")], count = document.querySelector("[data-count]");
-  const filter = () => {
-    let shown = 0;
-    players.forEach(({ element }) => {
-      element.hidden = filters.some((f) => f.value && element.dataset[f.dataset.filter] !== f.value);
-      shown += !element.hidden;
-    });
-    if (count) count.textContent = `${shown} of ${players.length} clips`;
-  };
-  filters.forEach((f) => f.addEventListener("change", filter));
-  filter();
+  return { Player, activate, active: () => active };
 })();
