@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: setup demo test test-all lint types check clean
+.PHONY: setup demo test test-all lint types docs check clean
 
 setup: $(STAMP)
 
@@ -24,6 +24,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 test-all: setup
+	$(PIP) install --quiet -e '.[ray]' -c constraints.txt
 	$(BIN)/python -m pytest -m ''
 
 lint: setup
@@ -32,6 +33,10 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/sphinx-build -q -n -W --keep-going -b html docs build/docs
+	@echo build/docs/index.html
 
 check: lint types test
 

@@ -79,7 +79,7 @@ def test_a_rater_s_way_through_a_task(site: Site) -> None:
     assert task["clip"] == {"prompt": HOSTILE, "seconds": 1.0, "fps": 12.0}
     assert [t["label"] for t in task["tracks"]] == ["A", "B", "C"]
     assert all(set(t) == {"label", "seconds", "peaks", "given"} for t in task["tracks"])
-    assert task["events"] == [0.25, 0.5]
+    assert task["events"] == []  # when things happen is for the rater to see
     refused = site.ann.say("rate", task_id=task["task_id"], label="B", value=2, seconds=1.0)
     assert (refused.status, refused.json) == (409, {"reason": "listen to B first"})
     heard = site.ann.say("listen", task_id=task["task_id"], label="B", seconds=1.0)

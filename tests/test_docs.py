@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from foleytune import cli, commands, weights_commands
+from foleytune import cli, commands, recipe_commands, weights_commands
 from foleytune.config import dump, resolve
 from foleytune.evaluate import EvaluateSettings
+from foleytune.hub.layout import CONFIG, FORMAT, WEIGHTS
 from foleytune.scorers import ScoreItem
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +28,7 @@ BARE = ("demo", "list", "env")  # verbs that are whole commands
 
 def commands_in(text: str) -> list[list[str]]:
     """Arguments of every `foleytune …` in code: indented lines, and backticks that hold more than a verb."""
+    text = re.sub(r" \\\n\s+", " ", text)  # a command over several lines
     found = re.findall(r"^ {4}(?:\.venv/bin/)?foleytune (.+)$", text, re.M)
     found += re.findall(r"`(?:\.venv/bin/)?foleytune ([^`:]+)`", text.replace("\n", " "))
     lines = [shlex.split(line, comments=True) for line in found]
@@ -44,7 +49,20 @@ def test_there_are_commands_to_check() -> None:
 
 @pytest.fixture(scope="module")
 def yaml_texts() -> dict[str, str]:
-    return {"evaluate.yaml": dump(EvaluateSettings()), "runs/strong/recipe.yaml": dump(resolve("world_demo"))}
+    recipes = {"strong": "world_demo", "mm": "v2a_dpo_mmaudio-small"}
+    texts = {f"runs/{folder}/recipe.yaml": dump(resolve(name)) for folder, name in recipes.items()}
+    written = re.compile(r"^`(\w+\.py)`:\n\n```python\n(.*?)```", re.S | re.M)  # as a page says to
+    files = [found for path in DOCUMENTS for found in written.findall(path.read_text())]
+    return {"evaluate.yaml": dump(EvaluateSettings()), **texts, **dict(files)}
+
+
+def make_hub_folder(folder: Path) -> None:
+    """What `--model FOLDER` looks at before anything is loaded."""
+    folder.mkdir()
+    save_file({"a": torch.zeros(1)}, folder / WEIGHTS)
+    said: dict[str, Any] = {"kind": "model", "weights_file": WEIGHTS, "model": {"name": "world"}}
+    terms = {"license": "apache-2.0", "non_commercial": False, "weights_used": [], "foleytune_version": "0"}
+    (folder / CONFIG).write_text(json.dumps({"format": FORMAT, **said, **terms}))
 
 
 @pytest.fixture
@@ -58,7 +76,9 @@ def nothing_runs(yaml_texts: dict[str, str], tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "VIDEOS").mkdir()
-    (tmp_path / "runs" / "strong").mkdir(parents=True)
+    for name in ("strong", "mm", "clips"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    make_hub_folder(tmp_path / "runs" / "tuned")
     for name, text in yaml_texts.items():
         (tmp_path / name).write_text(text)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.S)
@@ -68,6 +88,11 @@ def nothing_runs(yaml_texts: dict[str, str], tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("foleytune.align.align", lambda *args, **more: ran.append(args))
     for name in (
         "align.make_world",
+        "align.steps_until",
+        "launch.commands",
+        "launch.launch_text",
+        "launch.launches",
+        "plan.plan_text",
         "annotate.labels.export_labels",
         "annotate.labels.import_labels",
         "annotate.serve.annotate",
@@ -75,6 +100,10 @@ def nothing_runs(yaml_texts: dict[str, str], tmp_path: Path, monkeypatch: pytest
         "compare.compare",
         "compare.show_result",
         "generate.generate",
+        "hub.audioscores.save_audioscore",
+        "hub.command.load",
+        "hub.remote.push_to_hub",
+        "hub.saving.save_pretrained",
         "interchange.export_pairs",
         "interchange.import_pairs",
         "world.make.make",
@@ -85,7 +114,8 @@ def nothing_runs(yaml_texts: dict[str, str], tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr(f"foleytune.{name}", note)
     for name in ("_list", "_check", "_fetch", "_export"):
         monkeypatch.setattr(weights_commands, name, lambda *args, **more: ran.append(args) or 0)
-    monkeypatch.setattr(commands, "open_workspace", note)
+    for module in (commands, recipe_commands):
+        monkeypatch.setattr(module, "open_workspace", note)
     return ran
 
 

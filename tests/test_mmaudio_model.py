@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from foleytune.flow import noise_like_rows
 from foleytune.generate import GenerateSettings, generate
 from foleytune.media import read_wave, write_video
-from foleytune.model_tools import frozen_copy, sample_latents
+from foleytune.model_tools import frozen_copy, sample_latents, with_weights
 from foleytune.models import Conditions, Media
 from foleytune.models.mmaudio import MMAudio
 from foleytune.networks.mmaudio import sequence_lengths
@@ -182,6 +182,10 @@ def test_lora_reaches_both_kinds_of_blocks_and_merges_to_official_keys(
     model.set_network(merged(adapted))
     torch.testing.assert_close(velocity(model, conditions), after, rtol=1e-4, atol=1e-5)
     assert set(model.network.state_dict()) == official
+    assert (
+        with_weights(model.with_settings(adapter="a"), "b").settings()
+        == model.with_settings(weights="b").settings()
+    )
     loaded = model.with_settings(adapter=str(tmp_path / "adapter")).load()
     torch.testing.assert_close(velocity(loaded, conditions), after, rtol=1e-4, atol=1e-5)
 

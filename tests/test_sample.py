@@ -78,6 +78,30 @@ def test_a_clip_that_cannot_be_read_costs_itself_alone(workspace, tmp_path):
     assert "no such file" in failure.reason
 
 
+def test_shares_and_workers_write_the_very_files_of_one_process(workspace, tmp_path):
+    gone = dataclasses.replace(workspace.read(Clip)[0], clip_id="0", path="gone.mp4")
+    many = [dataclasses.replace(workspace.read(Clip)[0], clip_id=f"{i:02x}-again") for i in range(40)]
+    settings = FAST.model_copy(update={"num_candidates": 1, "num_steps": 1, "guidance_scale": 1.0})
+    files = []
+    for name, shards in (("whole", [""]), ("parts", ["2/3", "0/3", "1/3"])):
+        other = world_workspace(tmp_path / name)
+        other.append([gone, *many])
+        counts = [sample(other, settings.model_copy(update={"shard": shard})) for shard in shards]
+        assert all(count.done for count in counts)
+        assert (sum(c.done for c in counts), sum(c.failed for c in counts)) == (NUM_CLIPS + 40, 1)
+        found = [*other.root.glob("tensors/*/*"), *other.root.glob("tables/[!f]*/*")]  # failures name a path
+        found += other.root.glob("tables/features/*")
+        files.append({path.relative_to(other.root): path.read_bytes() for path in found})
+    assert files[0] == files[1]
+    again = sample(other, settings.model_copy(update={"num_workers": 2}))
+    assert (again.done, again.skipped, again.failed) == (0, NUM_CLIPS + 40, 1)
+
+
+def test_a_share_is_one_process(workspace):
+    with pytest.raises(ValueError, match="one process's share"):
+        sample(workspace, FAST.model_copy(update={"shard": "0/2", "num_workers": 2}))
+
+
 def test_an_empty_split_is_an_error_that_names_the_others(workspace):
     with pytest.raises(ValueError, match=r"no clips of split 'test'; it has align"):
         sample(workspace, FAST.model_copy(update={"split": "test"}))

@@ -212,6 +212,31 @@ def test_two_processes_give_the_same_curve_as_one(filled: Workspace) -> None:
                 assert there[key] == pytest.approx(here[key], **tolerance), (here["step"], key)
 
 
+@pytest.mark.parametrize("first", [2, 1])
+def test_a_run_goes_on_with_another_number_of_processes(
+    filled: Workspace, tmp_path: Path, first: int
+) -> None:
+    """Killed with two and ended by one, and the other way round: the numbers of an unbroken run."""
+    cut = {"per_device_train_batch_size": 2}  # the same micro-batches, or matrix products round otherwise
+    shapes = {1: {**cut, "gradient_accumulation_steps": 2}, 2: cut}
+    unbroken = train_elsewhere(tmp_path, make_settings(**shapes[1]))
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+    for num, kill in ((first, {"KILL_AT_STEP": "10"}), (3 - first, {})):
+        how = (*launcher, "2") if num == 2 else ()
+        code, said = _spawn(filled, make_settings(**shapes[num]), *how, **kill)
+        assert (code != 0) == bool(kill), said
+    assert "goes on after step 8" in said
+    folder = filled.run_folder("train")
+    for here, there in zip(read_metrics(unbroken.folder), read_metrics(folder), strict=True):
+        for key in (k for k in here if "time/" not in k):  # margins are differences times β/D = 25
+            tolerance = {"abs": 1e-5, "rel": 0} if key.endswith("loss") else {"abs": 1e-4, "rel": 1e-3}
+            assert there[key] == pytest.approx(here[key], **tolerance), (here["step"], key)
+    again = train(filled, make_settings(per_device_train_batch_size=1, gradient_accumulation_steps=4))
+    assert again.steps == unbroken.steps  # finished, whatever the cut
+    with pytest.raises(ValueError, match="global_batch_size = 4, found 8"):
+        train(filled, make_settings(per_device_train_batch_size=8))
+
+
 def test_a_last_line_cut_short_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(
         '{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n{"step": 3, "lo'

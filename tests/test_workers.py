@@ -10,7 +10,7 @@ import pytest
 
 from foleytune.records import Feature, Score
 from foleytune.sample import SampleSettings, sample
-from foleytune.score import ScoreSettings, score
+from foleytune.score import ScoreSettings, ScoreWork, score
 from foleytune.stages import StageCount
 from foleytune.store import Workspace
 from foleytune.workers import parse_shard, run_workers
@@ -35,11 +35,13 @@ def content(workspace: Workspace) -> tuple[set, set]:
     return {(s.score_id, s.value) for s in Workspace(workspace.root).read(Score)}, rows
 
 
-def kill_first(workspace: Workspace, settings: ScoreSettings) -> StageCount:
-    """A stage whose first shard dies."""
-    if parse_shard(settings.shard)[0] == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return score(workspace, settings)
+class KillFirst(ScoreWork):
+    """Scoring whose first shard dies."""
+
+    def __call__(self, shard: tuple[int, int]) -> StageCount:
+        if shard[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(shard)
 
 
 def test_shards_add_up_to_the_whole(tmp_path: Path) -> None:
@@ -56,7 +58,7 @@ def test_two_workers_write_what_one_does_and_a_killed_one_costs_nothing(tmp_path
     whole, parts = workspace_of(tmp_path / "whole"), workspace_of(tmp_path / "parts")
     count = score(whole, FEW)
     with pytest.raises(ValueError, match="a worker was killed"):
-        run_workers(kill_first, parts, FEW, 2)
+        run_workers(KillFirst, parts, FEW, 2)
     again = score(parts, FEW.model_copy(update={"num_workers": 2}))
     assert again.done + again.skipped == count.done
     assert content(parts) == content(whole)

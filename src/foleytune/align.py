@@ -14,8 +14,8 @@ from typing import Any
 
 from foleytune.config import Recipe, WorldSettings, dump
 from foleytune.evaluate import EvaluateSettings
-from foleytune.model_tools import loaded_fingerprint
-from foleytune.plan import JUDGED, passes_of, plan, plan_text
+from foleytune.model_tools import loaded_fingerprint, with_weights
+from foleytune.plan import JUDGED, Step, passes_of, plan, plan_text
 from foleytune.plugins import Part
 from foleytune.rounds import run_rounds
 from foleytune.sample import SampleSettings
@@ -26,38 +26,36 @@ from foleytune.train_settings import TrainSettings, needs_of
 
 
 def align(
-    workspace: Workspace,
-    recipe: Recipe,
-    *,
-    dry_run: bool = False,
-    until: str | None = None,
-    tflops: float | None = None,
+    workspace: Workspace, recipe: Recipe, *, until: str | None = None, tflops: float | None = None
 ) -> Path | None:
     """Run the recipe's stages up to `until`; returns the report's path, or None if it did not come to that.
 
     `tflops` is the sustained rate (1e12 operations a second) by which the plan reckons hours.
     Writes the resolved recipe to workspace/recipe.yaml. A ValueError of a stage carries the stage's name.
     """
+    steps = steps_until(workspace, recipe, until)
+    say(plan_text(str(workspace.root), recipe, steps, tflops))
+    write_atomic(workspace.root / "recipe.yaml", dump(recipe).encode())
+    result: object = None
+    begin = time.perf_counter()
+    for step in steps:
+        try:
+            result = RUN[step.name](workspace, recipe)
+        except ValueError as error:
+            raise ValueError(f"{step.name}: {error}") from error
+    say(f"align: {recipe.name} up to {steps[-1].name} in {time.perf_counter() - begin:.0f} s")
+    return result if isinstance(result, Path) else None
+
+
+def steps_until(workspace: Workspace, recipe: Recipe, until: str | None = None) -> list[Step]:
+    """The plan up to a stage. Raises ValueError for a recipe that cannot be run, or has no such stage."""
     _check(recipe)
     steps = plan(workspace, recipe)
     names = [step.name for step in steps]
     if until is not None and until not in names:
         close = difflib.get_close_matches(until, names, n=1) or [f"one of {', '.join(names)}"]
         raise ValueError(f"until: this recipe has no stage {until!r}; did you mean {close[0]}?")
-    last = names.index(until) if until else len(names) - 1
-    say(plan_text(workspace, recipe, steps[: last + 1], tflops))
-    if dry_run:
-        return None
-    write_atomic(workspace.root / "recipe.yaml", dump(recipe).encode())
-    result: object = None
-    begin = time.perf_counter()
-    for step in steps[: last + 1]:
-        try:
-            result = RUN[step.name](workspace, recipe)
-        except ValueError as error:
-            raise ValueError(f"{step.name}: {error}") from error
-    say(f"align: {recipe.name} up to {names[last]} in {time.perf_counter() - begin:.0f} s")
-    return result if isinstance(result, Path) else None
+    return steps[: names.index(until) + 1] if until else steps
 
 
 def make_world(folder: Path, settings: WorldSettings) -> None:
@@ -195,6 +193,7 @@ def _report(workspace: Workspace, recipe: Recipe) -> Any:
     from foleytune.report import report
 
     changes = {
+        "model": recipe.sample.model,
         "evaluation": recipe.evaluate.name,
         "compare": recipe.report.compare or recipe.train.run_name,
         "runs": tuple(run.run_name for runs in recipe.final_runs().values() for run in runs),
@@ -206,10 +205,7 @@ def systems(workspace: Workspace, recipe: Recipe) -> dict[str, list[Part]]:
     """The table's rows: the base, then every tuned row with one model a training seed."""
     base = recipe.sample.model
     tuned = {
-        row: [
-            base.with_settings(weights=str(workspace.run_folder(run.run_name) / "model.safetensors"))
-            for run in runs
-        ]
+        row: [with_weights(base, workspace.run_folder(run.run_name) / "model.safetensors") for run in runs]
         for row, runs in recipe.final_runs().items()
     }
     return {recipe.evaluate.base: [base], **tuned}

@@ -25,10 +25,12 @@ STAGES = {
 
 OTHERS = {
     "align": "all stages of a recipe in order, each resumed where it was",
+    "plan": "hours, memory, disk and commands of a recipe on GPUs and machines",
     "generate": "one video in, one video with sound out",
     "demo": "the whole loop on the embedded world, on a CPU, ending in a report",
     "world": "make clips of the embedded world, train its weights, or rate as its raters do",
     "weights": "published weight files: list them, check those on disk, fetch them, export a tuned one",
+    "hub": "a tuned model or AudioScore as a Hugging Face folder: save it, push it, load it again",
     "annotate": "people rate soundtracks in a browser, blind; export and import what they said",
     "compare": "a blind listening test between two tuned models: win rate with its interval",
     "pairs": "export the pairs as a Hugging Face datasets folder, or import such a folder",

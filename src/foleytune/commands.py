@@ -7,14 +7,11 @@ A verb takes its positional arguments and its own few options out of `args`, and
 from __future__ import annotations
 
 import importlib
-import math
 from pathlib import Path
 from typing import Any
 
 from foleytune.arguments import asks_help, open_workspace, positional, take
 from foleytune.overrides import parse
-
-DEMO_RECIPES = {"ci": "world_demo-ci", "small": "world_demo", "full": "world_full"}
 
 
 def stage(verb: str, settings_class: str, summary: str, args: list[str]) -> int:
@@ -80,60 +77,25 @@ def run_benchmark(args: list[str]) -> int:
     return 0
 
 
-def _positive(flag: str, text: str, what: str) -> float:
-    """A finite number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise ValueError(f"{flag} is a number of {what}, found {text!r}")
-    return value
-
-
 def run_align(args: list[str]) -> int:
     """`foleytune align RECIPE [--workspace DIR] [--dry-run] [--until STAGE] [flags]`."""
-    asks = asks_help(args)
-    unnamed = asks and (not args or args[0].startswith("-"))
-    name = "world_demo" if unnamed else positional(args, "align RECIPE")
-    return _align_recipe(name, args, "align RECIPE", f"runs/{Path(name).stem}")
+    from foleytune import recipe_commands
+
+    return recipe_commands.run_align(args)
 
 
 def run_demo(args: list[str]) -> int:
-    """`foleytune demo [--size ci|small|full] [--workspace DIR]`: align on the embedded world."""
-    size = take(args, "--size") or "small"
-    if size not in DEMO_RECIPES:
-        raise ValueError(f"--size is one of {', '.join(DEMO_RECIPES)}, found {size!r}")
-    return _align_recipe(DEMO_RECIPES[size], args, "demo [--size ci|small|full]", "runs/demo")
+    """`foleytune demo [--size ci|small|full] [--workspace DIR]`."""
+    from foleytune import recipe_commands
+
+    return recipe_commands.run_demo(args)
 
 
-def _align_recipe(name: str, args: list[str], shown: str, default_workspace: str) -> int:
-    root = take(args, "--workspace") or default_workspace
-    until, rate = take(args, "--until"), take(args, "--tflops")
-    tflops = None if rate is None else _positive("--tflops", rate, "1e12 operations a second, as in 400")
-    dry_run = "--dry-run" in args
-    rest = [arg for arg in args if arg != "--dry-run"]
-    note = (
-        f"--workspace DIR   where everything goes (default: {default_workspace})\n"
-        "--dry-run         print the plan and stop\n"
-        "--until STAGE     stop after this stage\n"
-        "--tflops N        sustained 1e12 operations a second of the device, for the plan's hours"
-    )
-    from foleytune.align import align
-    from foleytune.config import resolve
+def run_plan(args: list[str]) -> int:
+    """`foleytune plan RECIPE [--gpus N] [--nodes N] [--tflops N] [--workspace DIR] [flags]`."""
+    from foleytune import recipe_commands
 
-    recipe = parse(resolve(name), rest, f"foleytune {shown}", note)
-
-    path = align(
-        open_workspace(root, create=True),
-        recipe,
-        dry_run=dry_run,
-        until=until,
-        tflops=tflops,
-    )
-    if path is not None:
-        print(path)
-    return 0
+    return recipe_commands.run_plan(args)
 
 
 def run_generate(args: list[str]) -> int:
@@ -238,6 +200,13 @@ def run_weights(args: list[str]) -> int:
     from foleytune import weights_commands
 
     return weights_commands.run_weights(args)
+
+
+def run_hub(args: list[str]) -> int:
+    """`foleytune hub save | push | load`, each with flags."""
+    from foleytune.hub import command
+
+    return command.run(args, open_workspace)
 
 
 def run_list(args: list[str]) -> int:

@@ -23,6 +23,7 @@ from pydantic import Field
 from foleytune.annotate import sync_labels
 from foleytune.annotate.settings import AnnotateSettings
 from foleytune.metrics import interval
+from foleytune.model_tools import with_weights
 from foleytune.models import Model
 from foleytune.opinions import HUMAN
 from foleytune.plugins import Part, Settings, build
@@ -178,7 +179,7 @@ def model_of(workspace: Workspace, name: str, other: str) -> Part:
     weights = folder / "model.safetensors"
     if not weights.exists():
         raise ValueError(f"{folder} has not ended: {weights.name} is missing; run train again")
-    return model.with_settings(weights=str(weights))
+    return with_weights(model, weights)
 
 
 def workspace_of(run: str, other: str) -> tuple[Path, str, str]:

@@ -18,6 +18,7 @@ from foleytune.records import Clip, Feature
 from foleytune.stages import run_batches
 from foleytune.store import Workspace
 
+FEATURE_BATCH = 16  # clips
 DECODERS = min(8, os.cpu_count() or 1)  # clips decoded side by side
 
 
@@ -25,7 +26,7 @@ def ensure_features(
     workspace: Workspace,
     model: Model,
     clips: Sequence[Clip],
-    batch_size: int = 16,
+    batch_size: int = FEATURE_BATCH,
     shard: tuple[int, int] = (0, 1),
 ) -> dict[str, Feature]:
     """Cache the conditions of clips under the model's feature key; returns them by clip id.
@@ -44,7 +45,7 @@ def ensure_truths(
     workspace: Workspace,
     model: Model,
     clips: Sequence[Clip],
-    batch_size: int = 16,
+    batch_size: int = FEATURE_BATCH,
     shard: tuple[int, int] = (0, 1),
 ) -> dict[str, Feature]:
     """Cache the clips' own media as latents of the model, under its latent key; returns them by clip id.

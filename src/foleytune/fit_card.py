@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from foleytune.fit_report import FitReport
+from foleytune.markdown import code, front_matter, table
 from foleytune.published.registry import licences_of
+from foleytune.published.terms import card_licence, scorer_weights
 from foleytune.records import LABELS
 
 NOT_COMMERCIAL = (
@@ -17,7 +19,7 @@ def audioscore_card(report: FitReport) -> str:
     limited = any(term.non_commercial for term in terms.values())
     blocks = [
         _head(report),
-        f"# {report.name}",
+        f"# {code(report.name)}",
         "Probabilities of bad, medium and good for a video's soundtrack, from the scores of "
         f"{len(terms)} judges (V2A-DPO, arXiv 2603.11089, 2.1). Made by `foleytune fit`.",
         "## Fitted on",
@@ -28,14 +30,17 @@ def audioscore_card(report: FitReport) -> str:
         "## Dimensions",
         _dimensions(report),
         "## Judges and their weights\n",
-        "\n".join(f"- {scorer}: {term.text or 'no published weights'}" for scorer, term in terms.items()),
+        "\n".join(f"- {code(name)}: {term.text or 'no published weights'}" for name, term in terms.items()),
     ]
     return "\n\n".join([*blocks, *([NOT_COMMERCIAL] if limited else [])]) + "\n"
 
 
 def _head(report: FitReport) -> str:
-    tags = "tags:\n- video-to-audio\n- reward-model"
-    return f"---\nlibrary_name: foleytune\n{tags}\nversion: {report.version}\n---"
+    licence = card_licence(scorer_weights(_scorers(report), "judge"))
+    tags = ["video-to-audio", "reward-model", "preference-alignment"]
+    return front_matter(
+        {**licence.head(), "library_name": "foleytune", "tags": tags, "version": report.version}
+    )
 
 
 def _scorers(report: FitReport) -> list[str]:
@@ -43,7 +48,7 @@ def _scorers(report: FitReport) -> list[str]:
 
 
 def _fitted_on(report: FitReport) -> str:
-    sources = ", ".join(f"{n} {source}" for source, n in report.sources.items())
+    sources = ", ".join(f"{n} {code(source)}" for source, n in report.sources.items())
     shares = ", ".join(f"{name} {share:.0%}" for name, share in report.label_shares.items())
     alpha = "not defined" if report.alpha is None else f"{report.alpha:.2f}"
     return (
@@ -74,7 +79,8 @@ def _trust(report: FitReport) -> str:
 
 
 def _dimensions(report: FitReport) -> str:
-    lines = ["| dimension | version | has a value |", "|---|---|---:|"]
-    for name, version in report.dimensions.items():
-        lines.append(f"| {name} | {version} | {report.coverage[name]:.0%} |")
-    return "\n".join(lines)
+    rows = [
+        (code(name), code(version), f"{report.coverage[name]:.0%}")
+        for name, version in report.dimensions.items()
+    ]
+    return table(("dimension", "version", "has a value"), rows, 1)

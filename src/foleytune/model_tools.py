@@ -41,6 +41,12 @@ def read_clip_media(root: Path, clip: Clip, model: Model, *, audio: bool = True)
     return media
 
 
+def with_weights(model: Part, weights: str | Path) -> Part:
+    """The model with tuned weights; adapters that it had are in them."""
+    bare = {"adapter": ""} if "adapter" in type(model).model_fields else {}
+    return model.with_settings(weights=str(weights), **bare)
+
+
 def with_network(model: M, network: nn.Module) -> M:
     """A view of `model` around another flow network; everything else (autoencoder, settings) is shared."""
     view = copy.copy(model)

@@ -1,7 +1,8 @@
 """What a recipe would do in a workspace: its steps, how much of each is there, and what it costs.
 
-Operations are counted on the model's own networks; hours follow from a sustained rate that the reader gives
-or that is assumed and said. Decoding of media, and scorers, whose operations nobody counted, are left out.
+Operations are counted on the model's and the scorers' own networks; hours follow from a sustained rate that
+the reader gives or that is assumed and said. Decoding of media is left out, and scorers that nobody counted,
+which the plan names.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from foleytune.evaluate import EvaluateSettings
 from foleytune.flow import STAGES
 from foleytune.models import Model
 from foleytune.objectives import Objective
+from foleytune.published.scorer_cost import scorer_cost
 from foleytune.records import GROUND_TRUTH, Candidate, Clip, Pair, Rating, Score
+from foleytune.scorers._presets import expand
 from foleytune.store import Workspace
 from foleytune.train import TrainSettings
 from foleytune.train_settings import needs_of
@@ -58,10 +61,8 @@ def plan(workspace: Workspace, recipe: Recipe) -> list[Step]:
 
 def _judged(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | None) -> list[Step]:
     """From candidates to pairs."""
-    steps = [
-        _sample(workspace, recipe, num_clips, cost),
-        Step("score", ", ".join(recipe.score.scorers), _there(len(workspace.ids(Score)), "scores")),
-    ]
+    sampled = _sample(workspace, recipe, num_clips, cost)
+    steps = [sampled, _score(workspace, recipe, num_clips, cost)]
     if recipe.rate is not None:
         steps.append(Step("rate", "simulated raters", _there(len(workspace.ids(Rating)), "ratings")))
     steps.append(Step("fit", "ratings and scores -> AudioScore"))
@@ -78,14 +79,14 @@ def passes_of(workspace: Workspace, recipe: Recipe) -> dict[str, float]:
     num_clips = _clips(workspace, recipe)[recipe.sample.split]
     sampled = _sampled_passes(recipe, num_clips)
     found = {
-        row: _trained_passes(runs[0]) + (sampled if _reads_candidates(runs[0]) else 0)
+        row: trained_passes(runs[0]) + (sampled if _reads_candidates(runs[0]) else 0)
         for row, runs in recipe.rows().items()
     }
     rounds = recipe.rounds
     if rounds is not None:
         runs = rounds.runs(recipe.train_seeds[0])
         again = _sampled_passes(recipe, num_clips, rounds.num_clips, rounds.num_candidates)
-        found[rounds.row] = sum(map(_trained_passes, runs)) + sampled + (len(runs) - 1) * again
+        found[rounds.row] = sum(map(trained_passes, runs)) + sampled + (len(runs) - 1) * again
     return found
 
 
@@ -93,7 +94,7 @@ def _reads_candidates(run: TrainSettings) -> bool:
     return bool(needs_of(run) & {"pairs", "labels"})
 
 
-def _trained_passes(run: TrainSettings) -> float:
+def trained_passes(run: TrainSettings) -> float:
     return run.max_steps * _batch(run) * cast(Objective, run.objective).forwards
 
 
@@ -106,9 +107,9 @@ def _sampled_passes(
     return num * s.num_steps * _branches(s.guidance_scale) * STAGES.get(s.solver, 1)
 
 
-def plan_text(workspace: Workspace, recipe: Recipe, steps: list[Step], tflops: float | None = None) -> str:
-    """The plan as lines for people; hours at `tflops` (1e12 operations a second, sustained)."""
-    lines = [f"align: {recipe.name} in {workspace.root}"]
+def plan_text(root: str, recipe: Recipe, steps: list[Step], tflops: float | None = None) -> str:
+    """The plan for a workspace at `root`, for people; hours at `tflops` 1e12 operations a second."""
+    lines = [f"align: {recipe.name} in {root}"]
     rate = tflops or TFLOPS
     for step in steps:
         parts = [f"{step.tflop / rate / 3600:.2f} h"] if step.tflop else []
@@ -131,7 +132,7 @@ def _cost_lines(recipe: Recipe, steps: list[Step], rate: float, *, assumed: bool
     kept = "weights" if adapters else "weights, gradients, AdamW and reference"
     said = f"an assumed {rate:g} TFLOP/s (--tflops)" if assumed else f"{rate:g} TFLOP/s"
     return [
-        f"  {total / 1e3:,.0f} PFLOP: {total / rate / 3600:.1f} GPU hours at {said}, scorers not counted; "
+        f"  {total / 1e3:,.0f} PFLOP: {total / rate / 3600:.1f} GPU hours at {said}; "
         f"{sum(step.disk for step in steps) / 1e9:.1f} GB on disk",
         f"  {cost.parameters / 1e6:,.0f} M parameters: {memory:.1f} GB of {kept} in training, "
         "activations on top",
@@ -152,13 +153,27 @@ def _sample(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | N
     return step if cost is None else _sampled(step, cost, num, num * s.num_candidates)
 
 
+def _score(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | None) -> Step:
+    """Every candidate and the clip's own sound; where nobody counted a scorer, it is named."""
+    step = Step("score", ", ".join(recipe.score.scorers), _there(len(workspace.ids(Score)), "scores"))
+    if cost is None:
+        return step
+    seconds = cast(Model, recipe.sample.model).spec.clip_seconds
+    counted = {name: scorer_cost(name, seconds) for name in expand(recipe.score.scorers)}
+    sounds = num_clips * (recipe.sample.num_candidates + recipe.score.ground_truth)
+    tflop = sum(num_clips * c.clip + sounds * c.candidate for c in counted.values() if c is not None)
+    uncounted = [name for name, c in counted.items() if c is None]
+    what = f"{step.what}; {', '.join(uncounted)} not counted" if uncounted else step.what
+    return step._replace(what=what, tflop=tflop)
+
+
 def _train(workspace: Workspace, recipe: Recipe, cost: Cost | None) -> Step:
     runs = [run for runs in recipe.rows().values() for run in runs]
     rows = {row: found[0] for row, found in recipe.rows().items()}
     what = ", ".join(f"{row} ({run.max_steps:,} steps × {_batch(run)})" for row, run in rows.items())
     what += f", {len(recipe.train_seeds)} seeds" if len(recipe.train_seeds) > 1 else ""
     finished = sum((workspace.run_folder(run.run_name) / "result.json").exists() for run in runs)
-    passes = round(sum(map(_trained_passes, runs)))
+    passes = round(sum(map(trained_passes, runs)))
     step = Step("train", what, _there(finished, f"of {len(runs)} runs"), passes)
     return step if cost is None else step._replace(tflop=passes * cost.pair / PAIR)
 
@@ -172,7 +187,7 @@ def _rounds(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | N
     later = len(recipe.train_seeds) * (rounds.num_rounds - 1)
     finished = sum((workspace.run_folder(run.run_name) / "result.json").exists() for run in runs)
     what = f"{rounds.row}: {rounds.num_rounds} rounds × {rounds.train.max_steps:,} steps, a seed"
-    trained = round(sum(map(_trained_passes, runs)))
+    trained = round(sum(map(trained_passes, runs)))
     step = Step("rounds", what, _there(finished, f"of {len(runs)} runs"), trained + later * again)
     if cost is None:
         return step

@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 DRAWERS = ("models", "scorers", "negatives", "pairings", "curricula", "objectives", "metrics")
 
@@ -71,7 +71,14 @@ def find(drawer: str, name: str) -> type[Part]:
 
 
 def build(drawer: str, name: str, **settings: Any) -> Part:
-    """An instance of the part behind `name` (`file`, `file-variant` or `module:Class`)."""
+    """An instance of the part behind `name` (`file`, `file-variant` or `module:Class`).
+
+    Of a model, `name` may be a folder (with a slash in it) that `foleytune hub save` wrote.
+    """
+    if drawer == "models" and "/" in name:
+        from foleytune.hub.loading import part_of
+
+        return part_of(name, **settings)
     cls, variant = _locate(drawer, name)
     if variant is not None:
         if "variant" not in cls.model_fields:
@@ -142,4 +149,6 @@ def part_field(drawer: str) -> Any:
             return build(drawer, value["name"], **{k: v for k, v in value.items() if k != "name"})
         raise ValueError(f"a part of {drawer!r} is a name or a mapping with 'name', found {value!r}")
 
-    return Annotated[Part, BeforeValidator(parse), PlainSerializer(lambda part: part.settings())]
+    # --help would show the line's own comment, which is for the type checker
+    said = Field(description=f"a name of `foleytune list {drawer}`, and that part's own settings")
+    return Annotated[Part, BeforeValidator(parse), PlainSerializer(lambda part: part.settings()), said]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from foleytune.config import Recipe
-from foleytune.model_tools import loaded_fingerprint
+from foleytune.model_tools import loaded_fingerprint, with_weights
 from foleytune.plugins import Part
 from foleytune.records import ROUND
 from foleytune.sample import SampleSettings
@@ -40,7 +40,7 @@ def run_rounds(workspace: Workspace, recipe: Recipe) -> None:
                 named = {"model": tuned.part_name(), "weights": loaded_fingerprint(tuned)}
                 changes["labels"] = run.labels.model_copy(update=named)
             result = train(workspace, run.model_copy(update=changes))
-            tuned = recipe.sample.model.with_settings(weights=str(result.weights))
+            tuned = with_weights(recipe.sample.model, result.weights)
 
 
 def _round_sampling(recipe: Recipe, model: Part, number: int) -> SampleSettings:

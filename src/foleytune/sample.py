@@ -6,11 +6,14 @@ meet the same noise on the same clip.
 
 from __future__ import annotations
 
-from typing import cast
+import math
+from typing import Literal, cast
 
 import torch
+from pydantic import Field
 
-from foleytune.features import ensure_features
+from foleytune.engines import run_map
+from foleytune.features import FEATURE_BATCH, ensure_features
 from foleytune.flow import seed_of
 from foleytune.model_tools import sample_latents
 from foleytune.models import Model
@@ -33,30 +36,56 @@ class SampleSettings(Settings):
     num_steps: int = 25
     guidance_scale: float = 4.5
     batch_size: int = 40
+    num_workers: int = Field(1, ge=1)  # processes on this machine; with several GPUs each gets one
+    shard: str = ""  # "3/8": this process does the fourth of eight shares, others the rest
+    engine: Literal["processes", "ray"] = "processes"  # ray: `num_workers` actors of a Ray cluster
     device: str = "cpu"
 
 
 def sample(workspace: Workspace, settings: SampleSettings) -> StageCount:
     """Make every candidate the settings ask for that is not there yet."""
-    part: Part = settings.model
-    model = cast(Model, part).load(settings.device)
-    model.network.eval()
-    clips = select_clips(workspace, settings.split, settings.num_clips)
-    with workspace.lock("sample"):
-        features = ensure_features(workspace, model, clips)
-        usable = [clip for clip in clips if clip.clip_id in features]
+    return run_map(SampleWork, workspace, settings)
+
+
+class SampleWork:
+    """`sample`, share by share: the model is loaded and the plan made once.
+
+    Shares are of whole clips, as many at a time as fill both a batch of features and of candidates, so that
+    every batch is what it would be in one process.
+    """
+
+    def __init__(self, workspace: Workspace, settings: SampleSettings) -> None:
+        self.workspace, self.settings = workspace, settings
+        part: Part = settings.model
+        self.model = cast(Model, part).load(settings.device)
+        self.model.network.eval()
+        self.clips = select_clips(workspace, settings.split, settings.num_clips)
         seeds = range(settings.first_seed, settings.first_seed + settings.num_candidates)
-        name, weights = part.part_name(), model.fingerprint  # asked once: it may look at files
-        plan = [_plan_one(clip, seed, name, weights, settings) for clip in usable for seed in seeds]
-        return run_batches(
-            workspace,
-            "sample",
-            plan,
-            lambda candidate: candidate.candidate_id,
-            workspace.ids(Candidate),
-            lambda batch: _sample_batch(workspace, model, settings, features, batch),
-            settings.batch_size,
-        )
+        name, weights = part.part_name(), self.model.fingerprint  # asked once: it may look at files
+        self.plan = [_plan_one(clip, seed, name, weights, settings) for clip in self.clips for seed in seeds]
+
+    def __call__(self, shard: tuple[int, int]) -> StageCount:
+        """Make the missing candidates of shard i of n."""
+        s = self.settings
+        candidates = math.lcm(FEATURE_BATCH * s.num_candidates, s.batch_size)  # in a block
+        index, num = shard
+        clips_a_block = candidates // s.num_candidates
+        mine = [clip for k, clip in enumerate(self.clips) if k // clips_a_block % num == index]
+        with self.workspace.lock("sample", shard):
+            features = ensure_features(self.workspace, self.model, mine)
+            blind = {clip.clip_id for clip in mine} - features.keys()
+            return run_batches(
+                self.workspace,
+                "sample",
+                self.plan,
+                lambda candidate: candidate.candidate_id,
+                self.workspace.ids(Candidate),
+                lambda batch: _sample_batch(self.workspace, self.model, s, features, batch),
+                s.batch_size,
+                shard,
+                candidates // s.batch_size,
+                {c.candidate_id for c in self.plan if c.clip_id in blind},
+            )
 
 
 def select_clips(workspace: Workspace, split: str, num_clips: int | None = None) -> list[Clip]:

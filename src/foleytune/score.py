@@ -9,11 +9,12 @@ unscored with a reason.
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 from pydantic import Field
 from torch import Tensor
 
+from foleytune.engines import run_map
 from foleytune.judging import decode_candidates, judged_seconds, score_item, show_clip
 from foleytune.marginals import with_marginal
 from foleytune.models import Model
@@ -24,7 +25,6 @@ from foleytune.scorers import ScoreItem, Scorer
 from foleytune.scorers._presets import expand
 from foleytune.stages import StageCount, run_batches, say
 from foleytune.store import Workspace
-from foleytune.workers import parse_shard, run_workers
 
 WORLD_JUDGES = ("world_semantic", "world_text", "world_sync", "world_tagger")
 WORLD_ORACLES = ("oracle_onset", "oracle_class", "oracle_noise", "oracle_envelope")
@@ -42,6 +42,7 @@ class ScoreSettings(Settings):
     scorers_at_once: int = Field(0, ge=0)  # 1: each loads, scores everything, is freed; 0: all together
     num_workers: int = Field(1, ge=1)  # processes on this machine; with several GPUs each gets one
     shard: str = ""  # "3/8": this process does the fourth of eight shares, others the rest
+    engine: Literal["processes", "ray"] = "processes"  # ray: `num_workers` actors of a Ray cluster
     device: str = "cpu"
 
 
@@ -55,64 +56,67 @@ class Loaded(NamedTuple):
 
 def score(workspace: Workspace, settings: ScoreSettings) -> StageCount:
     """Score what has not been scored by these scorers in these versions."""
-    if settings.num_workers > 1:
-        return run_workers(score, workspace, settings, settings.num_workers)
-    scorers, shard = build_scorers(settings), parse_shard(settings.shard)
-    clips = {clip.clip_id: clip for clip in workspace.read(Clip) if settings.split in (None, clip.split)}
-    with workspace.lock("score", shard):
-        plan = _plan(workspace, clips, settings.ground_truth)
-        if not plan:
+    return run_map(ScoreWork, workspace, settings)
+
+
+class ScoreWork:
+    """`score`, share by share: what is loaded stays loaded, the plan is made once."""
+
+    def __init__(self, workspace: Workspace, settings: ScoreSettings) -> None:
+        self.workspace, self.settings = workspace, settings
+        self.scorers = build_scorers(settings)
+        self.clips = {c.clip_id: c for c in workspace.read(Clip) if settings.split in (None, c.split)}
+        self.plan = _plan(workspace, self.clips, settings.ground_truth)
+        if not self.plan:
             raise ValueError(
                 f"{workspace.root} has nothing to score in split {settings.split!r}; run sample first"
             )
-        model = None
-        if any(candidate.shard for candidate in plan):
-            model = cast(Model, settings.model).load(settings.device)
+        self.model: Model | None = None
+        if any(candidate.shard for candidate in self.plan):
+            self.model = cast(Model, settings.model).load(settings.device)
+        self._together: list[Loaded] | None = None
+
+    def __call__(self, shard: tuple[int, int]) -> StageCount:
+        """Score what is missing of shard i of n."""
         total = StageCount("score")
-        at_once = settings.scorers_at_once or max(1, len(scorers))
-        for begin in range(0, len(scorers), at_once):
-            # copies, so that a turn's weights go with it: the next scorers may want the memory
-            turn = scorers[begin : begin + at_once]
-            group = _loaded(workspace, turn, settings)
-            total.add(_score_with(workspace, settings, model, group, clips, plan, shard))
-    return total
+        at_once = self.settings.scorers_at_once or max(1, len(self.scorers))
+        with self.workspace.lock("score", shard):
+            for begin in range(0, len(self.scorers), at_once):
+                group = self._loaded(self.scorers[begin : begin + at_once])
+                total.add(self._score_with(group, shard))
+        return total
 
+    def _loaded(self, scorers: list[tuple[str, Scorer]]) -> list[Loaded]:
+        """Copies, so that a turn's weights go with it: the next scorers may want the memory."""
+        if self._together is not None:
+            return self._together
+        found = []
+        for name, scorer in scorers:
+            try:
+                ready = with_marginal(self.workspace, name, scorer, self.settings.device)
+                judge = copy.copy(ready).load(self.settings.device)
+                found.append(Loaded(name, judge, judge.version))
+            except MissingWeights as error:
+                if name not in expand(self.settings.optional_scorers):
+                    raise
+                say(f"score: without {name}: {error}")
+        if len(scorers) == len(self.scorers):
+            self._together = found
+        return found
 
-def _loaded(workspace: Workspace, scorers: list[tuple[str, Scorer]], settings: ScoreSettings) -> list[Loaded]:
-    found = []
-    for name, scorer in scorers:
-        try:
-            ready = with_marginal(workspace, name, scorer, settings.device)
-            judge = copy.copy(ready).load(settings.device)
-            found.append(Loaded(name, judge, judge.version))
-        except MissingWeights as error:
-            if name not in expand(settings.optional_scorers):
-                raise
-            say(f"score: without {name}: {error}")
-    return found
-
-
-def _score_with(
-    workspace: Workspace,
-    settings: ScoreSettings,
-    model: Model | None,
-    scorers: list[Loaded],
-    clips: dict[str, Clip],
-    plan: list[Candidate],
-    shard: tuple[int, int],
-) -> StageCount:
-    have = workspace.ids(Score)
-    done = {c.candidate_id for c in plan if all(not _missing(s, [c], have) for s in scorers)}
-    return run_batches(
-        workspace,
-        "score",
-        plan,
-        lambda candidate: candidate.candidate_id,
-        done,
-        lambda batch: _score_batch(workspace, model, scorers, clips, batch, have),
-        settings.batch_size,
-        shard,
-    )
+    def _score_with(self, scorers: list[Loaded], shard: tuple[int, int]) -> StageCount:
+        have = self.workspace.ids(Score)
+        done = {c.candidate_id for c in self.plan if all(not _missing(s, [c], have) for s in scorers)}
+        return run_batches(
+            self.workspace,
+            "score",
+            self.plan,
+            lambda candidate: candidate.candidate_id,
+            done,
+            lambda batch: _score_batch(self.workspace, self.model, scorers, self.clips, batch, have),
+            self.settings.batch_size,
+            shard,
+        )
 
 
 def build_scorers(settings: ScoreSettings) -> list[tuple[str, Scorer]]:

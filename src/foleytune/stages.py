@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -73,24 +73,28 @@ def run_batches(
     process: Callable[[list[T]], Iterable[Record]],
     batch_size: int,
     shard: tuple[int, int] = (0, 1),
+    block: int = 1,
+    unable: Collection[str] = (),
 ) -> StageCount:
-    """Process `plan` in fixed batches, of which shard i of n has every n-th, and append each one's records.
+    """Process `plan` in fixed batches and append each one's records; shard i of n has every n-th block.
 
-    `item_id(item)` is the id whose presence in `done_ids` means the item is done; items with a recorded
-    failure of this stage are not tried again. `process(batch)` returns records, the marking ones last;
-    a ValueError it raises for a batch of one is recorded as that item's failure, for a larger batch the
-    items are tried one by one, so a bad input costs itself alone.
+    A block is that many batches in a row. `item_id(item)` is the id whose presence in `done_ids` means the
+    item is done; items with a recorded failure of this stage are not tried again. `process(batch)` returns
+    records, the marking ones last; a ValueError it raises for a batch of one is recorded as that item's
+    failure, for a larger batch the items are tried one by one, so a bad input costs itself alone. What is
+    `unable`, as an earlier stage failed on it, counts as failed and leaves the others' batches as they are.
     """
     failed_before = {f.item for f in workspace.read(Failure) if f.stage == stage}
     count = StageCount(stage)
     start = time.perf_counter()
     index, num = shard
-    begins = range(index * batch_size, len(plan), num * batch_size)
+    begins = [b for b in range(0, len(plan), batch_size) if b // (batch_size * block) % num == index]
     with progress_bar(stage, sum(min(batch_size, len(plan) - begin) for begin in begins)) as advance:
         for begin in begins:
             batch = list(plan[begin : begin + batch_size])
-            todo = [i for i in batch if item_id(i) not in done_ids and item_id(i) not in failed_before]
-            count.failed += sum(item_id(i) in failed_before for i in batch)
+            lost = [i for i in batch if item_id(i) in failed_before or item_id(i) in unable]
+            todo = [i for i in batch if item_id(i) not in done_ids and i not in lost]
+            count.failed += len(lost)
             count.skipped += sum(item_id(i) in done_ids for i in batch)
             if todo:
                 # A batch that was split for a bad item stays split, or a resumed run would group it anew.

@@ -7,6 +7,7 @@ bit for bit on the CPU. One process, or several under `torchrun` (`accelerate la
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def train(workspace: Workspace, settings: TrainSettings) -> TrainResult:
     check_settings(folder, settings)
     if (folder / "result.json").exists():
         stored = json.loads((folder / "result.json").read_text())
-        identity = data.identity()
+        identity = {**data.identity(), "global_batch_size": _global_batch_size(settings)}
         checkpoints.refuse_another(folder, {key: stored["identity"].get(key) for key in identity}, identity)
         say(f"train: run {settings.run_name!r} is finished, skipped")
         return _read_result(folder)
@@ -72,6 +73,12 @@ def train(workspace: Workspace, settings: TrainSettings) -> TrainResult:
         run = start(workspace, settings, accelerator, data, held_out)
         _loop(run)
         return _finish(run)
+
+
+def _global_batch_size(settings: TrainSettings) -> int:
+    """Items a step takes over all processes, before there is an accelerator that knows how many there are."""
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return settings.per_device_train_batch_size * settings.gradient_accumulation_steps * num_processes
 
 
 def _loop(run: Run) -> None:
@@ -127,7 +134,8 @@ def _train_step(run: Run) -> None:
         run.ema.update_parameters(run.bare.network)
     for loss in losses:
         run.meter.add(loss.logs)
-    run.meter.add({"grad_norm": norm.item(), "learning_rate": rate})
+    if run.accelerator.is_main_process:  # once a step, however many processes do it
+        run.meter.add({"grad_norm": norm.item(), "learning_rate": rate})
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:

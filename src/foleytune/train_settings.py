@@ -16,8 +16,14 @@ from foleytune.objectives import Objective
 from foleytune.plugins import Settings, part_field
 from foleytune.stopping import StopSettings
 
-FREE = ("save_total_limit", "tensorboard")
-"""Settings that may differ when a run goes on: they change nothing in it."""
+FREE = (
+    "save_total_limit",
+    "tensorboard",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+)
+"""Settings that may differ when a run goes on: they change nothing in it. Its batch keeps the size that it
+has over all processes and micro-batches, however it is cut."""
 
 
 class TrainSettings(Settings):

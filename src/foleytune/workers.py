@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -23,7 +23,9 @@ from foleytune.stages import StageCount
 from foleytune.store import Workspace
 
 S = TypeVar("S", bound=Settings)
-Stage = Callable[[Workspace, S], StageCount]
+Shard = tuple[int, int]  # i of n
+Work = Callable[[Shard], StageCount]
+"""A map stage with everything loaded: does what is missing of one shard."""
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -36,17 +38,19 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def run_workers(stage: Stage[S], workspace: Workspace, settings: S, num_workers: int) -> StageCount:
-    """Run `stage` in `num_workers` new processes, one shard each, and add up what they did.
+def run_workers(
+    make: Callable[[Workspace, S], Work], workspace: Workspace, settings: S, num_workers: int
+) -> StageCount:
+    """Make the work in `num_workers` new processes, do one shard in each, and add up what they did.
 
-    `settings` has the fields `shard`, `num_workers` and `device`; with several GPUs each worker gets one.
-    Raises ValueError where a worker did, or died.
+    With several GPUs and device "cuda" each worker gets one. Raises ValueError where a worker did, or died.
     """
     threads = max(1, (os.cpu_count() or 1) // num_workers)
-    parts = [_shard(settings, index, num_workers) for index in range(num_workers)]
+    parts = [_placed(settings, index) for index in range(num_workers)]
+    shards = [(index, num_workers) for index in range(num_workers)]
     pool = ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"), initializer=_ignore_interrupt)
     try:
-        counts = list(pool.map(partial(_work, stage, workspace.root, threads), parts))
+        counts = list(pool.map(partial(_work, make, workspace.root, threads), parts, shards))
     except BrokenProcessPool:
         raise ValueError(
             "a worker was killed (out of memory?); the same command goes on where it was, "
@@ -54,6 +58,11 @@ def run_workers(stage: Stage[S], workspace: Workspace, settings: S, num_workers:
         ) from None
     finally:
         _stop(pool)
+    return added(counts)
+
+
+def added(counts: Sequence[StageCount]) -> StageCount:
+    """What shards that ran side by side did together, in the time of the slowest."""
     total = StageCount(counts[0].stage, seconds=max(count.seconds for count in counts))
     total.done, total.skipped, total.failed = (
         sum(getattr(count, name) for count in counts) for name in ("done", "skipped", "failed")
@@ -68,16 +77,18 @@ def _stop(pool: ProcessPoolExecutor) -> None:
     pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _shard(settings: S, index: int, num: int) -> S:
+def _placed(settings: S, index: int) -> S:
     device = getattr(settings, "device", "cpu")
     if device == "cuda" and torch.cuda.device_count() > 1:
         device = f"cuda:{index % torch.cuda.device_count()}"
-    return settings.model_copy(update={"shard": f"{index}/{num}", "num_workers": 1, "device": device})
+    return settings.model_copy(update={"device": device})
 
 
-def _work(stage: Stage[S], root: Path, threads: int, settings: S) -> StageCount:
+def _work(
+    make: Callable[[Workspace, S], Work], root: Path, threads: int, settings: S, shard: Shard
+) -> StageCount:
     torch.set_num_threads(threads)
-    return stage(Workspace(root), settings)
+    return make(Workspace(root), settings)(shard)
 
 
 def _ignore_interrupt() -> None:

@@ -1,6 +1,9 @@
-"""Take the pictures of the rating tool in docs/pictures: `python -m tests.e2e.pictures docs/pictures`.
+"""Take the pictures in docs/pictures, of the rating tool or of a report:
 
-Clips are the world's; soundtracks are variations of their own sound.
+    python -m tests.e2e.pictures docs/pictures
+    python -m tests.e2e.pictures docs/pictures runs/demo/report/index.html
+
+The rating tool's clips are the world's; their soundtracks are variations of their own sound.
 """
 
 from __future__ import annotations
@@ -51,12 +54,12 @@ def varied(workspace: Workspace) -> Callable[[Sequence[str]], Mapping[str, tuple
 class Album:
     """Pictures of one folder."""
 
-    def __init__(self, folder: Path, browser: Chromium) -> None:
-        self.folder, self.browser = folder, browser
+    def __init__(self, folder: Path, browser: Chromium, subject: str = "annotate") -> None:
+        self.folder, self.browser, self.subject = folder, browser, subject
 
     def keep(self, tab: Tab, name: str) -> None:
         """What a window shows."""
-        path = tab.screenshot(self.folder / f"annotate-{name}.png")
+        path = tab.screenshot(self.folder / f"{self.subject}-{name}.png")
         Image.open(path).convert("RGB").save(path, optimize=True)
         print(f"{path}: {path.stat().st_size // 1024} KB")
 
@@ -131,8 +134,28 @@ def show_operator(album: Album, site: Site) -> None:
     tab.close()
 
 
+def show_report(folder: Path, page: Path) -> None:
+    """The results, and a clip of the gallery while it plays its second soundtrack."""
+    path = find_chromium()
+    assert path, "Chromium is not installed"
+    browser = Chromium(path)
+    album, tab = Album(folder, browser, "report"), browser.open(height=880)
+    tab.goto(page.resolve().as_uri())
+    tab.wait("document.querySelectorAll('.clip').length > 0")
+    time.sleep(0.5)
+    album.keep(tab, "results")
+    tab.press("n")
+    tab.press(" ")
+    tab.wait("document.querySelector('.clip.active .play').textContent === 'Pause'")
+    time.sleep(2.0)
+    tab.press("2")
+    time.sleep(0.5)
+    album.both(tab, "gallery")
+    browser.close()
+
+
 def main(folder: Path) -> None:
-    """All pictures."""
+    """All pictures of the rating tool."""
     path = find_chromium()
     assert path, "Chromium is not installed"
     folder.mkdir(parents=True, exist_ok=True)
@@ -154,4 +177,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if len(sys.argv) > 2:
+        show_report(Path(sys.argv[1]), Path(sys.argv[2]))
+    else:
+        main(Path(sys.argv[1]))

@@ -146,6 +146,7 @@ def test_one_file_plays_alone(tab: Tab, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_thousands_of_clips_open_as_fast_as_a_few(tab: Tab, tmp_path: Path) -> None:
     start = time.perf_counter()
     page = built(tmp_path, 3000)

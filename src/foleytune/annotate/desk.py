@@ -139,7 +139,11 @@ class Desk:
                         continue
                 if todo is None:
                     clips = self.plan.clips
-                    return [shown_task(task, history, clips[task.clip_id], self.studio) for task in found]
+                    marks = self.settings.show_events
+                    return [
+                        shown_task(task, history, clips[task.clip_id], self.studio, show_events=marks)
+                        for task in found
+                    ]
             self._make(todo, history)  # may take long: the rater's verdicts do not wait for it
 
     def _open(self, history: History) -> list[Task]:

@@ -42,6 +42,7 @@ class AnnotateSettings(Settings):
     degradations: tuple[Degradation, ...] = ("noise", "low_pass", "late")
     random_share: float = Field(0.2, ge=0, le=1)  # of clips taken at random, not by AudioScore's uncertainty
     audioscore: str = "audioscore"  # the fit whose uncertainty says what comes first, if it is there
+    show_events: bool = False  # mark true event times, where clips have them; raters then judge by the marks
     require_listen_s: float = Field(2.0, ge=0)  # of a soundtrack, before it may be judged
     skip_reasons: tuple[str, ...] = ("does not play", "cannot tell", "nothing to see", "unpleasant", "other")
     database: str = ""  # postgresql://… of a book on a server; empty is annotate/book.sqlite

@@ -14,7 +14,9 @@ from foleytune.records import Clip
 from foleytune.report_media import event_times
 
 
-def shown_task(task: Task, history: History, clip: Clip, studio: Studio) -> dict[str, Any]:
+def shown_task(
+    task: Task, history: History, clip: Clip, studio: Studio, *, show_events: bool = False
+) -> dict[str, Any]:
     """A task as the page gets it, with what was given and heard so far. Raises MediaError."""
     given, tracks = history.state(task).given, []
     for track in task.tracks:
@@ -28,7 +30,7 @@ def shown_task(task: Task, history: History, clip: Clip, studio: Studio) -> dict
         "clip": {"prompt": clip.prompt, "seconds": clip.duration_s, "fps": clip.fps},
         "tracks": tracks,
         "heard": dict(history.heard[task.task_id]),
-        "events": event_times(clip),
+        "events": event_times(clip) if show_events else [],
     }
 
 

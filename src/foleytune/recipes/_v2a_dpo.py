@@ -37,6 +37,7 @@ def v2a_dpo(name: str, model: Part, *, seconds: float, **train: Any) -> Recipe:
     tuned = TrainSettings(
         model=model,
         run_name="v2a_dpo",
+        split="train",
         objective=build("objectives", "flow_dpo", beta=600.0),
         curriculum=build("curricula", "two_stage", threshold=0.7),
         max_steps=12_000,

@@ -1,0 +1,37 @@
+"""The documentation site: `make docs` builds it to build/docs, and a warning is an error.
+
+Nothing comes from another machine: no intersphinx, no web fonts, nobody else's scripts or pictures.
+`_site.py` looks for them in the built pages.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import foleytune
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+project = "foleytune"
+author = "foleytune maintainers"
+project_copyright = f"{author}, Apache-2.0"
+release = version = foleytune.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "_site"]
+smartquotes = False
+highlight_language = "none"  # commands and layouts stand in indented blocks, which say no language
+nitpick_ignore_regex = [("py:.*", r"(?!foleytune\.).*")]  # other packages' names are on other sites
+
+myst_heading_anchors = 3  # page.md#heading is then checked like any link
+
+autodoc_member_order = "bysource"
+autodoc_default_options = {
+    "members": True,
+    "ignore-module-all": True,
+    "exclude-members": "model_config, model_post_init",
+}
+
+html_theme = "furo"
+html_title = f"foleytune {release}"
+html_copy_source = False

@@ -1,0 +1,86 @@
+"""A finished run as a hub folder: weights or adapters, config.json, model card."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from foleytune import __version__
+from foleytune.hub.adapters import adapter_config
+from foleytune.hub.card import model_card
+from foleytune.hub.layout import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    CARD,
+    CONFIG,
+    FORMAT,
+    WEIGHTS,
+    Base,
+    HubConfig,
+    checked_weights,
+    fill_folder,
+    without_places,
+)
+from foleytune.hub.provenance import Provenance, read_run
+from foleytune.published.registry import MODELS, files_for
+from foleytune.published.terms import card_licence, registry_name
+from foleytune.shards import write_atomic
+from foleytune.stages import say
+
+
+def save_pretrained(run: str | Path, out_dir: str | Path, *, merged: bool = False) -> Path:
+    """Write a finished run, WORKSPACE/runs/NAME, to a folder that `from_pretrained` loads; returns it.
+
+    A LoRA run gives its adapters alone, or with `merged`, or where it was tuned from weights that nobody else
+    has, the whole network. Raises ValueError for a folder that holds no finished run, and for an `out_dir`
+    with somebody else's files under our names.
+    """
+    folder, out = Path(run).expanduser(), Path(out_dir).expanduser()
+    told = read_run(folder)
+    if out.resolve() == folder.resolve():
+        raise ValueError(f"{out} is the run's own folder; give another")
+    as_adapter = told.settings.use_peft and not merged
+    if as_adapter and not told.tunes_published:
+        say("hub: the whole network is saved: its adapters alone would want a base that only you have")
+        as_adapter = False
+    source = folder / "adapter" if as_adapter else folder
+    name = ADAPTER if as_adapter else WEIGHTS
+    checked_weights(source, name)
+    config = _config(told, name)
+
+    def write(partial: Path) -> None:
+        shutil.copyfile(source / name, partial / name)
+        if as_adapter:
+            write_atomic(partial / ADAPTER_CONFIG, adapter_config(source))
+        write_atomic(partial / CARD, model_card(told, config).encode())
+        write_atomic(partial / CONFIG, config.text())
+
+    return fill_folder(out, write)
+
+
+def _config(told: Provenance, weights_file: str) -> HubConfig:
+    licence, model = card_licence(told.used), told.model
+    training = told.settings.model_dump(mode="json")
+    training.pop("model")
+    return HubConfig(
+        format=FORMAT,
+        foleytune_version=__version__,
+        kind="model",
+        weights_file=weights_file,
+        license=licence.license,
+        non_commercial=licence.non_commercial,
+        weights_used=told.used,
+        model=model,
+        base=Base(
+            name=registry_name(model) if told.tunes_published else f"a tuned {registry_name(model)}",
+            fingerprint=str(told.result["identity"].get("reference", "")),
+            repo=_repo(model) if told.tunes_published else None,
+        ),
+        training=without_places(training),
+    )
+
+
+def _repo(model: dict[str, object]) -> str | None:
+    """The hub's repository of a published network, where it has one."""
+    name = registry_name(model)
+    return files_for(name)[0].repo if name in MODELS else None
