@@ -115,7 +115,7 @@ def test_the_video_codec_keeps_pictures_and_what_moves_in_them(
     assert np.abs(error).mean() < 10  # of 255: 48 numbers of a picture are kept as one
     change = np.abs(np.diff(true, axis=1)).max(-1, keepdims=True) > 40
     still = np.abs(np.diff(true, axis=1))[np.broadcast_to(change, error[:, 1:].shape)].mean()
-    assert np.abs(error[:, 1:])[np.broadcast_to(change, error[:, 1:].shape)].mean() < 0.4 * still
+    assert np.abs(error[:, 1:])[np.broadcast_to(change, error[:, 1:].shape)].mean() < 0.5 * still
 
 
 def test_latents_are_normalised(latents: dict[str, torch.Tensor]) -> None:
@@ -227,3 +227,27 @@ def test_generated_pairs_follow_the_caption_and_repeat(model: WorldJoint) -> Non
     assert waves.shape == (4, 64000)
     change = np.abs(np.diff(frames.numpy().astype(float), axis=1)).max((2, 3, 4))
     assert change[0].max() > 40, "nothing moves"
+
+
+@pytest.mark.slow
+def test_what_the_base_makes_is_in_time_more_often_than_chance(
+    model: WorldJoint, oracle: OracleJointOnset
+) -> None:
+    """Its own sound fits its picture better than the sound it made for another clip of the same class."""
+    made = []
+    for label in SHARP:
+        seeds = list(range(6))
+        conditions = model.condition([media_of(world_item(label))] * len(seeds))
+        latents = sample_latents(model, conditions, seeds, num_steps=15, guidance_scale=2.0)
+        frames, waves = model.decode_video(latents).numpy(), model.decode(latents).numpy()
+        made.append(
+            [replace(world_item(label), frames={PICTURE.key: f}, wave=w) for f, w in zip(frames, waves)]
+        )
+    own = [item for group in made for item in group]
+    other = [replace(a, wave=b.wave) for group in made for a, b in zip(group, group[1:] + group[:1])]
+    f1 = [
+        [s.value for s in oracle.score(found) if s.dimension == "onset_f1" and s.value is not None]
+        for found in (own, other)
+    ]
+    assert min(map(len, f1)) > 12
+    assert np.mean(f1[0]) > np.mean(f1[1]) + 0.1

@@ -118,7 +118,10 @@ class Model(Protocol):
         ...
 
     def null(self, conditions: Conditions) -> Conditions:
-        """Conditions of the same shapes that say nothing, for guidance and dropout."""
+        """Conditions of the same shapes that say nothing, for guidance and dropout.
+
+        A "scene" may stay: guidance is to strengthen what is said and not the wall behind it.
+        """
         ...
 
     def prepare(self, conditions: Conditions) -> Conditions:

@@ -97,12 +97,17 @@ class WorldJoint(NetworkModel):
     def condition(self, media: Sequence[Media]) -> Conditions:
         """The captions' embeddings and the scenes' latents: {"text": (B, 64), "scene": (B, 144)}.
 
-        Of a picture its average over time is looked at: what moves is the model's to make.
+        Of a picture its average over time is looked at: what moves is the model's to make. Without a picture
+        the scene is zeros, the average of all.
         """
         assert self._features is not None, "call load() first"
         text = self._features.captions([m.prompt for m in media])
         said = torch.tensor([bool(m.prompt.strip()) for m in media], device=self._device)
-        return {"text": text * said[:, None], "scene": self._pictures(media).mean(1)}
+        scene = torch.zeros(len(media), VIDEO_DIM, device=self._device)
+        shown = [row for row, m in enumerate(media) if m.frames]
+        if shown:
+            scene[shown] = self._pictures([media[row] for row in shown]).mean(1)
+        return {"text": text * said[:, None], "scene": scene}
 
     def null(self, conditions: Conditions) -> Conditions:
         """No caption, the same scene: guidance is to strengthen what is said, not the wall behind it."""
