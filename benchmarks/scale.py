@@ -1,7 +1,7 @@
 """The stages that handle records, on synthetic workspaces of 500, 5,000 and 50,000 clips × 5 candidates.
 
-    python benchmarks/scale.py --folder /mnt/scratch/scale        # 10 GB of disk, about an hour
-    python benchmarks/scale.py --folder /tmp/scale --clips 500 5000
+    python benchmarks/scale.py --folder runs/scale                      # 10 GB of disk
+    python benchmarks/scale.py --folder runs/scale --clips 500 5000
 
 Records are as the stages leave them: a part for every batch, every row of latents and conditions at its true
 size (the world model's, 6.4 and 14 kB), five dimensions scored. Each measurement is a process of its own that

@@ -1,4 +1,4 @@
-"""Finished runs of the world's model on drawn latents, for the tests of hub folders; made once a session."""
+"""Finished runs of the world's model on drawn latents, for the tests of hub folders; made once a test run."""
 
 from __future__ import annotations
 
