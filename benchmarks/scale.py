@@ -4,7 +4,7 @@
     python benchmarks/scale.py --folder runs/scale --clips 500 5000
 
 Records are as the stages leave them: a part for every batch, every row of latents and conditions at its true
-size (the world model's, 6.4 and 14 kB), five dimensions scored. Each measurement is a process of its own that
+size (the world model's, 6.4 and 14 kB), four dimensions scored. Each measurement is a process of its own that
 has just started: seconds by the clock, CPU seconds and peak memory. "cold" comes after the files were dropped
 from the page cache. A workspace that is there is measured again, not made again.
 """
