@@ -46,3 +46,10 @@ def take(args: list[str], flag: str) -> str | None:
                 raise ValueError(f"{flag} wants a value, found nothing after it")
             return args.pop(index) and args.pop(index)
     return None
+
+
+def take_flag(args: list[str], flag: str) -> bool:
+    """Take a flag without a value out of `args`; whether it was there."""
+    found = flag in args
+    args[:] = [arg for arg in args if arg != flag]
+    return found

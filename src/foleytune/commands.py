@@ -10,7 +10,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from foleytune.arguments import asks_help, open_workspace, positional, take
+from foleytune.arguments import asks_help, open_workspace, positional, take, take_flag
 from foleytune.overrides import parse
 
 
@@ -178,9 +178,8 @@ def run_compare(args: list[str]) -> int:
     if asks_help(args):
         parse(verb.CompareSettings(), ["--help"], f"foleytune {usage}", note)
     root, first, second = verb.workspace_of(positional(args, "compare RUN_A"), positional(args, usage))
-    only_result = "--result" in args
-    rest = [arg for arg in args if arg != "--result"]
-    settings = parse(verb.CompareSettings(), rest, f"foleytune {usage}", note)
+    only_result = take_flag(args, "--result")
+    settings = parse(verb.CompareSettings(), args, f"foleytune {usage}", note)
     workspace = open_workspace(str(root), create=False)
     if not only_result:
         verb.compare(workspace, first, second, settings)

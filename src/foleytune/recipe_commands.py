@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from foleytune.arguments import asks_help, open_workspace, positional, take
+from foleytune.arguments import asks_help, open_workspace, positional, take, take_flag
 from foleytune.overrides import parse
 
 if TYPE_CHECKING:
@@ -20,9 +20,7 @@ DEMO_RECIPES = {"ci": "world_demo-ci", "small": "world_demo", "full": "world_ful
 
 def run_align(args: list[str]) -> int:
     """`foleytune align RECIPE [--workspace DIR] [--dry-run] [--until STAGE] [flags]`."""
-    asks = asks_help(args)
-    unnamed = asks and (not args or args[0].startswith("-"))
-    name = "world_demo" if unnamed else positional(args, "align RECIPE")
+    name = _recipe_name(args, "align RECIPE", "world_demo")
     return _align_recipe(name, args, "align RECIPE", f"runs/{Path(name).stem}")
 
 
@@ -40,9 +38,7 @@ def run_plan(args: list[str]) -> int:
     from foleytune.launch import Cluster, commands, launch_text, launches
     from foleytune.plan import TFLOPS
 
-    asks = asks_help(args)
-    unnamed = asks and (not args or args[0].startswith("-"))
-    name = "v2a_dpo_mmaudio" if unnamed else positional(args, "plan RECIPE")
+    name = _recipe_name(args, "plan RECIPE", "v2a_dpo_mmaudio")
     default = f"runs/{Path(name).stem}"
     root, rate = take(args, "--workspace") or default, take(args, "--tflops")
     gpus, nodes = (_count(flag, take(args, flag)) for flag in ("--gpus", "--nodes"))
@@ -54,15 +50,21 @@ def run_plan(args: list[str]) -> int:
     )
     recipe = parse(resolve(name), args, "foleytune plan RECIPE", note)
     cluster = Cluster(gpus, nodes, TFLOPS if rate is None else _rate(rate))
-    with _workspace_or_none(root) as workspace:
+    with _workspace_to_look_at(root) as workspace:
         found = launches(workspace, recipe, cluster)
         lines = commands(root, recipe, name, cluster)
     print(launch_text(found, lines, recipe, cluster, assumed=rate is None))
     return 0
 
 
+def _recipe_name(args: list[str], usage: str, example: str) -> str:
+    """The first argument; where help is asked for without one, the recipe that the help is shown with."""
+    unnamed = asks_help(args) and (not args or args[0].startswith("-"))
+    return example if unnamed else positional(args, usage)
+
+
 @contextmanager
-def _workspace_or_none(root: str) -> Iterator[Workspace]:
+def _workspace_to_look_at(root: str) -> Iterator[Workspace]:
     """The workspace where there is one; else an empty one for a moment: a plan makes nothing."""
     if (Path(root).expanduser() / "workspace.json").exists():
         yield open_workspace(root, create=False)
@@ -81,8 +83,7 @@ def _align_recipe(name: str, args: list[str], shown: str, default_workspace: str
     root = take(args, "--workspace") or default_workspace
     until, rate = take(args, "--until"), take(args, "--tflops")
     tflops = None if rate is None else _rate(rate)
-    dry_run = "--dry-run" in args
-    rest = [arg for arg in args if arg != "--dry-run"]
+    dry_run = take_flag(args, "--dry-run")
     note = (
         f"--workspace DIR   where everything goes (default: {default_workspace})\n"
         "--dry-run         print the plan and stop\n"
@@ -94,10 +95,10 @@ def _align_recipe(name: str, args: list[str], shown: str, default_workspace: str
     from foleytune.plan import plan_text
     from foleytune.stages import say
 
-    recipe = parse(resolve(name), rest, f"foleytune {shown}", note)
+    recipe = parse(resolve(name), args, f"foleytune {shown}", note)
 
     if dry_run:
-        with _workspace_or_none(root) as workspace:
+        with _workspace_to_look_at(root) as workspace:
             say(plan_text(root, recipe, steps_until(workspace, recipe, until), tflops))
         return 0
     path = align(open_workspace(root, create=True), recipe, until=until, tflops=tflops)

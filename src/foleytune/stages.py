@@ -85,6 +85,7 @@ def run_batches(
     `unable`, as an earlier stage failed on it, counts as failed and leaves the others' batches as they are.
     """
     failed_before = {f.item for f in workspace.read(Failure) if f.stage == stage}
+    lost = failed_before.union(unable)
     count = StageCount(stage)
     start = time.perf_counter()
     index, num = shard
@@ -92,9 +93,8 @@ def run_batches(
     with progress_bar(stage, sum(min(batch_size, len(plan) - begin) for begin in begins)) as advance:
         for begin in begins:
             batch = list(plan[begin : begin + batch_size])
-            lost = [i for i in batch if item_id(i) in failed_before or item_id(i) in unable]
-            todo = [i for i in batch if item_id(i) not in done_ids and i not in lost]
-            count.failed += len(lost)
+            todo = [i for i in batch if item_id(i) not in done_ids and item_id(i) not in lost]
+            count.failed += sum(item_id(i) in lost for i in batch)
             count.skipped += sum(item_id(i) in done_ids for i in batch)
             if todo:
                 # A batch that was split for a bad item stays split, or a resumed run would group it anew.

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import torch
 
-from foleytune import __version__
 from foleytune.fit_card import audioscore_card
 from foleytune.fit_report import FitReport
 from foleytune.hub.layout import (
     CARD,
     CONFIG,
-    FORMAT,
     WEIGHTS,
     HubConfig,
     checked_weights,
@@ -23,7 +21,6 @@ from foleytune.hub.layout import (
 )
 from foleytune.hub.provenance import audioscore_weights
 from foleytune.hub.remote import folder_of
-from foleytune.published.terms import card_licence
 from foleytune.scorers.audioscore import AudioScore, Fitted
 from foleytune.shards import write_atomic
 from foleytune.store import Workspace
@@ -50,16 +47,10 @@ def save_audioscore(fit: str | Path, out_dir: str | Path) -> Path:
         raise ValueError(
             f"{path} is of version {score.version}, its report of {report.version}; run `foleytune fit` again"
         )
-    used = audioscore_weights(path, "judge")
-    licence = card_licence(used)
-    config = HubConfig(
-        format=FORMAT,
-        foleytune_version=__version__,
+    config = HubConfig.made_with(
+        audioscore_weights(path, "judge"),
         kind="audioscore",
         weights_file=WEIGHTS,
-        license=licence.license,
-        non_commercial=licence.non_commercial,
-        weights_used=used,
         version=score.version,
         dimensions=report.dimensions,
     )

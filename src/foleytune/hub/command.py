@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foleytune.arguments import asks_help, positional, take
+from foleytune.arguments import asks_help, positional, take, take_flag
 
 if TYPE_CHECKING:
     from foleytune.store import Workspace
@@ -37,7 +37,7 @@ def run(args: list[str], open_workspace: Callable[..., Workspace]) -> int:
 def _save(args: list[str], _: Callable[..., Workspace]) -> int:
     from foleytune.hub import audioscores, saving
 
-    out, merged = take(args, "--out") or take(args, "-o"), _flag(args, "--merged")
+    out, merged = take(args, "--out") or take(args, "-o"), take_flag(args, "--merged")
     run_folder = Path(positional(args, "hub save RUN")).expanduser()
     _nothing_left(args, "save")
     if out is None:
@@ -52,7 +52,7 @@ def _save(args: list[str], _: Callable[..., Workspace]) -> int:
 def _push(args: list[str], _: Callable[..., Workspace]) -> int:
     from foleytune.hub import remote
 
-    public = _flag(args, "--public")
+    public = take_flag(args, "--public")
     folder, repo_id = positional(args, "hub push FOLDER"), positional(args, "hub push FOLDER OWNER/NAME")
     _nothing_left(args, "push")
     print(remote.push_to_hub(folder, repo_id, private=not public))
@@ -80,12 +80,6 @@ def load(what: str, revision: str | None, workspace: Workspace | None, name: str
     if workspace is None:
         return folder.absolute()  # with a slash in it, as --model wants
     return audioscores.add_to_workspace(folder, workspace, name or audioscores.DEFAULT)
-
-
-def _flag(args: list[str], flag: str) -> bool:
-    found = flag in args
-    args[:] = [arg for arg in args if arg != flag]
-    return found
 
 
 def _nothing_left(args: list[str], what: str) -> None:

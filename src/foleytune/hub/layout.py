@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from foleytune import __version__
 from foleytune.published.sniff import SAFETENSORS, check_format
-from foleytune.published.terms import Used
+from foleytune.published.terms import Used, card_licence
 
 CONFIG, CARD = "config.json", "README.md"
 WEIGHTS, ADAPTER, ADAPTER_CONFIG = "model.safetensors", "adapter_model.safetensors", "adapter_config.json"
@@ -60,6 +61,19 @@ class HubConfig(BaseModel):
     training: dict[str, Any] = {}
     version: str = ""
     dimensions: dict[str, str] = {}
+
+    @classmethod
+    def made_with(cls, used: list[Used], **fields: Any) -> HubConfig:
+        """A config of this format and version, whose licence follows from the weights it was made with."""
+        licence = card_licence(used)
+        return cls(
+            format=FORMAT,
+            foleytune_version=__version__,
+            license=licence.license,
+            non_commercial=licence.non_commercial,
+            weights_used=used,
+            **fields,
+        )
 
     @property
     def is_adapter(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from foleytune import __version__
 from foleytune.hub.adapters import adapter_config
 from foleytune.hub.card import model_card
 from foleytune.hub.layout import (
@@ -13,7 +12,6 @@ from foleytune.hub.layout import (
     ADAPTER_CONFIG,
     CARD,
     CONFIG,
-    FORMAT,
     WEIGHTS,
     Base,
     HubConfig,
@@ -23,7 +21,7 @@ from foleytune.hub.layout import (
 )
 from foleytune.hub.provenance import Provenance, read_run
 from foleytune.published.registry import MODELS, files_for
-from foleytune.published.terms import card_licence, registry_name
+from foleytune.published.terms import registry_name
 from foleytune.shards import write_atomic
 from foleytune.stages import say
 
@@ -59,17 +57,13 @@ def save_pretrained(run: str | Path, out_dir: str | Path, *, merged: bool = Fals
 
 
 def _config(told: Provenance, weights_file: str) -> HubConfig:
-    licence, model = card_licence(told.used), told.model
+    model = told.model
     training = told.settings.model_dump(mode="json")
     training.pop("model")
-    return HubConfig(
-        format=FORMAT,
-        foleytune_version=__version__,
+    return HubConfig.made_with(
+        told.used,
         kind="model",
         weights_file=weights_file,
-        license=licence.license,
-        non_commercial=licence.non_commercial,
-        weights_used=told.used,
         model=model,
         base=Base(
             name=registry_name(model) if told.tunes_published else f"a tuned {registry_name(model)}",

@@ -162,14 +162,11 @@ def _make_features(
 
 def conditions_of(features: WorldFeatures, clips: Clips, index: np.ndarray) -> dict[str, torch.Tensor]:
     """Conditions of clips as they are cached: float16."""
-    found: dict[str, list[torch.Tensor]] = {}
-    with torch.inference_mode(), progress_bar("features", len(index)) as advance:
-        for part in np.array_split(index, max(1, len(index) // 32)):
-            rows = features(parts.rows_of(clips.frames, part), [clips.rows[i]["prompt"] for i in part])
-            for name, value in rows.items():
-                found.setdefault(name, []).append(value.half())
-            advance(len(part))
-    return {name: torch.cat(values).clone() for name, values in found.items()}
+
+    def condition(part: np.ndarray) -> dict[str, torch.Tensor]:
+        return features(parts.rows_of(clips.frames, part), [clips.rows[i]["prompt"] for i in part])
+
+    return parts.rows_as_halves("features", index, 32, condition)
 
 
 def _make_flow(

@@ -18,7 +18,7 @@ from foleytune.stages import progress_bar
 from foleytune.world import FPS, NUM_FRAMES
 from foleytune.world.training_checkpoint import Checkpoint
 from foleytune.world.training_data import Clips
-from foleytune.world.training_parts import Log, fit_network, pick, rows_of
+from foleytune.world.training_parts import Log, fit_network, pick, rows_as_halves, rows_of
 
 CROP = 24  # pixels: the video codec learns from squares where something moves
 EVENT_WINDOW = 80  # frames the event finder learns from: no prior of when clips begin
@@ -99,17 +99,15 @@ def _normalise(codec: WorldVideoCodec, clips: Clips) -> None:
     codec.latent_scale.copy_(1 / (values.sqrt() * turned.std()))
 
 
-@torch.inference_mode()
 def latents_of(codec: WorldCodec, video: WorldVideoCodec, clips: Clips) -> dict[str, Tensor]:
     """Both modalities' normalised latents as they are cached: float16."""
-    found: dict[str, list[Tensor]] = {"audio": [], "video": []}
-    with progress_bar("latents", len(clips)) as advance:
-        for part in np.array_split(np.arange(len(clips)), max(1, len(clips) // 16)):
-            found["audio"].append(codec.encode(rows_of(clips.waves, part)).half())
-            with torch.autocast("cpu", torch.bfloat16):
-                found["video"].append(video.encode(rows_of(clips.frames, part)).half())
-            advance(len(part))
-    return {name: torch.cat(values).clone() for name, values in found.items()}
+
+    def encode(part: np.ndarray) -> dict[str, Tensor]:
+        audio = codec.encode(rows_of(clips.waves, part))
+        with torch.autocast("cpu", torch.bfloat16):
+            return {"audio": audio, "video": video.encode(rows_of(clips.frames, part))}
+
+    return rows_as_halves("latents", np.arange(len(clips)), 16, encode)
 
 
 @torch.inference_mode()

@@ -16,26 +16,23 @@ from torch import Tensor, nn
 from foleytune.flow import generator_of, interpolate, noise_like_rows, sample_times, seed_of, target_velocity
 from foleytune.networks.world_joint import WorldJointDiT
 from foleytune.networks.world_towers import SyncJudge
-from foleytune.stages import progress_bar
 from foleytune.world.training_checkpoint import Checkpoint
 from foleytune.world.training_data import Clips
-from foleytune.world.training_parts import Log, fit_network, pick, rows_of
+from foleytune.world.training_parts import Log, fit_network, pick, rows_as_halves, rows_of
 
 MODALITIES = ("video", "audio")
 BATCH = 16
 HINT_BLOCK, HINT_WEIGHT = 2, 0.5
 
 
-@torch.inference_mode()
 def sync_features(judge: SyncJudge, clips: Clips) -> dict[str, Tensor]:
     """What the sync judge sees and hears, frame by frame: {"video", "audio"} -> (N, L, D) float16."""
-    found: dict[str, list[Tensor]] = {name: [] for name in MODALITIES}
-    with progress_bar("sync features", len(clips)) as advance:
-        for part in np.array_split(np.arange(len(clips)), max(1, len(clips) // 32)):
-            found["video"].append(judge.motion(rows_of(clips.frames, part)).half())
-            found["audio"].append(judge.sound(rows_of(clips.waves, part)).half())
-            advance(len(part))
-    return {name: torch.cat(values).clone() for name, values in found.items()}
+
+    def look_and_listen(part: np.ndarray) -> dict[str, Tensor]:
+        frames, waves = rows_of(clips.frames, part), rows_of(clips.waves, part)
+        return {"video": judge.motion(frames), "audio": judge.sound(waves)}
+
+    return rows_as_halves("sync features", np.arange(len(clips)), 32, look_and_listen)
 
 
 class Hints(nn.Module):

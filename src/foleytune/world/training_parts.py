@@ -73,6 +73,20 @@ def rows_of(array: np.ndarray, index: np.ndarray) -> Tensor:
     return found.float() if found.dtype == torch.float16 else found
 
 
+@torch.inference_mode()
+def rows_as_halves(
+    label: str, index: np.ndarray, size: int, make: Callable[[np.ndarray], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """What `make` makes of about `size` row numbers at a time, together, as it is cached: float16."""
+    found: dict[str, list[Tensor]] = {}
+    with progress_bar(label, len(index)) as advance:
+        for part in np.array_split(index, max(1, len(index) // size)):
+            for name, value in make(part).items():
+                found.setdefault(name, []).append(value.half())
+            advance(len(part))
+    return {name: torch.cat(values).clone() for name, values in found.items()}
+
+
 def train_codec(waves: list[np.ndarray], steps: int, seed: int, log: Log) -> WorldCodec:
     """L1 on log-magnitudes and on log mel bands, with a light pull of the posterior to N(0, 1).
 

@@ -34,25 +34,8 @@ from foleytune.scorers.audioscore import AudioScore
 from foleytune.store import Workspace
 from foleytune.train_settings import TrainSettings
 from tests import scored_workspace as made
-from tests.hub_runs import fit_of, head_of, run_by_hand, trained_workspace
-from tests.hub_server import hub_server
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return trained_workspace(tmp_path_factory.getbasetemp() / "hub-runs")
-
-
-@pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Caches go with the test."""
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("HF_HOME", raising=False)
-
-
-@pytest.fixture
-def saved(trained: Workspace, tmp_path: Path) -> Path:
-    return save_pretrained(trained.run_folder("full"), tmp_path / "saved")
+from tests.hub.runs import fit_of, head_of, run_by_hand
+from tests.hub.server import hub_server
 
 
 def sampled(model: Model) -> torch.Tensor:
@@ -168,7 +151,7 @@ def test_an_audioscore_that_is_not_what_it_says_is_refused(rated: Workspace, tmp
     shutil.copyfile(other.weights, folder / "model.safetensors")
     with pytest.raises(ValueError, match="is of version"):
         load_audioscore(folder)
-    foreign = replace(other.fitted, dimensions=("tests.hub_bomb:Bomb/rms", *made.JUDGES[1:]))
+    foreign = replace(other.fitted, dimensions=("tests.hub.bomb:Bomb/rms", *made.JUDGES[1:]))
     (folder / "model.safetensors").write_bytes(foreign.serialise())
     with pytest.raises(ValueError, match="code outside foleytune"):
         load_audioscore(folder)
@@ -206,7 +189,7 @@ HOSTILE_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "pickle": ({"weights_file": "pytorch_model.bin"}, "beside it; found"),
     "place": ({"model": {"name": "world", "weights": "/etc/passwd"}}, "names a place"),
     "upwards": ({"model": {"name": "world", "x": "../../x"}}, "names a place"),
-    "code": ({"model": {"name": "tests.hub_bomb:Bomb"}}, "code outside foleytune"),
+    "code": ({"model": {"name": "tests.hub.bomb:Bomb"}}, "code outside foleytune"),
     "folder": ({"model": {"name": "a/b"}}, "no model is called"),
     "unknown": ({"model": {"name": "wrld"}}, "did you mean 'world'"),
     "setting": ({"model": {"name": "world", "x": 1}}, "unknown setting"),
@@ -270,7 +253,7 @@ def test_adapters_from_elsewhere_are_plain_lora_or_refused(trained: Workspace, t
     path = folder / "adapter_config.json"
     plain = json.loads(path.read_text())
     for changes, message in [
-        ({"megatron_config": {"a": 1}, "megatron_core": "tests.hub_bomb"}, "megatron_config"),
+        ({"megatron_config": {"a": 1}, "megatron_core": "tests.hub.bomb"}, "megatron_config"),
         ({"peft_type": "IA3"}, "peft_type"),
         ({"base_model_name_or_path": "evil/model"}, "base_model_name_or_path"),
         ({"target_modules": "(a+)+$"}, "target_modules"),

@@ -25,26 +25,9 @@ from foleytune.published.terms import Used, card_licence, model_weights, scorer_
 from foleytune.records import Pair
 from foleytune.store import Workspace
 from foleytune.train_settings import TrainSettings
-from tests.hub_runs import fit_of, head_of, run_by_hand, settings_of, trained_workspace
+from tests.hub.runs import fit_of, head_of, run_by_hand, settings_of
 
 HOSTILE = "x`</details><script>alert(1)</script>\n---\n![](http://e.example/?)|**a**\u202e\x00"
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return trained_workspace(tmp_path_factory.getbasetemp() / "hub-runs")
-
-
-@pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Caches go with the test."""
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("HF_HOME", raising=False)
-
-
-@pytest.fixture
-def saved(trained: Workspace, tmp_path: Path) -> Path:
-    return save_pretrained(trained.run_folder("full"), tmp_path / "saved")
 
 
 def test_licences_follow_every_weight() -> None:
