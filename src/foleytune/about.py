@@ -12,10 +12,13 @@ from collections import Counter
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from string import Formatter
 from typing import TYPE_CHECKING
 
+import pyarrow.compute as pc
+
 from foleytune import plugins
-from foleytune.records import RECORDS, Candidate, Clip, Failure, Score
+from foleytune.records import RECORDS, Candidate, Clip, Failure, Record, Score
 
 if TYPE_CHECKING:
     from foleytune.store import Workspace
@@ -58,13 +61,11 @@ def _terms(name: str) -> str:
 def show_workspace(workspace: Workspace) -> str:
     """Counts of every table, of clips and candidates by kind, failures with reasons, and runs."""
     lines = [str(workspace.root), ""]
-    lines += [f"{table:<12}{len(workspace.read(cls)):>8}" for table, cls in RECORDS.items()]
-    lines += _counts("clips by split", Counter(c.split for c in workspace.read(Clip)))
-    lines += _counts(
-        "candidates by model, weights and guidance",
-        Counter(f"{c.model} {c.weights or '-'} {c.guidance_scale:g}" for c in workspace.read(Candidate)),
-    )
-    scored = Counter(f"{s.scorer}/{s.dimension}" for s in workspace.read(Score) if s.value is not None)
+    lines += [f"{table:<12}{len(workspace.ids(cls)):>8}" for table, cls in RECORDS.items()]
+    lines += _counts("clips by split", _groups(workspace, Clip, "{split}"))
+    named = "{model} {weights} {guidance_scale:g}"
+    lines += _counts("candidates by model, weights and guidance", _groups(workspace, Candidate, named))
+    scored = _groups(workspace, Score, "{scorer}/{dimension}", pc.field("value").is_valid())
     lines += _counts("scored candidates by scorer", scored)
     lines += _counts("failures", Counter(f"{f.stage}: {f.reason}" for f in workspace.read(Failure)))
     lines += _runs(workspace)
@@ -78,6 +79,20 @@ def environment() -> str:
     rows += [(name, _version(name)) for name in PACKAGES]
     rows += [("os", platform.platform()), ("cpus", str(_usable_cpus())), ("gpu", _gpu())]
     return "\n".join(f"{name}: {value}" for name, value in rows)
+
+
+def _groups(
+    workspace: Workspace, cls: type[Record], name: str, where: pc.Expression | None = None
+) -> Counter[str]:
+    """How many records there are of each name, a format of columns."""
+    columns = [field for _, field, _, _ in Formatter().parse(name) if field]
+    table = workspace.table(cls, columns, where).group_by(columns).aggregate([([], "count_all")])
+    found: Counter[str] = Counter()
+    for row in table.to_pylist():
+        found[name.format_map({key: "-" if value == "" else value for key, value in row.items()})] += row[
+            "count_all"
+        ]
+    return found
 
 
 def _counts(title: str, counts: Counter[str], most: int = 20) -> list[str]:

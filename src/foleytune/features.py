@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -66,7 +67,7 @@ def truth_key(model: Model) -> str:
 
 def cached(workspace: Workspace, key: str) -> dict[str, Feature]:
     """What is there under a key, by the id of clips."""
-    return {f.item_id: f for f in workspace.read(Feature) if f.key == key}
+    return {f.item_id: f for f in workspace.read(Feature, pc.field("key") == key)}
 
 
 def read_all(workspace: Workspace, model: Model, clips: Sequence[Clip], *, audio: bool = True) -> list[Media]:
@@ -91,7 +92,8 @@ def _ensure(
         place = workspace.write_rows(kind, ids, found)
         return [Feature(ids[row], clip.clip_id, key, place, row) for row, clip in enumerate(batch)]
 
-    known = set(cached(workspace, key))
-    if any(clip.clip_id not in known for clip in clips):
-        run_batches(workspace, kind, clips, lambda clip: clip.clip_id, known, process, batch_size, shard)
+    found = cached(workspace, key)
+    if all(clip.clip_id in found for clip in clips):
+        return found
+    run_batches(workspace, kind, clips, lambda clip: clip.clip_id, set(found), process, batch_size, shard)
     return cached(workspace, key)

@@ -26,8 +26,10 @@ ROUND = "round"
 
 def digest(*parts: Any, length: int = 16) -> str:
     """Hash JSON-able `parts` to `length` hex characters (64 bits by default)."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+    return hashlib.sha256(_JSON.encode(parts).encode()).hexdigest()[:length]
+
+
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,20 +76,25 @@ class Workspace:
             pq.write_table(_to_arrow(cls, group), sink, compression="zstd")
             write_atomic(self._table_folder(cls) / f"{name}.parquet", sink.getvalue())
 
-    def read(self, cls: type[R]) -> list[R]:
-        """All records of a table, in the order of their ids (so the order of writing does not matter)."""
+    def read(self, cls: type[R], where: pc.Expression | None = None) -> list[R]:
+        """Records of a table, in the order of their ids (so the order of writing does not matter).
+
+        All of them are kept for the next time; those picked by `where` are made anew, and no others.
+        """
+        if where is not None:
+            return _from_arrow(cls, self.table(cls, where=where))
         found: dict[str, R] = {}
         cache = self._parts.setdefault(cls.table, {})
-        for path in sorted(self._table_folder(cls).glob("*.parquet")):
+        for path in self._part_files(cls):
             if path.name not in cache:
-                cache[path.name] = _from_arrow(cls, pq.read_table(path))
+                cache[path.name] = _from_arrow(cls, _read_part(cls, path))
             for record in cache[path.name]:
                 found.setdefault(record.record_id, record)
         return [found[key] for key in sorted(found)]
 
     def ids(self, cls: type[Record]) -> set[str]:
         """The ids of a table."""
-        return {record.record_id for record in self.read(cls)}
+        return set(self.table(cls, ())[cls.id_field].to_pylist())
 
     def by_id(self, cls: type[R]) -> dict[str, R]:
         """A table as a mapping from id to record."""
@@ -103,10 +108,15 @@ class Workspace:
     ) -> pa.Table:
         """A table as Arrow columns, each id once, in the order of ids: for stages whose rows are too many
         for Python objects. The id column always comes along; `dict` columns stay JSON text."""
-        wanted = [cls.id_field, *(name for name in columns or cls.columns() if name != cls.id_field)]
-        paths = sorted(self._table_folder(cls).glob("*.parquet"))
-        parts = [pq.read_table(path, columns=wanted, filters=where) for path in paths]
-        whole = pa.concat_tables(parts or [_to_arrow(cls, []).select(wanted)])
+        names = cls.columns() if columns is None else columns
+        wanted = [cls.id_field, *(name for name in names if name != cls.id_field)]
+        parts = [_to_arrow(cls, []).select(wanted)]
+        for path in self._part_files(cls):
+            if where is None:
+                parts.append(_read_part(cls, path, wanted))
+            else:  # it may ask for other columns than are wanted
+                parts.append(_read_part(cls, path).filter(where).select(wanted))
+        whole = pa.concat_tables(part for part in parts if len(part) or part is parts[0])
         order = pc.sort_indices(whole[cls.id_field])  # stable: the first part wins, as in `read`
         ids = whole[cls.id_field].take(order).combine_chunks()
         if len(ids) > 1:
@@ -124,6 +134,9 @@ class Workspace:
         for path in old:
             path.unlink()
         self._parts.pop(cls.table, None)
+
+    def _part_files(self, cls: type[Record]) -> list[Path]:
+        return sorted(self._table_folder(cls).glob("*.parquet"))
 
     def _table_folder(self, cls: type[Record]) -> Path:
         assert RECORDS.get(cls.table) is cls, f"{cls.__name__} is no table"
@@ -192,6 +205,19 @@ def _holds_anything(folder: Path) -> bool:
     return any(not (p.name.startswith(".workspace.json.") and p.suffix == ".tmp") for p in folder.iterdir())
 
 
+def _read_part(cls: type[Record], path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Columns of a part; one it was written without holds the default.
+
+    Parts are small: threads and read-ahead cost more than they give.
+    """
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        part = file.read(columns=columns, use_threads=False)
+    for name in set(columns or cls.columns()) - set(part.column_names):
+        kind = cls.__dataclass_fields__[name]  # type: ignore[attr-defined]
+        part = part.append_column(name, pa.array([kind.default] * len(part), _ARROW[str(kind.type)]))
+    return part.select(columns or cls.columns())
+
+
 def _to_arrow(cls: type[Record], records: Sequence[Record]) -> pa.Table:
     types = cls.__dataclass_fields__  # type: ignore[attr-defined]
     columns, schema = [], []
@@ -209,9 +235,6 @@ def _from_arrow(cls: type[R], table: pa.Table) -> list[R]:
     types = cls.__dataclass_fields__  # type: ignore[attr-defined]
     columns = {}
     for name in cls.columns():
-        if name not in table.column_names:  # written before the column was there
-            columns[name] = [types[name].default] * len(table)
-            continue
         values = table.column(name).to_pylist()
         if types[name].type == "dict[str, Any]":
             values = [json.loads(v) for v in values]

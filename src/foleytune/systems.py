@@ -63,12 +63,9 @@ def select(
     """
     clips = [c for c in workspace.read(Clip) if c.split == sampling.split]
     clip_ids = [c.clip_id for c in sorted(clips, key=lambda c: (str(c.meta.get("name", "")), c.clip_id))]
-    wanted = set(clip_ids)
     found: dict[Replica, dict[str, str]] = {}
     truth: dict[str, str] = {}
-    for c in workspace.read(Candidate):
-        if c.clip_id not in wanted:
-            continue
+    for c in workspace.read(Candidate, pc.field("clip_id").isin(clip_ids)):
         if c.model == GROUND_TRUTH:
             truth[c.clip_id] = c.candidate_id
         elif _is_of(c, sampling):
@@ -133,11 +130,8 @@ class Judgements:
         ids, names = pa.array(sorted(candidate_ids)), pa.array(sorted(scorers))
         here = pc.and_(pc.is_in(scores["candidate_id"], ids), pc.is_in(scores["scorer"], names))
         self._scores = scores.filter(here)
-        features = [
-            f
-            for f in workspace.read(Feature)
-            if f.key.rpartition("@")[0] in scorers and f.item_id in candidate_ids
-        ]
+        embedded = workspace.read(Feature, pc.field("item_id").isin(ids))
+        features = [f for f in embedded if f.key.rpartition("@")[0] in scorers]
         seen = self._scores.group_by(["scorer", "version", "dimension"]).aggregate([]).to_pylist()
         found = {(row["scorer"], row["version"]) for row in seen}
         found |= {(scorer, version) for scorer, _, version in (f.key.rpartition("@") for f in features)}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
+import pyarrow.compute as pc
 from accelerate import Accelerator
 
 from foleytune.curricula import Curriculum
@@ -15,7 +16,7 @@ from foleytune.models import Model
 from foleytune.negative_settings import NegativeSettings
 from foleytune.negatives import Negative
 from foleytune.objectives import TrainContext
-from foleytune.records import Candidate, Clip, Feature, Pair
+from foleytune.records import Candidate, Clip, Pair
 from foleytune.rule_media import silent_latents
 from foleytune.rule_pairs import RulePairs
 from foleytune.store import Workspace
@@ -54,14 +55,15 @@ def make_context(
 ) -> TrainContext:
     """The context of all items. Raises ValueError for what they name and the workspace or the model lacks."""
     named = data.candidate_ids
-    candidates = {c.candidate_id: c for c in workspace.read(Candidate) if c.candidate_id in named}
+    chosen = pc.field("candidate_id").isin(sorted(named))
+    candidates = {c.candidate_id: c for c in workspace.read(Candidate, chosen)}
     if len(candidates) < len(named):
         lost = len(named) - len(candidates)
         raise ValueError(
             f"{lost} candidates that pairs or labels name are not in the workspace; run sample, then pair"
         )
     key = model.feature_key  # asked once: it may look at files
-    features = {f.item_id: f for f in workspace.read(Feature) if f.key == key}
+    features = cached(workspace, key)
     missing = data.clip_ids - set(features)
     if missing:
         raise ValueError(
