@@ -20,18 +20,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
+from foleytune.curricula import Curriculum
+from foleytune.evaluate import EvaluateSettings, evaluate
 from foleytune.fit import FitSettings, fit
+from foleytune.metrics.mean import Mean
 from foleytune.pair import PairSettings, pair
 from foleytune.plugins import build
 from foleytune.records import Candidate, Clip, Feature, Pair, Rating, Score
+from foleytune.report import ReportSettings, report
 from foleytune.sample import SampleSettings, SampleWork
 from foleytune.score import ScoreSettings, ScoreWork
 from foleytune.store import Workspace
+from foleytune.train_context import make_context, split_data
 from foleytune.train_data import split_pairs
+from foleytune.train_settings import TrainSettings
 
 DIMENSIONS = (
     "world_semantic/similarity",
@@ -40,12 +48,13 @@ DIMENSIONS = (
     "world_tagger/inception",
 )
 NUM_CANDIDATES, BATCH, RATED = 5, 40, 400
+TUNED, COMPARED = "tuned", 10  # the weights of a second system, which has a candidate of every tenth clip
 LATENT, CONDITIONS = (100, 32), {"scene": (9, 64), "motion": (100, 64), "text": (64,)}
 SAMPLED = SampleSettings(num_candidates=NUM_CANDIDATES, num_steps=10, guidance_scale=2.0)
 SCORED = ScoreSettings(
     scorers=tuple(d.partition("/")[0] for d in DIMENSIONS), optional_scorers=(), ground_truth=False
 )
-ROWS, STEPS = 16, 400  # a training step's latents, and how many steps are loaded
+ROWS = 16  # a training step's latents; an epoch has two of every clip
 
 
 def make(root: Path, num_clips: int) -> None:
@@ -62,11 +71,12 @@ def make(root: Path, num_clips: int) -> None:
         shard = workspace.write_rows("features", ids, rows)
         found = [Feature(ids[k], clip.clip_id, key, shard, k) for k, clip in enumerate(part)]
         workspace.append([*part, *found])
-    plan = [(clip, seed) for clip in clips for seed in range(NUM_CANDIDATES)]
+    plan = [(clip, seed, weights) for clip in clips for seed in range(NUM_CANDIDATES)]
     rated = set(rng.permutation(len(plan))[:RATED].tolist())
+    plan += [(clip, 0, TUNED) for clip in clips[::COMPARED]]
     for begin in range(0, len(plan), BATCH):
         batch = plan[begin : begin + BATCH]
-        made = _candidates(workspace, batch, weights)
+        made = _candidates(workspace, batch)
         values = rng.normal(size=(len(batch), len(DIMENSIONS)))
         scores = [
             _score(c, d, v, versions[d]) for c, row in zip(made, values) for d, v in zip(DIMENSIONS, row)
@@ -99,18 +109,18 @@ def _clip(index: int) -> Clip:
     )
 
 
-def _candidates(workspace: Workspace, batch: list[tuple[Clip, int]], weights: str) -> list[Candidate]:
+def _candidates(workspace: Workspace, batch: list[tuple[Clip, int, str]]) -> list[Candidate]:
     s = SAMPLED
     ids = [
         Candidate.make_id(clip.clip_id, "world", weights, seed, s.solver, s.num_steps, s.guidance_scale)
-        for clip, seed in batch
+        for clip, seed, weights in batch
     ]
     shard = workspace.write_rows("latents", ids, {"audio": torch.randn(len(batch), *LATENT).half()})
     return [
         Candidate(
             ids[k], clip.clip_id, "world", weights, seed, s.solver, s.num_steps, s.guidance_scale, shard, k
         )
-        for k, (clip, seed) in enumerate(batch)
+        for k, (clip, seed, weights) in enumerate(batch)
     ]
 
 
@@ -128,7 +138,7 @@ def measure_fit(workspace: Workspace) -> str:
 
 
 def measure_pair(workspace: Workspace) -> str:
-    return f"{sum(pair(workspace, PairSettings()).pairs.values()):,} pairs"
+    return f"{sum(pair(workspace, PairSettings(weights=_weights())).pairs.values()):,} pairs"
 
 
 def measure_sample_again(workspace: Workspace) -> str:
@@ -144,6 +154,51 @@ def measure_score_again(workspace: Workspace) -> str:
     return f"{count.skipped:,} skipped"
 
 
+def measure_context(workspace: Workspace) -> str:
+    """What a training run reads before its first step."""
+    settings = TrainSettings(num_eval_pairs=64)
+    kept, held_out = split_data(workspace, settings)
+    found = make_context(
+        workspace,
+        build("models", "world").load(),  # type: ignore[attr-defined]
+        cast(Curriculum, settings.curriculum),
+        kept + held_out,
+        Accelerator(cpu=True),
+        seed=0,
+        max_steps=12_000,
+        per_device_batch_size=8,
+        gradient_accumulation_steps=1,
+    )
+    return f"{len(found.candidates):,} candidates"
+
+
+def measure_evaluate(workspace: Workspace) -> str:
+    systems = {"base": (_weights(),), "tuned": (TUNED,)}
+    metrics = tuple(Mean(dimension=dimension) for dimension in DIMENSIONS)
+    found = evaluate(
+        workspace,
+        EvaluateSettings(
+            systems=systems,
+            split="align",
+            guidance_scales=(SAMPLED.guidance_scale,),
+            num_steps=SAMPLED.num_steps,
+            metrics=metrics,
+            oracles=(),
+        ),
+    )
+    return f"{found.rows[0].num_clips:,} clips"
+
+
+def measure_report(workspace: Workspace) -> str:
+    """A page of 24 clips out of those that were compared; there are no video files."""
+    path = report(workspace, ReportSettings())
+    return f"{path.stat().st_size / 2**20:.1f} MiB"
+
+
+def _weights() -> str:
+    return str(build("models", "world").fingerprint)  # type: ignore[attr-defined]
+
+
 def measure_curriculum(workspace: Workspace) -> str:
     """Pairs read, split and put in order for 12,000 steps of 8."""
     kept, _ = split_pairs(workspace.read(Pair), None, 64)
@@ -152,37 +207,45 @@ def measure_curriculum(workspace: Workspace) -> str:
 
 
 def measure_rows(workspace: Workspace) -> str:
-    """Random rows of latents, a training step at a time."""
-    places = _places(workspace)
+    """An epoch's rows of latents in random order, a training step at a time."""
+    table = workspace.table(Candidate, ["shard", "row"])
+    shards, rows = table["shard"].to_pylist(), table["row"].to_pylist()
+    epoch = _epoch(len(rows))
     start = time.perf_counter()
-    for batch in places:
-        workspace.shards.rows(batch, "audio")
-    seconds = time.perf_counter() - start
-    return f"{STEPS * ROWS / seconds:,.0f} rows/s"
+    for batch in epoch:
+        workspace.shards.rows([(shards[i], rows[i]) for i in batch], "audio")
+    return _rate(epoch, start)
 
 
 def measure_rows_in_one_file(workspace: Workspace) -> str:
     """The same rows out of one memory-mapped array, for comparison."""
     path = workspace.root / "latents.npy"
     array = np.load(path, mmap_mode="r")
-    index = np.random.default_rng(1).integers(0, len(array), (STEPS, ROWS))
+    epoch = _epoch(len(array))
     start = time.perf_counter()
-    for batch in index:
+    for batch in epoch:
         torch.from_numpy(array[batch])
-    return f"{STEPS * ROWS / (time.perf_counter() - start):,.0f} rows/s"
+    return _rate(epoch, start)
 
 
-def _places(workspace: Workspace) -> list[list[tuple[str, int]]]:
-    table = workspace.table(Candidate, ["shard", "row"])
-    shards, rows = table["shard"].to_pylist(), table["row"].to_pylist()
-    index = np.random.default_rng(1).integers(0, len(rows), (STEPS, ROWS))
-    return [[(shards[i], rows[i]) for i in batch] for batch in index]
+def _epoch(num_candidates: int) -> np.ndarray:
+    """(steps, ROWS) of candidates, none of them twice."""
+    order = np.random.default_rng(1).permutation(num_candidates)
+    steps = num_candidates * 2 // NUM_CANDIDATES // ROWS
+    return order[: steps * ROWS].reshape(steps, ROWS)
+
+
+def _rate(epoch: np.ndarray, start: float) -> str:
+    return f"{epoch.size:,} rows, {epoch.size / (time.perf_counter() - start):,.0f} rows/s"
 
 
 MEASURES: dict[str, Callable[[Workspace], str]] = {
     "fit": measure_fit,
     "pair": measure_pair,
     "curriculum": measure_curriculum,
+    "training's context": measure_context,
+    "evaluate": measure_evaluate,
+    "report": measure_report,
     "sample, all there": measure_sample_again,
     "score, all there": measure_score_again,
     "latent rows, cold": measure_rows,
