@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from foleytune.records import Score
-from foleytune.store import Workspace
+from foleytune.store import Workspace, among
 
 
 def score_table(workspace: Workspace, dimensions: Iterable[str] | None = None) -> pa.Table:
@@ -22,7 +22,7 @@ def score_table(workspace: Workspace, dimensions: Iterable[str] | None = None) -
     columns = ("candidate_id", "scorer", "version", "dimension", "value")
     where = None
     if dimensions is not None:
-        where = pc.field("scorer").isin(sorted({name.rpartition("/")[0] for name in dimensions}))
+        where = among("scorer", {name.rpartition("/")[0] for name in dimensions})
     return workspace.table(Score, columns, where).select(columns)
 
 

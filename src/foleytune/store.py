@@ -200,6 +200,11 @@ class Workspace:
                 path.unlink(missing_ok=True)
 
 
+def among(column: str, values: Iterable[str]) -> pc.Expression:
+    """For `where`: the records whose column has one of these values."""
+    return pc.field(column).isin(pa.array(sorted(values), pa.string()))
+
+
 def _holds_anything(folder: Path) -> bool:
     """Whether a folder holds more than the first write of a process that was killed in it."""
     return any(not (p.name.startswith(".workspace.json.") and p.suffix == ".tmp") for p in folder.iterdir())

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from foleytune.matrix import score_matrix, score_table
 from foleytune.metrics import Rows
 from foleytune.records import GROUND_TRUTH, Candidate, Clip, Feature
-from foleytune.store import Workspace
+from foleytune.store import Workspace, among
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def select(
     clip_ids = [c.clip_id for c in sorted(clips, key=lambda c: (str(c.meta.get("name", "")), c.clip_id))]
     found: dict[Replica, dict[str, str]] = {}
     truth: dict[str, str] = {}
-    for c in workspace.read(Candidate, pc.field("clip_id").isin(clip_ids)):
+    for c in workspace.read(Candidate, among("clip_id", clip_ids)):
         if c.model == GROUND_TRUTH:
             truth[c.clip_id] = c.candidate_id
         elif _is_of(c, sampling):
@@ -130,7 +130,7 @@ class Judgements:
         ids, names = pa.array(sorted(candidate_ids)), pa.array(sorted(scorers))
         here = pc.and_(pc.is_in(scores["candidate_id"], ids), pc.is_in(scores["scorer"], names))
         self._scores = scores.filter(here)
-        embedded = workspace.read(Feature, pc.field("item_id").isin(ids))
+        embedded = workspace.read(Feature, among("item_id", candidate_ids))
         features = [f for f in embedded if f.key.rpartition("@")[0] in scorers]
         seen = self._scores.group_by(["scorer", "version", "dimension"]).aggregate([]).to_pylist()
         found = {(row["scorer"], row["version"]) for row in seen}

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
-import pyarrow.compute as pc
 from accelerate import Accelerator
 
 from foleytune.curricula import Curriculum
@@ -19,7 +18,7 @@ from foleytune.objectives import TrainContext
 from foleytune.records import Candidate, Clip, Pair
 from foleytune.rule_media import silent_latents
 from foleytune.rule_pairs import RulePairs
-from foleytune.store import Workspace
+from foleytune.store import Workspace, among
 from foleytune.train_data import TrainData, split_clips, split_labels, split_pairs
 from foleytune.train_settings import TrainSettings, needs_of
 
@@ -55,8 +54,8 @@ def make_context(
 ) -> TrainContext:
     """The context of all items. Raises ValueError for what they name and the workspace or the model lacks."""
     named = data.candidate_ids
-    chosen = pc.field("candidate_id").isin(sorted(named))
-    candidates = {c.candidate_id: c for c in workspace.read(Candidate, chosen)}
+    chosen = workspace.read(Candidate, among("candidate_id", named))
+    candidates = {c.candidate_id: c for c in chosen}
     if len(candidates) < len(named):
         lost = len(named) - len(candidates)
         raise ValueError(
