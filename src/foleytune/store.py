@@ -29,6 +29,7 @@ from foleytune.records import RECORDS, Candidate, Feature, Record, digest
 from foleytune.shards import ShardReader, write_atomic, write_shard
 
 FORMAT_VERSION = 1
+BLOCK_ROWS = 50_000
 R = TypeVar("R", bound=Record)
 
 _ARROW = {
@@ -111,12 +112,11 @@ class Workspace:
         names = cls.columns() if columns is None else columns
         wanted = [cls.id_field, *(name for name in names if name != cls.id_field)]
         parts = [_to_arrow(cls, []).select(wanted)]
-        for path in self._part_files(cls):
-            if where is None:
-                parts.append(_read_part(cls, path, wanted))
-            else:  # it may ask for other columns than are wanted
-                parts.append(_read_part(cls, path).filter(where).select(wanted))
-        whole = pa.concat_tables(part for part in parts if len(part) or part is parts[0])
+        if where is None:
+            parts += [_read_part(cls, path, wanted) for path in self._part_files(cls)]
+        else:  # it may ask for other columns than are wanted
+            parts += [some.filter(where).select(wanted) for some in self._blocks(cls)]
+        whole = pa.concat_tables(parts)
         order = pc.sort_indices(whole[cls.id_field])  # stable: the first part wins, as in `read`
         ids = whole[cls.id_field].take(order).combine_chunks()
         if len(ids) > 1:
@@ -134,6 +134,18 @@ class Workspace:
         for path in old:
             path.unlink()
         self._parts.pop(cls.table, None)
+
+    def _blocks(self, cls: type[Record]) -> Iterator[pa.Table]:
+        """A table's rows, many parts at a time: a condition may name a hundred thousand ids."""
+        parts, rows = [], 0
+        for path in self._part_files(cls):
+            parts.append(_read_part(cls, path))
+            rows += len(parts[-1])
+            if rows >= BLOCK_ROWS:
+                yield pa.concat_tables(parts)
+                parts, rows = [], 0
+        if parts:
+            yield pa.concat_tables(parts)
 
     def _part_files(self, cls: type[Record]) -> list[Path]:
         return sorted(self._table_folder(cls).glob("*.parquet"))
