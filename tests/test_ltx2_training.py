@@ -24,6 +24,7 @@ from foleytune.runlog import read_metrics
 from foleytune.sample import SampleSettings, sample
 from foleytune.train import TrainResult, TrainSettings, train
 from tests.ltx2_tiny import SETTINGS, tiny_folder
+from tests.test_train import _spawn
 from tests.world_workspace import NUM_CLIPS, world_workspace
 
 pytestmark = pytest.mark.slow
@@ -98,6 +99,23 @@ def test_from_videos_to_a_tuned_model_and_its_sound(tmp_path: Path, monkeypatch:
     wave, rate = read_wave(written)
     assert (rate, len(wave)) == (24_000, 27_000)
     assert np.abs(wave).max() > 0.01
+
+
+def test_weights_cut_over_two_processes(tmp_path: Path) -> None:
+    """FSDP2 on blocks of bfloat16 weights with float32 adapters in them: one process's losses."""
+    workspace = world_workspace(tmp_path)
+    one = train(workspace, settings("one"))
+    shares = {"gradient_accumulation_steps": 1, "shard_weights": True}
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    code, said = _spawn(workspace, settings("two").model_copy(update=shares), *launcher)
+    assert code == 0, said
+    two = workspace.run_folder("two")
+    found = [row["loss"] for row in read_metrics(two) if "loss" in row]
+    assert found == pytest.approx(logged(one, "loss"), abs=1e-5)
+    mine, theirs = load_file(one.weights), load_file(two / "model.safetensors")
+    for key, value in mine.items():
+        torch.testing.assert_close(theirs[key].float(), value.float(), rtol=1e-2, atol=1e-3)
+    assert (two / "adapter" / "adapter_config.json").exists()
 
 
 def test_media_are_distorted_and_encoded_on_the_way(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from foleytune.plugins import Settings
+from foleytune.sharding import gathered, shared_out
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -83,17 +84,19 @@ def is_adapted(network: nn.Module) -> bool:
 
 
 def trained_state(network: nn.Module) -> dict[str, Tensor]:
-    """What training changes: the adapters of an adapted network, else everything."""
+    """What training changes: the adapters of an adapted network, else everything; shares are `gathered`."""
     state = network.state_dict()
-    return {k: v for k, v in state.items() if "lora_" in k} if is_adapted(network) else state
+    return gathered({k: v for k, v in state.items() if "lora_" in k} if is_adapted(network) else state)
 
 
 def load_trained_state(network: nn.Module, state: dict[str, Tensor]) -> None:
     """The inverse of `trained_state`. Raises RuntimeError for other keys, as torch does."""
+    own = network.state_dict()
+    state = shared_out(state, own)
     if not is_adapted(network):
         network.load_state_dict(state)
         return
-    missing = set(trained_state(network)) - set(state)
+    missing = {key for key in own if "lora_" in key} - set(state)
     unexpected = network.load_state_dict(state, strict=False).unexpected_keys
     if missing or unexpected:
         raise RuntimeError(f"adapters do not fit: missing {sorted(missing)}, unexpected {unexpected}")

@@ -19,6 +19,7 @@ from foleytune.media import MediaError
 from foleytune.models import Conditions, Media, Model
 from foleytune.plugins import Part
 from foleytune.records import Clip
+from foleytune.sharding import whole
 from foleytune.solvers import COUPLED, AnySolver, solve
 
 SHORT_S = 0.5  # a picture that ends this much before the model's length holds its last frame
@@ -74,7 +75,7 @@ def fingerprint_of(network: nn.Module) -> str:
     state = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        state.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+        state.update(whole(tensor.detach()).cpu().reshape(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()[:16]
 
 

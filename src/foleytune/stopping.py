@@ -141,10 +141,11 @@ def look(run: Run) -> Verdict:
         said = [judge(settings, lines)]
         for step in [step for step in kept_steps(run.folder) if step > run.step]:
             _place(run.folder, step).unlink()
-        if said[0].kept_step == run.step and not said[0].reason:
-            network = run.bare.network if run.ema is None else run.ema.module
-            keep(run.folder, run.step, trained_state(network))
     broadcast_object_list(said)
+    if said[0].kept_step == run.step and not said[0].reason:
+        state = trained_state(run.bare.network if run.ema is None else run.ema.module)
+        if run.accelerator.is_main_process:
+            keep(run.folder, run.step, state)
     return said[0]
 
 

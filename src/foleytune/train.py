@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ from foleytune.lora import merged, save_adapters, trained_state
 from foleytune.model_tools import fingerprint_of, with_network
 from foleytune.objectives import Loss
 from foleytune.runlog import Meter, Pace, read_metrics
+from foleytune.sharding import is_sharded, optimizer_state, whole
 from foleytune.shards import write_atomic
 from foleytune.stages import progress_bar, say
 from foleytune.store import Workspace
 from foleytune.train_context import split_data
 from foleytune.train_settings import TrainSettings, check_settings
-from foleytune.training_run import Run, objective_state, start
+from foleytune.training_run import Run, objective_state, start, whole_policy
 
 __all__ = ["TrainResult", "TrainSettings", "learning_rate", "train"]
 
@@ -126,7 +127,7 @@ def _train_step(run: Run) -> None:
                 loss = run.objective.loss(run.policy, run.reference, batch)
             (loss.value / len(batches)).backward()
         losses.append(loss)
-    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), s.max_grad_norm or float("inf"))
+    norm = whole(torch.nn.utils.clip_grad_norm_(network.parameters(), s.max_grad_norm or float("inf")))
     _check(run, batches, losses, norm.item())
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
@@ -173,11 +174,27 @@ def _evaluate(run: Run) -> dict[str, float]:
     meter = Meter()
     # the bare network: processes may hold different numbers of batches, and DDP would wait for the missing
     batches = run.objective.eval_batches(run.held_out, run.bare)
+    if run.errors is not None:
+        batches = run.errors.attach_held_out(batches)
     with run.autocast():
-        for batch in batches if run.errors is None else run.errors.attach_held_out(batches):
-            meter.add(run.objective.loss(run.bare, run.reference, batch).logs)
+        for batch, counts in _in_step(run, batches):
+            loss = run.objective.loss(run.bare, run.reference, batch)
+            if counts:
+                meter.add(loss.logs)
     meter.reduce()
     return {f"eval/{key}": value for key, value in meter.take().items()}
+
+
+def _in_step(run: Run, batches: Iterable[Any]) -> Iterable[tuple[Any, bool]]:
+    """Batches, and whether each counts: shares of a network run together, so every process does as many."""
+    if not is_sharded(run.bare.network):
+        return ((batch, True) for batch in batches)
+    own = list(batches)
+    most = int(run.accelerator.gather(torch.tensor([len(own)], device=run.context.device)).max())
+    spare = own[-1:]
+    if most and not own:  # fewer batches than processes: the first one has some
+        spare = list(run.objective.eval_batches(replace(run.held_out, rank=0), run.bare))[:1]
+    return [(batch, True) for batch in own] + [(batch, False) for batch in spare * (most - len(own))]
 
 
 def _write(run: Run, values: dict[str, float]) -> None:
@@ -199,25 +216,27 @@ def _save(run: Run) -> None:
         raise ValueError(f"step {run.step}: the reference's weights have changed; something trains it too")
     run.meter.reduce()
     state = objective_state(run)
+    trained, moments = trained_state(run.bare.network), optimizer_state(run.optimizer)
     if run.accelerator.is_main_process:
-        networks = {"network": trained_state(run.bare.network)}
+        networks = {"network": trained}
         if state:
             networks["objective"] = state
         if run.ema is not None:
             networks["ema"] = run.ema.state_dict()
-        checkpoint = checkpoints.Checkpoint(
-            run.step, run.identity, networks, run.optimizer.state_dict(), run.meter.state()
-        )
+        checkpoint = checkpoints.Checkpoint(run.step, run.identity, networks, moments, run.meter.state())
         checkpoints.save(run.folder, checkpoint, run.settings.save_total_limit)
     run.accelerator.wait_for_everyone()
 
 
 def _finish(run: Run) -> TrainResult:
     """Export the weights (their moving average, if there is one), then result.json, which ends the run."""
+    shares = trained_state(run.bare.network) if is_sharded(run.bare.network) else None
     if run.log is not None:
         run.log.close()
         logs, stopped, exported = read_metrics(run.folder)[-1], run.verdict.reason, run.step
         tuned = run.bare if run.ema is None else with_network(run.bare, run.ema.module)
+        if shares is not None:
+            tuned = whole_policy(run, shares)
         if stopped:
             exported = run.verdict.kept_step
             stopping.restore_kept(tuned.network, run.folder, exported)

@@ -21,6 +21,7 @@ FREE = (
     "tensorboard",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
+    "shard_weights",
 )
 """Settings that may differ when a run goes on: they change nothing in it. Its batch keeps the size that it
 has over all processes and micro-batches, however it is cut."""
@@ -53,6 +54,7 @@ class TrainSettings(Settings):
     gradient_checkpointing: bool = False  # blocks are run again in the backward pass: time for memory
     use_peft: bool = False  # train LoRA adapters; the reference is the network without them
     lora: LoraSettings = LoraSettings()
+    shard_weights: bool = False  # over processes (FSDP2), where one GPU cannot hold them
     precompute_reference_errors: bool = False  # before the first step, to disk: no reference in memory
     ema_decay: float | None = Field(None, gt=0, lt=1)  # if set, the average is what is exported
     logging_steps: int = Field(50, ge=1)

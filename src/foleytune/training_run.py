@@ -23,6 +23,7 @@ from foleytune.reference_errors import HasReferenceErrors, ReferenceErrors
 from foleytune.rewards import Reward
 from foleytune.rule_pairs import RulePairs
 from foleytune.runlog import Meter, RunLog
+from foleytune.sharding import load_optimizer_state, shard
 from foleytune.shards import write_atomic
 from foleytune.stages import say
 from foleytune.stopping import Verdict
@@ -96,6 +97,9 @@ def start(
         reward = Reward(workspace, bare, settings.audioscore, accelerator.device, settings.watch)
         context = replace(context, reward=reward)
     reference = _prepare_networks(bare, settings, objective)
+    sharded = settings.shard_weights and accelerator.num_processes > 1
+    if sharded:
+        _shard(settings, objective, bare, reference)
     network = bare.network
     run = Run(
         settings=settings,
@@ -122,7 +126,7 @@ def start(
     if settings.precompute_reference_errors:
         run.errors = _precompute(run)
     _resume(run)
-    run.policy = with_network(bare, accelerator.prepare_model(network))
+    run.policy = bare if sharded else with_network(bare, accelerator.prepare_model(network))
     if accelerator.is_main_process:
         write_atomic(run.folder / "settings.json", settings.model_dump_json(indent=1).encode())
         run.log = RunLog(run.folder, run.step, settings.tensorboard)
@@ -149,6 +153,29 @@ def _prepare_networks(bare: Model, settings: TrainSettings, objective: Objective
         bare.set_network(adapted)
         return with_network(bare, WithoutAdapters(adapted)) if kept else None
     return frozen_copy(bare) if kept else None
+
+
+def _shard(settings: TrainSettings, objective: Objective, bare: Model, reference: Model | None) -> None:
+    """Cut policy and reference over processes. Raises ValueError with what needs a whole network."""
+    with_it = {
+        "ema_decay": settings.ema_decay is not None,
+        "precompute_reference_errors": settings.precompute_reference_errors,
+        f"the objective {settings.objective.part_name()}, which samples": "reward" in objective.needs,
+    }
+    if found := [name for name, wanted in with_it.items() if wanted]:
+        raise ValueError(f"shard_weights does not go with {' or '.join(found)}; leave one of them off")
+    shard(bare.network)
+    if reference is not None and not settings.use_peft:
+        shard(reference.network)
+
+
+def whole_policy(run: Run, state: dict[str, torch.Tensor]) -> Model:
+    """The policy out of its shares: the model read again, on the CPU, with what training changed of it."""
+    model = cast(Model, copy.copy(run.settings.model)).load("cpu")
+    model.network.eval()
+    _prepare_networks(model, run.settings, run.objective)
+    load_trained_state(model.network, state)
+    return model
 
 
 def _precompute(run: Run) -> ReferenceErrors:
@@ -203,7 +230,7 @@ def _resume(run: Run) -> None:
         return
     checkpoints.refuse_another(run.folder, checkpoint.identity, run.identity)
     load_trained_state(run.bare.network, checkpoint.networks["network"])
-    run.optimizer.load_state_dict(checkpoint.optimizer)
+    load_optimizer_state(run.optimizer, checkpoint.optimizer)
     if run.ema is not None:
         run.ema.load_state_dict(checkpoint.networks["ema"])
     if isinstance(run.objective, StatefulObjective):
