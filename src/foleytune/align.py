@@ -155,7 +155,7 @@ def _test(workspace: Workspace, recipe: Recipe) -> None:
     from foleytune.score import score
 
     scorers = tuple(dict.fromkeys((*recipe.score.scorers, *recipe.test_scorers)))
-    for e in recipe.evaluations():
+    for e in recipe.held_out():
         for label, models in systems(workspace, recipe).items():
             for model in models:
                 for scale in e.guidance_scales:

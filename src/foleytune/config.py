@@ -108,7 +108,9 @@ class Recipe(Settings):
     rounds: RoundSettings | None = None  # one more row
     train_seeds: tuple[int, ...] = (0,)  # every method is trained once a seed
     evaluate: EvaluateSettings = EvaluateSettings()
-    also_evaluate: tuple[EvaluateSettings, ...] = ()  # the same systems on other splits
+    also_evaluate: tuple[
+        EvaluateSettings, ...
+    ] = ()  # the same systems on other splits, or beside another row
     report: ReportSettings = ReportSettings()
 
     def rows(self) -> dict[str, list[TrainSettings]]:
@@ -135,8 +137,15 @@ class Recipe(Settings):
         return frozenset().union(*(needs_of(run) for run in runs))
 
     def evaluations(self) -> tuple[EvaluateSettings, ...]:
-        """One table a split."""
+        """One table each."""
         return (self.evaluate, *self.also_evaluate)
+
+    def held_out(self) -> tuple[EvaluateSettings, ...]:
+        """The evaluations whose candidates no other one before them has asked for."""
+        seen: dict[tuple[Any, ...], EvaluateSettings] = {}
+        for e in self.evaluations():
+            seen.setdefault((e.split, e.solver, e.num_steps, e.seeds, e.guidance_scales), e)
+        return tuple(seen.values())
 
 
 def changed(settings: S, **changes: Any) -> S:

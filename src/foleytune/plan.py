@@ -12,7 +12,6 @@ from typing import NamedTuple, cast
 
 from foleytune.config import Recipe
 from foleytune.costs import Cost
-from foleytune.evaluate import EvaluateSettings
 from foleytune.flow import STAGES
 from foleytune.models import Model
 from foleytune.objectives import Objective
@@ -51,7 +50,7 @@ def plan(workspace: Workspace, recipe: Recipe) -> list[Step]:
     steps.append(_train(workspace, recipe, cost))
     if recipe.rounds is not None:
         steps.append(_rounds(workspace, recipe, clips[recipe.sample.split], cost))
-    steps += [_test(recipe, e, clips[e.split], cost) for e in recipe.evaluations()[:1]]
+    steps.append(_test(recipe, clips, cost))
     return [
         *steps,
         Step("evaluate", f"{len(recipe.evaluate.metrics)} metrics, {len(recipe.evaluate.oracles)} oracles"),
@@ -194,14 +193,18 @@ def _rounds(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | N
     return step._replace(tflop=trained * cost.pair / PAIR + later * again * cost.network_pass)
 
 
-def _test(recipe: Recipe, e: EvaluateSettings, num_clips: int, cost: Cost | None) -> Step:
+def _test(recipe: Recipe, clips: Counter[str], cost: Cost | None) -> Step:
     num_systems = 1 + sum(len(runs) for runs in recipe.final_runs().values())
-    scales = ", ".join(f"{scale:g}" for scale in e.guidance_scales)
-    what = f"{num_systems} systems × {num_clips:,} clips × {len(e.seeds)} seeds at guidance {scales}"
-    each = num_systems * num_clips * len(e.seeds)
-    passes = sum(each * e.num_steps * _branches(scale) for scale in e.guidance_scales)
-    step = Step("test", what, passes=passes)
-    return step if cost is None else _sampled(step, cost, num_clips, each * len(e.guidance_scales))
+    whole, said, made = Step("test", ""), [], 0
+    for e in recipe.held_out():
+        scales = ", ".join(f"{scale:g}" for scale in e.guidance_scales)
+        said.append(f"{clips[e.split]:,} clips × {len(e.seeds)} seeds at guidance {scales}")
+        each = num_systems * clips[e.split] * len(e.seeds)
+        passes = sum(each * e.num_steps * _branches(scale) for scale in e.guidance_scales)
+        whole, made = whole._replace(passes=whole.passes + passes), made + each * len(e.guidance_scales)
+    whole = whole._replace(what=f"{num_systems} systems × {', '.join(said)}")
+    splits = {e.split for e in recipe.held_out()}
+    return whole if cost is None else _sampled(whole, cost, sum(clips[s] for s in splits), made)
 
 
 def _sampled(step: Step, cost: Cost, num_clips: int, num_candidates: int) -> Step:

@@ -50,7 +50,7 @@ def recipe() -> Recipe:
         controls=_controls(train),
         train_seeds=(0, 1, 2),
         evaluate=evaluate,
-        also_evaluate=(changed(evaluate, name="unseen", split="unseen"),),
+        also_evaluate=_tables(evaluate),
         report=changed(base.report, model="world_joint"),
     )
 
@@ -63,7 +63,10 @@ def rules() -> Recipe:
         alone = NegativeSettings(rules=(build("negatives", rule),))
         rows[rule] = changed(base.train, negatives=alone)
         rows[f"{rule}-flat"] = changed(base.train, negatives=alone, curriculum="uniform")
-    return changed(base, name="world_syncdpo-rules", controls=rows, train_seeds=(0, 1))
+    unseen, *_ = base.also_evaluate  # the rows that the others stand beside are not here
+    return changed(
+        base, name="world_syncdpo-rules", controls=rows, train_seeds=(0, 1), also_evaluate=(unseen,)
+    )
 
 
 def ci() -> Recipe:
@@ -81,7 +84,7 @@ def ci() -> Recipe:
         controls={row: changed(run, **short) for row, run in whole.controls.items()},
         train_seeds=(0,),
         evaluate=evaluate,
-        also_evaluate=(changed(evaluate, name="unseen", split="unseen"),),
+        also_evaluate=_tables(evaluate),
     )
 
 
@@ -126,6 +129,15 @@ def _evaluate(base: EvaluateSettings) -> EvaluateSettings:
         _lower("oracle_noise/noise_floor_db", "noise floor", "dB"),
     )
     return changed(base, num_steps=NUM_STEPS, guidance_scales=(GUIDANCE,), metrics=metrics, oracles=oracles)
+
+
+def _tables(evaluate: EvaluateSettings) -> tuple[EvaluateSettings, ...]:
+    """Out of distribution; and the first table again, with differences to the two controls."""
+    return (
+        changed(evaluate, name="unseen", split="unseen"),
+        changed(evaluate, name="beside_sft", base="sft"),
+        changed(evaluate, name="beside_dpo", base="dpo"),
+    )
 
 
 def _lower(dimension: str, label: str, unit: str) -> Any:
