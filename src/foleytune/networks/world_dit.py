@@ -23,16 +23,17 @@ def time_embedding(t: Float[Tensor, " B"], dim: int) -> Float32[Tensor, "B {dim}
 
 
 def rotate(
-    x: Float[Tensor, "B H L d"], positions: Int64[Tensor, " L"] | None = None
-) -> Float[Tensor, "B H L d"]:
-    """Rotary positions on (B, H, L, d): 0 to L − 1, or the given ones."""
+    x: Float[Tensor, "B L H d"], positions: Int64[Tensor, " L"] | None = None
+) -> Float[Tensor, "B L H d"]:
+    """Rotary positions on (B, L, H, d): 0 to L − 1, or the given ones."""
     half = x.shape[-1] // 2
     frequencies = torch.exp(-math.log(1000.0) * torch.arange(half, device=x.device) / half)
-    places = torch.arange(x.shape[2], device=x.device) if positions is None else positions
+    places = torch.arange(x.shape[1], device=x.device) if positions is None else positions
     angles = places[:, None] * frequencies  # (L, d/2)
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+    halves = x.unflatten(-1, (2, half))
+    turned = halves * torch.stack([cos, cos], 1)[:, None]
+    return (turned + halves.flip(-2) * torch.stack([-sin, sin], 1)[:, None]).flatten(-2)
 
 
 class Block(nn.Module):
@@ -62,8 +63,9 @@ class Block(nn.Module):
         width = x.shape[-1]
         s1, b1, g1, s2, b2, g2 = self.shift(F.silu(c))[:, None].chunk(6, dim=-1)
         h = F.layer_norm(x, (width,)) * (1 + s1) + b1
-        q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, L, d)
-        h = self.attention(rotate(q, positions), rotate(k, positions), v)
+        qk, v = self.qkv(h).unflatten(-1, (3 * self.heads, -1)).tensor_split([2 * self.heads], dim=2)
+        q, k = rotate(qk, positions).transpose(1, 2).chunk(2, dim=1)  # (B, H, L, d), turned together
+        h = self.attention(q, k, v.transpose(1, 2))
         x = x + g1 * self.proj(h.transpose(1, 2).flatten(2))
         return x + g2 * self.mlp(F.layer_norm(x, (width,)) * (1 + s2) + b2)
 
