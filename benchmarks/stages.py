@@ -3,7 +3,9 @@
     python benchmarks/random_weights.py weights mmaudio-small-16k
     FOLEYTUNE_WEIGHTS=weights python benchmarks/stages.py VIDEO.mp4 --model mmaudio-small-16k
 
-Weights may be random: neither time nor memory depends on their values.
+Weights may be random: neither time nor memory depends on their values. A stage whose operations are counted
+is held against a matrix product of 2,048 by 2,048 on the same machine: on a CPU by processor seconds, which
+other work does not change much.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from foleytune.costs import Cost
 from foleytune.lora import LoraSettings, WithoutAdapters, add_adapters
 from foleytune.model_tools import frozen_copy, sample_latents, with_network
 from foleytune.models import Conditions, Model
@@ -28,29 +32,54 @@ from foleytune.plugins import build
 
 
 @contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Print how long it took and the highest memory of the process up to its end."""
-    begin = time.perf_counter()
+def stage(name: str, tflop: float = 0.0) -> Iterator[None]:
+    """Print how long it took, the process's highest memory so far, and the rate of so many `tflop`."""
+    begin, worked = time.perf_counter(), time.process_time()
     yield
-    seconds = time.perf_counter() - begin
+    seconds, worked = time.perf_counter() - begin, time.process_time() - worked
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         peak = f"{torch.cuda.max_memory_allocated() / 1024**3:.2f} GiB on the device"
     else:
         peak = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2:.2f} GiB"
-    print(f"{name:34}{seconds:9.2f} s   peak so far {peak}", flush=True)
+    print(f"{name:34}{seconds:9.2f} s {worked:9.2f} CPU s   peak so far {peak}", flush=True)
+    if tflop:
+        rate = tflop / (seconds if torch.cuda.is_available() else worked)
+        product = matrix_rate()
+        print(f"{'':34}{tflop:.2f} TFLOP at {rate:.3f} a second, {rate / product:.0%} of a matrix product's")
 
 
-def sound(model: Any, video: Path, num_steps: int) -> tuple[Conditions, dict[str, torch.Tensor]]:
+@cache
+def matrix_rate() -> float:
+    """TFLOP a second of float32 products; on a CPU a second of a processor's time."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a, rounds = torch.randn(2048, 2048, device=device), 8
+    best = 0.0
+    for _ in range(5):
+        begin = time.perf_counter() if device == "cuda" else time.process_time()
+        for _ in range(rounds):
+            b = a @ a
+        if device == "cuda":
+            b[0, 0].item()
+        end = time.perf_counter() if device == "cuda" else time.process_time()
+        best = max(best, rounds * 2 * 2048**3 / (end - begin) / 1e12)
+    return best
+
+
+def sound(model: Any, video: Path, num_steps: int, cost: Cost) -> tuple[Conditions, dict[str, torch.Tensor]]:
     """Everything `foleytune generate` does for one window, stage by stage."""
     with stage("frames"):
         media = model.read(video, 0.0, "rain on a tin roof", audio=False)
     with torch.inference_mode():
         with stage("encoders, loading and running"):
+            model.condition([media])
+        with stage("encoders, running", cost.features):
             conditions = model.condition([media])
-        with stage(f"{num_steps} guided Euler steps"):
+        with stage(f"{num_steps} guided Euler steps", 2 * num_steps * cost.network_pass):
             latents = sample_latents(model, conditions, [0], num_steps=num_steps, guidance_scale=4.5)
         with stage("VAE and vocoder, with loading"):
+            model.decode(latents)
+        with stage("VAE and vocoder", cost.decoding):
             wave = model.decode(latents)
     print(f"{wave.shape[1] / model.spec.sample_rate:.2f} s of sound")
     return conditions, latents
@@ -88,13 +117,16 @@ def main() -> None:
     parser.add_argument("video", type=Path)
     parser.add_argument("--model", default="mmaudio-small-16k")
     parser.add_argument("--num-steps", type=int, default=25)
+    parser.add_argument("--duration", type=float, help="seconds, where the model's own are too many")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--train", choices=("none", "full", "lora"), default="none")
     args = parser.parse_args()
     model: Any = build("models", args.model)
     with stage("network, loading"):
         model.load(args.device)
-    conditions, latents = sound(model, args.video, args.num_steps)
+    if args.duration:
+        model = model.with_duration(args.duration)
+    conditions, latents = sound(model, args.video, args.num_steps, model.cost())
     if args.train != "none":
         dpo_steps(model, conditions, latents, adapters=args.train == "lora")
 
