@@ -28,6 +28,7 @@ def recipe() -> Recipe:
         train=main,
         controls={_name(*cell): _cell(base.train, *cell) for cell in cells},
         rounds=None,
+        also_evaluate=(),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from foleytune.config import Recipe, RoundSettings, WorldSettings, changed
+from foleytune.evaluate import EvaluateSettings
 from foleytune.objectives import Objective
 from foleytune.plugins import Part, build
 from foleytune.recipes.world_demo import CONDITION_DROPOUT
@@ -28,6 +29,7 @@ def recipe() -> Recipe:
     """300 clips × 4 candidates; 56,000 network passes a row for candidates, rollouts and training."""
     base = demo()
     train = _row(base.train, _dpo(), "two_stage")
+    evaluate = changed(base.evaluate, num_steps=NUM_STEPS, guidance_scales=(1.0, 2.0))
     later = (BUDGET - SAMPLED - AGAIN * SAMPLED // NUM_CLIPS) // 2  # passes of training, a round
     return changed(
         base,
@@ -39,7 +41,8 @@ def recipe() -> Recipe:
         controls=_controls(train),
         rounds=RoundSettings(train=_steps(train, later // (BATCH * 8)), num_clips=AGAIN),
         train_seeds=(0, 1, 2),
-        evaluate=changed(base.evaluate, num_steps=NUM_STEPS, guidance_scales=(1.0, 2.0)),
+        evaluate=evaluate,
+        also_evaluate=(_beside_ddpo(evaluate),),
     )
 
 
@@ -60,6 +63,7 @@ def ci() -> Recipe:
     """A few steps of everything on a few clips."""
     equal = recipe()
     assert equal.rounds is not None
+    evaluate = changed(equal.evaluate, num_steps=5, guidance_scales=(1.0,))
     return changed(
         equal,
         name="world_methods-ci",
@@ -69,8 +73,14 @@ def ci() -> Recipe:
         controls={row: _steps(run, 4) for row, run in equal.controls.items()},
         rounds=changed(equal.rounds, num_clips=8, train=_steps(equal.rounds.train, 4)),
         train_seeds=(0,),
-        evaluate=changed(equal.evaluate, num_steps=5, guidance_scales=(1.0,)),
+        evaluate=evaluate,
+        also_evaluate=(_beside_ddpo(evaluate),),
     )
+
+
+def _beside_ddpo(evaluate: EvaluateSettings) -> EvaluateSettings:
+    """The same table with differences to the seed paper's baseline."""
+    return changed(evaluate, name="beside_ddpo", base="ddpo")
 
 
 def _controls(train: TrainSettings) -> dict[str, TrainSettings]:
