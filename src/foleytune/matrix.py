@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from foleytune.columns import among
 from foleytune.records import Score
-from foleytune.store import Workspace, among
+from foleytune.store import Workspace
 
 
 def score_table(workspace: Workspace, dimensions: Iterable[str] | None = None) -> pa.Table:

@@ -25,17 +25,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from torch import Tensor
 
+from foleytune.columns import from_arrow, read_part, to_arrow
 from foleytune.records import RECORDS, Candidate, Feature, Record, digest
 from foleytune.shards import ShardReader, write_atomic, write_shard
 
 FORMAT_VERSION = 1
 BLOCK_ROWS = 50_000
 R = TypeVar("R", bound=Record)
-
-_ARROW = {
-    "str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(),
-    "float | None": pa.float64(), "dict[str, Any]": pa.string(),
-}  # fmt: skip
 
 
 class Workspace:
@@ -74,7 +70,7 @@ class Workspace:
         for cls, group in groups.items():
             name = digest(sorted(r.record_id for r in group), length=24)
             sink = io.BytesIO()
-            pq.write_table(_to_arrow(cls, group), sink, compression="zstd")
+            pq.write_table(to_arrow(cls, group), sink, compression="zstd")
             write_atomic(self._table_folder(cls) / f"{name}.parquet", sink.getvalue())
 
     def read(self, cls: type[R], where: pc.Expression | None = None) -> list[R]:
@@ -83,12 +79,12 @@ class Workspace:
         All of them are kept for the next time; those picked by `where` are made anew, and no others.
         """
         if where is not None:
-            return _from_arrow(cls, self.table(cls, where=where))
+            return from_arrow(cls, self.table(cls, where=where))
         found: dict[str, R] = {}
         cache = self._parts.setdefault(cls.table, {})
         for path in self._part_files(cls):
             if path.name not in cache:
-                cache[path.name] = _from_arrow(cls, _read_part(cls, path))
+                cache[path.name] = from_arrow(cls, read_part(cls, path))
             for record in cache[path.name]:
                 found.setdefault(record.record_id, record)
         return [found[key] for key in sorted(found)]
@@ -111,9 +107,9 @@ class Workspace:
         for Python objects. The id column always comes along; `dict` columns stay JSON text."""
         names = cls.columns() if columns is None else columns
         wanted = [cls.id_field, *(name for name in names if name != cls.id_field)]
-        parts = [_to_arrow(cls, []).select(wanted)]
+        parts = [to_arrow(cls, []).select(wanted)]
         if where is None:
-            parts += [_read_part(cls, path, wanted) for path in self._part_files(cls)]
+            parts += [read_part(cls, path, wanted) for path in self._part_files(cls)]
         else:  # it may ask for other columns than are wanted
             parts += [some.filter(where).select(wanted) for some in self._blocks(cls)]
         whole = pa.concat_tables(parts)
@@ -139,7 +135,7 @@ class Workspace:
         """A table's rows, many parts at a time: a condition may name a hundred thousand ids."""
         parts, rows = [], 0
         for path in self._part_files(cls):
-            parts.append(_read_part(cls, path))
+            parts.append(read_part(cls, path))
             rows += len(parts[-1])
             if rows >= BLOCK_ROWS:
                 yield pa.concat_tables(parts)
@@ -212,48 +208,6 @@ class Workspace:
                 path.unlink(missing_ok=True)
 
 
-def among(column: str, values: Iterable[str]) -> pc.Expression:
-    """For `where`: the records whose column has one of these values."""
-    return pc.field(column).isin(pa.array(sorted(values), pa.string()))
-
-
 def _holds_anything(folder: Path) -> bool:
     """Whether a folder holds more than the first write of a process that was killed in it."""
     return any(not (p.name.startswith(".workspace.json.") and p.suffix == ".tmp") for p in folder.iterdir())
-
-
-def _read_part(cls: type[Record], path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Columns of a part; one it was written without holds the default.
-
-    Parts are small: threads and read-ahead cost more than they give.
-    """
-    with pq.ParquetFile(path, pre_buffer=False) as file:
-        part = file.read(columns=columns, use_threads=False)
-    for name in set(columns or cls.columns()) - set(part.column_names):
-        kind = cls.__dataclass_fields__[name]  # type: ignore[attr-defined]
-        part = part.append_column(name, pa.array([kind.default] * len(part), _ARROW[str(kind.type)]))
-    return part.select(columns or cls.columns())
-
-
-def _to_arrow(cls: type[Record], records: Sequence[Record]) -> pa.Table:
-    types = cls.__dataclass_fields__  # type: ignore[attr-defined]
-    columns, schema = [], []
-    for name in cls.columns():
-        annotation = str(types[name].type)
-        values = [getattr(record, name) for record in records]
-        if annotation == "dict[str, Any]":
-            values = [json.dumps(v, sort_keys=True, ensure_ascii=False) for v in values]
-        schema.append(pa.field(name, _ARROW[annotation]))
-        columns.append(pa.array(values, _ARROW[annotation]))
-    return pa.Table.from_arrays(columns, schema=pa.schema(schema))
-
-
-def _from_arrow(cls: type[R], table: pa.Table) -> list[R]:
-    types = cls.__dataclass_fields__  # type: ignore[attr-defined]
-    columns = {}
-    for name in cls.columns():
-        values = table.column(name).to_pylist()
-        if types[name].type == "dict[str, Any]":
-            values = [json.loads(v) for v in values]
-        columns[name] = values
-    return [cls(*row) for row in zip(*columns.values())]

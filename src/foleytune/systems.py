@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from foleytune.columns import among
 from foleytune.matrix import score_matrix, score_table
 from foleytune.metrics import Rows
 from foleytune.records import GROUND_TRUTH, Candidate, Clip, Feature
-from foleytune.store import Workspace, among
+from foleytune.store import Workspace
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,16 @@ from foleytune.flow import seed_of
 from foleytune.lora import merged, save_adapters, trained_state
 from foleytune.model_tools import fingerprint_of, with_network
 from foleytune.objectives import Loss
-from foleytune.runlog import Meter, Pace, read_metrics
+from foleytune.runlog import Pace, read_metrics
 from foleytune.sharding import is_sharded, optimizer_state, whole
 from foleytune.shards import write_atomic
 from foleytune.stages import progress_bar, say
 from foleytune.store import Workspace
 from foleytune.train_context import split_data
+from foleytune.train_eval import evaluate_held_out
 from foleytune.train_settings import TrainSettings, check_settings
-from foleytune.training_run import Run, objective_state, start, whole_policy
+from foleytune.training_networks import whole_policy
+from foleytune.training_run import Run, objective_state, start
 
 __all__ = ["TrainResult", "TrainSettings", "learning_rate", "train"]
 
@@ -86,7 +88,7 @@ def _loop(run: Run) -> None:
     s = run.settings
     pace = Pace(run.step, s.max_steps, run.context.global_batch_size)
     if run.step == 0:
-        _write(run, _evaluate(run))
+        _write(run, evaluate_held_out(run))
     run.verdict = stopping.look(run)
     with progress_bar("train", s.max_steps if run.log is not None else 0) as advance:
         advance(run.step)
@@ -99,7 +101,7 @@ def _loop(run: Run) -> None:
                 values |= run.meter.take() | pace.read(run.step)
                 values["compute/forwards"] = run.step * run.context.global_batch_size * run.objective.forwards
             if run.due(s.eval_steps):
-                values |= _evaluate(run)
+                values |= evaluate_held_out(run)
             _write(run, values)
             if run.due(s.eval_steps):
                 run.verdict = stopping.look(run)
@@ -168,35 +170,6 @@ def _check(run: Run, batches: Sequence[Any], losses: Sequence[Loss], norm: float
         )
 
 
-@torch.no_grad()
-def _evaluate(run: Run) -> dict[str, float]:
-    """Logs on the held-out pairs under `eval/`, of the policy as it is (never of its moving average)."""
-    meter = Meter()
-    # the bare network: processes may hold different numbers of batches, and DDP would wait for the missing
-    batches = run.objective.eval_batches(run.held_out, run.bare)
-    if run.errors is not None:
-        batches = run.errors.attach_held_out(batches)
-    with run.autocast():
-        for batch, counts in _in_step(run, batches):
-            loss = run.objective.loss(run.bare, run.reference, batch)
-            if counts:
-                meter.add(loss.logs)
-    meter.reduce()
-    return {f"eval/{key}": value for key, value in meter.take().items()}
-
-
-def _in_step(run: Run, batches: Iterable[Any]) -> Iterable[tuple[Any, bool]]:
-    """Batches, and whether each counts: shares of a network run together, so every process does as many."""
-    if not is_sharded(run.bare.network):
-        return ((batch, True) for batch in batches)
-    own = list(batches)
-    most = int(run.accelerator.gather(torch.tensor([len(own)], device=run.context.device)).max())
-    spare = own[-1:]
-    if most and not own:  # fewer batches than processes: the first one has some
-        spare = list(run.objective.eval_batches(replace(run.held_out, rank=0), run.bare))[:1]
-    return [(batch, True) for batch in own] + [(batch, False) for batch in spare * (most - len(own))]
-
-
 def _write(run: Run, values: dict[str, float]) -> None:
     if run.log is None or not values:
         return
@@ -236,7 +209,7 @@ def _finish(run: Run) -> TrainResult:
         logs, stopped, exported = read_metrics(run.folder)[-1], run.verdict.reason, run.step
         tuned = run.bare if run.ema is None else with_network(run.bare, run.ema.module)
         if shares is not None:
-            tuned = whole_policy(run, shares)
+            tuned = whole_policy(run.settings, run.objective, shares)
         if stopped:
             exported = run.verdict.kept_step
             stopping.restore_kept(tuned.network, run.folder, exported)

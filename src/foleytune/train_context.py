@@ -8,6 +8,7 @@ from typing import cast
 
 from accelerate import Accelerator
 
+from foleytune.columns import among
 from foleytune.curricula import Curriculum
 from foleytune.features import cached, ensure_features, ensure_truths, truth_key
 from foleytune.labels import read_labels
@@ -18,7 +19,7 @@ from foleytune.objectives import TrainContext
 from foleytune.records import Candidate, Clip, Pair
 from foleytune.rule_media import silent_latents
 from foleytune.rule_pairs import RulePairs
-from foleytune.store import Workspace, among
+from foleytune.store import Workspace
 from foleytune.train_data import TrainData, split_clips, split_labels, split_pairs
 from foleytune.train_settings import TrainSettings, needs_of
 

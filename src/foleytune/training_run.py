@@ -9,13 +9,12 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from foleytune import checkpoints
 from foleytune.curricula import Curriculum
-from foleytune.flow import seed_of
-from foleytune.lora import WithoutAdapters, add_adapters, load_trained_state
-from foleytune.model_tools import fingerprint_of, frozen_copy, with_network
+from foleytune.lora import load_trained_state
+from foleytune.model_tools import fingerprint_of, with_network
 from foleytune.models import Model
 from foleytune.objectives import Objective, StatefulObjective, TrainContext
 from foleytune.records import digest
@@ -23,7 +22,7 @@ from foleytune.reference_errors import HasReferenceErrors, ReferenceErrors
 from foleytune.rewards import Reward
 from foleytune.rule_pairs import RulePairs
 from foleytune.runlog import Meter, RunLog
-from foleytune.sharding import load_optimizer_state, shard
+from foleytune.sharding import load_optimizer_state
 from foleytune.shards import write_atomic
 from foleytune.stages import say
 from foleytune.stopping import Verdict
@@ -31,6 +30,7 @@ from foleytune.store import Workspace
 from foleytune.train_context import make_context, make_rule_pairs
 from foleytune.train_data import TrainData
 from foleytune.train_settings import TrainSettings
+from foleytune.training_networks import average, make_optimizer, prepare_networks, shard_networks
 
 
 @dataclass
@@ -96,10 +96,10 @@ def start(
     if "reward" in objective.needs:
         reward = Reward(workspace, bare, settings.audioscore, accelerator.device, settings.watch)
         context = replace(context, reward=reward)
-    reference = _prepare_networks(bare, settings, objective)
+    reference = prepare_networks(bare, settings, objective)
     sharded = settings.shard_weights and accelerator.num_processes > 1
     if sharded:
-        _shard(settings, objective, bare, reference)
+        shard_networks(settings, objective, bare, reference)
     network = bare.network
     run = Run(
         settings=settings,
@@ -112,8 +112,8 @@ def start(
         policy=bare,
         reference=reference,
         errors=None,
-        optimizer=_optimizer(network, settings),
-        ema=_average(network, settings),
+        optimizer=make_optimizer(network, settings),
+        ema=average(network, settings),
         identity={
             **whole.identity(),
             **({} if rules is None else {"rules": rules.identity}),
@@ -138,44 +138,6 @@ def _side(context: TrainContext, data: TrainData, rules: RulePairs | None) -> Tr
     """The context of one side of the split."""
     own = None if rules is None else rules.side(data.clips)
     return replace(context, pairs=data.pairs, clips=data.clips, labels=data.labels, rules=own)
-
-
-def _prepare_networks(bare: Model, settings: TrainSettings, objective: Objective) -> Model | None:
-    """Adapters and checkpointing where asked for; returns the reference that is to be kept, if any."""
-    if settings.gradient_checkpointing:
-        if not hasattr(bare.network, "gradient_checkpointing"):
-            raise ValueError(f"gradient_checkpointing: {type(bare.network).__name__} has none; leave it off")
-        bare.network.gradient_checkpointing = True  # type: ignore[assignment]
-    kept = objective.needs_reference and not settings.precompute_reference_errors
-    if settings.use_peft:
-        seed = seed_of(settings.seed, "adapters")
-        adapted = add_adapters(bare.network, settings.lora, bare.lora_targets, seed).eval()
-        bare.set_network(adapted)
-        return with_network(bare, WithoutAdapters(adapted)) if kept else None
-    return frozen_copy(bare) if kept else None
-
-
-def _shard(settings: TrainSettings, objective: Objective, bare: Model, reference: Model | None) -> None:
-    """Cut policy and reference over processes. Raises ValueError with what needs a whole network."""
-    with_it = {
-        "ema_decay": settings.ema_decay is not None,
-        "precompute_reference_errors": settings.precompute_reference_errors,
-        f"the objective {settings.objective.part_name()}, which samples": "reward" in objective.needs,
-    }
-    if found := [name for name, wanted in with_it.items() if wanted]:
-        raise ValueError(f"shard_weights does not go with {' or '.join(found)}; leave one of them off")
-    shard(bare.network)
-    if reference is not None and not settings.use_peft:
-        shard(reference.network)
-
-
-def whole_policy(run: Run, state: dict[str, torch.Tensor]) -> Model:
-    """The policy out of its shares: the model read again, on the CPU, with what training changed of it."""
-    model = cast(Model, copy.copy(run.settings.model)).load("cpu")
-    model.network.eval()
-    _prepare_networks(model, run.settings, run.objective)
-    load_trained_state(model.network, state)
-    return model
 
 
 def _precompute(run: Run) -> ReferenceErrors:
@@ -206,22 +168,6 @@ def _precompute(run: Run) -> ReferenceErrors:
     if run.accelerator.is_main_process:
         say(f"reference errors: {done} steps done, {s.max_steps - done} found in {errors.folder}")
     return errors
-
-
-def _average(network: torch.nn.Module, settings: TrainSettings) -> AveragedModel | None:
-    if settings.ema_decay is None:
-        return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
-
-
-def _optimizer(network: torch.nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        [p for p in network.parameters() if p.requires_grad],
-        lr=settings.learning_rate,
-        betas=(settings.adam_beta1, settings.adam_beta2),
-        weight_decay=settings.weight_decay,
-        fused=next(network.parameters()).is_cuda,
-    )
 
 
 def _resume(run: Run) -> None:
