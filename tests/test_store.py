@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from foleytune import shards
+from foleytune import shards, store
+from foleytune.columns import among
 from foleytune.records import Candidate, Clip, Failure, Score
 from foleytune.shards import ShardReader, write_atomic, write_shard
 from foleytune.store import Workspace
@@ -228,3 +229,15 @@ def test_float16_rows_are_read_under_autocast_too(workspace: Workspace) -> None:
         found = workspace.shards.rows([(shard, 2), (shard, 0)], "audio")
     assert found.dtype == torch.float16
     assert torch.equal(found, rows["audio"][[2, 0]])
+
+
+def test_records_are_picked_over_many_parts(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "BLOCK_ROWS", 4)
+    made = [Candidate(f"c{n}", "clip", "world", "w", n, "euler", 10, 2.0, "s", n) for n in range(11)]
+    for begin in range(0, len(made), 3):
+        workspace.append(made[begin : begin + 3])
+    workspace.append(made[2:5])  # again, in another part
+    wanted = {"c0", "c4", "c10", "nobody"}
+    assert workspace.read(Candidate, among("candidate_id", wanted)) == [made[0], made[10], made[4]]
+    assert workspace.read(Candidate, among("candidate_id", [])) == []
+    assert workspace.ids(Candidate) == {c.candidate_id for c in made}

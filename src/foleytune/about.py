@@ -89,9 +89,8 @@ def _groups(
     table = workspace.table(cls, columns, where).group_by(columns).aggregate([([], "count_all")])
     found: Counter[str] = Counter()
     for row in table.to_pylist():
-        found[name.format_map({key: "-" if value == "" else value for key, value in row.items()})] += row[
-            "count_all"
-        ]
+        shown = {key: "-" if value == "" else value for key, value in row.items()}
+        found[name.format_map(shown)] += row["count_all"]
     return found
 
 

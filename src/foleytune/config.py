@@ -108,9 +108,7 @@ class Recipe(Settings):
     rounds: RoundSettings | None = None  # one more row
     train_seeds: tuple[int, ...] = (0,)  # every method is trained once a seed
     evaluate: EvaluateSettings = EvaluateSettings()
-    also_evaluate: tuple[
-        EvaluateSettings, ...
-    ] = ()  # the same systems on other splits, or beside another row
+    also_evaluate: tuple[EvaluateSettings, ...] = ()  # on other splits, or beside another row
     report: ReportSettings = ReportSettings()
 
     def rows(self) -> dict[str, list[TrainSettings]]:

@@ -24,7 +24,8 @@ DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
-MAX_OPEN_FILES = min(8192, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+_ALLOWED, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+MAX_OPEN_FILES = 8192 if _ALLOWED == resource.RLIM_INFINITY else max(16, min(8192, _ALLOWED // 4))
 HINTED = 128  # rows the disk is told of ahead; their files are open together
 USUAL_HEADER = 1024  # bytes read at once; a longer header is read again
 
