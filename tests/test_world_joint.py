@@ -115,7 +115,8 @@ def test_the_video_codec_keeps_pictures_and_what_moves_in_them(
     assert np.abs(error).mean() < 10  # of 255: 48 numbers of a picture are kept as one
     change = np.abs(np.diff(true, axis=1)).max(-1, keepdims=True) > 40
     still = np.abs(np.diff(true, axis=1))[np.broadcast_to(change, error[:, 1:].shape)].mean()
-    assert np.abs(error[:, 1:])[np.broadcast_to(change, error[:, 1:].shape)].mean() < 0.5 * still
+    moving = np.abs(error[:, 1:])[np.broadcast_to(change, error[:, 1:].shape)].mean()
+    assert moving < 0.42 * still  # measured: 0.407 here, 0.35 to 0.44 over other eight clips of these classes
 
 
 def test_latents_are_normalised(latents: dict[str, torch.Tensor]) -> None:
