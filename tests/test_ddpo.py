@@ -30,7 +30,7 @@ from foleytune.train import TrainResult, TrainSettings, train
 from tests.contracts.test_objectives import on_every_rank
 from tests.test_objectives_maths import make_context
 from tests.test_rewards import LOUDNESS, fit_to
-from tests.test_train import _spawn, make_settings, metrics_without_time
+from tests.test_train import TWO_PROCESSES, _spawn, assert_same_numbers, make_settings, metrics_without_time
 from tests.tiny import TinyModel, TinyReward, fill_workspace
 
 SMALL = {"group_size": 4, "num_steps": 6}
@@ -450,18 +450,11 @@ def assert_two_processes_equal_one(objective: Part, tmp_path: Path) -> TrainResu
     two = online_settings(
         objective, per_device_train_batch_size=4, gradient_accumulation_steps=3, run_name="two", **shape
     )
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    code, said = _spawn(workspace, two, *launcher)
+    code, said = _spawn(workspace, two, *TWO_PROCESSES)
     assert code == 0, said
     result = train(workspace, one)
     assert_learned(result)
-    for here, there in zip(
-        read_metrics(result.folder), read_metrics(workspace.run_folder("two")), strict=True
-    ):
-        assert {k for k in here if "time/" not in k} == {k for k in there if "time/" not in k}
-        for key in here:
-            if not key.startswith("time/"):
-                assert there[key] == pytest.approx(here[key], abs=2e-5, rel=1e-3), (here["step"], key)
+    assert_same_numbers(result.folder, workspace.run_folder("two"), abs=2e-5, rel=1e-3)
     return result
 
 

@@ -24,7 +24,7 @@ from foleytune.runlog import read_metrics
 from foleytune.sample import SampleSettings, sample
 from foleytune.train import TrainResult, TrainSettings, train
 from tests.ltx2_tiny import SETTINGS, tiny_folder
-from tests.test_train import _spawn
+from tests.test_train import TWO_PROCESSES, _spawn
 from tests.world_workspace import NUM_CLIPS, world_workspace
 
 pytestmark = pytest.mark.slow
@@ -106,8 +106,7 @@ def test_weights_cut_over_two_processes(tmp_path: Path) -> None:
     workspace = world_workspace(tmp_path)
     one = train(workspace, settings("one"))
     shares = {"gradient_accumulation_steps": 1, "shard_weights": True}
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    code, said = _spawn(workspace, settings("two").model_copy(update=shares), *launcher)
+    code, said = _spawn(workspace, settings("two").model_copy(update=shares), *TWO_PROCESSES)
     assert code == 0, said
     two = workspace.run_folder("two")
     found = [row["loss"] for row in read_metrics(two) if "loss" in row]

@@ -33,7 +33,7 @@ from foleytune.store import Workspace
 from foleytune.train import TrainSettings, train
 from foleytune.train_context import make_rule_pairs
 from foleytune.train_settings import needs_of
-from tests.test_train import _spawn, make_settings, metrics_without_time
+from tests.test_train import TWO_PROCESSES, _spawn, assert_same_numbers, make_settings, metrics_without_time
 from tests.tiny import TinyModel, fill_workspace
 
 RULES = NegativeSettings()
@@ -405,16 +405,10 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_two_processes_give_its_curve(
 
     fresh = Workspace(tmp_path / "fresh" / "w")  # its processes encode the clips together
     fill_workspace(fresh)
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     two = settings.model_copy(update={"gradient_accumulation_steps": 1})
-    code, said = _spawn(fresh, two, *launcher)
+    code, said = _spawn(fresh, two, *TWO_PROCESSES)
     assert code == 0, said
-    lines = zip(read_metrics(resumed.folder), read_metrics(fresh.run_folder("train")), strict=True)
-    for here, there in lines:
-        assert {k for k in here if "time/" not in k} == {k for k in there if "time/" not in k}
-        for key in here:
-            if not key.startswith("time/"):
-                assert there[key] == pytest.approx(here[key], abs=1e-4, rel=1e-3), (here["step"], key)
+    assert_same_numbers(resumed.folder, fresh.run_folder("train"))
 
 
 def test_precomputed_reference_errors_are_found_where_the_rules_are_the_same(workspace: Workspace) -> None:

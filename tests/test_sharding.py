@@ -12,31 +12,21 @@ from safetensors.torch import load_file
 
 from foleytune import checkpoints
 from foleytune.lora import LoraSettings
-from foleytune.runlog import read_metrics
 from foleytune.store import Workspace
 from foleytune.train import train
 from tests.test_stopping import hostile
-from tests.test_train import _spawn, make_settings, train_elsewhere
+from tests.test_train import TWO_PROCESSES, _spawn, assert_same_numbers, make_settings, train_elsewhere
 
-TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 MODES: dict[str, dict[str, Any]] = {
     "full": {},
     "lora": {"use_peft": True, "lora": LoraSettings(r=2, lora_alpha=2.0)},
 }
 
 
-def assert_same_numbers(one: Path, other: Path) -> None:
-    for here, there in zip(read_metrics(one), read_metrics(other), strict=True):
-        assert {k for k in here if "time/" not in k} == {k for k in there if "time/" not in k}
-        for key in (k for k in here if "time/" not in k):
-            tolerance = {"abs": 1e-5, "rel": 0} if key.endswith("loss") else {"abs": 1e-4, "rel": 1e-3}
-            assert there[key] == pytest.approx(here[key], **tolerance), (here["step"], key)
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_shares_give_the_curve_and_the_files_of_one_process(filled: Workspace, mode: str) -> None:
     cut = {**MODES[mode], "per_device_train_batch_size": 2}
-    code, said = _spawn(filled, make_settings(**cut, run_name="two", shard_weights=True), *TWO)
+    code, said = _spawn(filled, make_settings(**cut, run_name="two", shard_weights=True), *TWO_PROCESSES)
     assert code == 0, said
     one = train(filled, make_settings(**cut, gradient_accumulation_steps=2))
     two = filled.run_folder("two")
@@ -57,7 +47,9 @@ def test_a_run_goes_on_whole_or_in_shares(filled: Workspace, tmp_path: Path, mod
     shapes = {1: {**cut, "gradient_accumulation_steps": 2}, 2: {**cut, "shard_weights": True}}
     unbroken = train_elsewhere(tmp_path, make_settings(**shapes[1]))
     for num, kill in ((first, {"KILL_AT_STEP": "10"}), (3 - first, {})):
-        code, said = _spawn(filled, make_settings(**shapes[num]), *(TWO if num == 2 else ()), **kill)
+        code, said = _spawn(
+            filled, make_settings(**shapes[num]), *(TWO_PROCESSES if num == 2 else ()), **kill
+        )
         assert (code != 0) == bool(kill), said
     assert "goes on after step 8" in said
     assert_same_numbers(unbroken.folder, filled.run_folder("train"))
@@ -65,7 +57,7 @@ def test_a_run_goes_on_whole_or_in_shares(filled: Workspace, tmp_path: Path, mod
 
 def test_a_checkpoint_of_shares_is_a_checkpoint(filled: Workspace) -> None:
     settings = make_settings(per_device_train_batch_size=2, shard_weights=True)
-    code, said = _spawn(filled, settings, *TWO, KILL_AT_STEP="10")
+    code, said = _spawn(filled, settings, *TWO_PROCESSES, KILL_AT_STEP="10")
     assert code != 0, said
     stored = checkpoints.load(filled.run_folder("train"))
     assert stored is not None
@@ -82,7 +74,7 @@ def test_the_best_weights_are_kept_of_shares_too(filled: Workspace) -> None:
     """A run that a limit ends exports the weights of its last evaluation within."""
     one = train(filled, hostile(run_name="one", per_device_train_batch_size=4, gradient_accumulation_steps=2))
     assert one.stopped
-    code, said = _spawn(filled, hostile(per_device_train_batch_size=4, shard_weights=True), *TWO)
+    code, said = _spawn(filled, hostile(per_device_train_batch_size=4, shard_weights=True), *TWO_PROCESSES)
     assert code == 0, said
     result = json.loads((filled.run_folder("train") / "result.json").read_text())
     assert (result["steps"], result["exported_step"]) == (one.steps, one.exported_step)
@@ -99,7 +91,7 @@ def test_the_best_weights_are_kept_of_shares_too(filled: Workspace) -> None:
     ],
 )
 def test_what_needs_a_whole_network_is_refused(filled: Workspace, changes: dict[str, Any], said: str) -> None:
-    code, text = _spawn(filled, make_settings(shard_weights=True, **changes), *TWO)
+    code, text = _spawn(filled, make_settings(shard_weights=True, **changes), *TWO_PROCESSES)
     assert code != 0
     assert f"shard_weights does not go with {said}; leave one of them off" in text
 

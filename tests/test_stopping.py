@@ -16,7 +16,7 @@ from foleytune.runlog import read_metrics
 from foleytune.stopping import StopSettings, Verdict, check_limits, judge
 from foleytune.store import Workspace
 from foleytune.train import TrainResult
-from tests.test_train import _spawn, make_settings, metrics_without_time, train_elsewhere
+from tests.test_train import TWO_PROCESSES, _spawn, make_settings, metrics_without_time, train_elsewhere
 from tests.tiny import TinyModel, fill_workspace
 
 M = "eval/m"
@@ -305,10 +305,11 @@ def test_two_processes_stop_where_one_does(workspace: Workspace) -> None:
     fill_workspace(workspace)
     shape = {"per_device_train_batch_size": 4}
     one = train.train(workspace, hostile(run_name="one", gradient_accumulation_steps=2, **shape))
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    code, text = _spawn(workspace, hostile(run_name="two", **shape), *launcher)
+    code, text = _spawn(workspace, hostile(run_name="two", **shape), *TWO_PROCESSES)
     assert code == 0, text
-    two = train.train(workspace, hostile(run_name="two", **shape))
+    two = train.train(
+        workspace, hostile(run_name="two", gradient_accumulation_steps=2, **shape)
+    )  # ended: read
     assert (two.steps, two.exported_step) == (one.steps, one.exported_step)
     for key, value in load_file(one.weights).items():
         torch.testing.assert_close(load_file(two.weights)[key], value, atol=1e-4, rtol=1e-3)

@@ -25,6 +25,7 @@ from foleytune.train import TrainResult, TrainSettings, learning_rate, train
 from tests.tiny import TinyModel, fill_workspace
 
 REPOSITORY = Path(__file__).parent.parent
+TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 def make_settings(**changes: Any) -> TrainSettings:
@@ -48,6 +49,19 @@ def metrics_without_time(run: Path) -> str:
     """metrics.jsonl as text, keys under time/ taken out."""
     lines = [{k: v for k, v in line.items() if not k.startswith("time/")} for line in read_metrics(run)]
     return "\n".join(json.dumps(line) for line in lines)
+
+
+def assert_same_numbers(one: Path, other: Path, **tolerance: float) -> None:
+    """The metrics of two runs, but for times: losses to 1e-5, the rest to `tolerance`.
+
+    Margins are differences times β/D, 25 here, so their bound is wider.
+    """
+    bounds = {"abs": 1e-4, "rel": 1e-3, **tolerance}
+    for here, there in zip(read_metrics(one), read_metrics(other), strict=True):
+        assert {k for k in here if "time/" not in k} == {k for k in there if "time/" not in k}
+        for key in (k for k in here if "time/" not in k):
+            bound = {"abs": 1e-5, "rel": 0} if key.endswith("loss") else bounds
+            assert there[key] == pytest.approx(here[key], **bound), (here["step"], key)
 
 
 def train_elsewhere(folder: Path, settings: TrainSettings) -> TrainResult:
@@ -199,17 +213,10 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(
 def test_two_processes_give_the_same_curve_as_one(filled: Workspace) -> None:
     settings = make_settings(per_device_train_batch_size=2, gradient_accumulation_steps=2)
     two = make_settings(per_device_train_batch_size=2, run_name="two")
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    code, said = _spawn(filled, two, *launcher)
+    code, said = _spawn(filled, two, *TWO_PROCESSES)
     assert code == 0, said
     one = train(filled, settings)
-    lines = zip(read_metrics(one.folder), read_metrics(filled.run_folder("two")), strict=True)
-    for here, there in lines:
-        assert {k for k in here if "time/" not in k} == {k for k in there if "time/" not in k}
-        for key in here:
-            if not key.startswith("time/"):
-                tolerance = {"abs": 1e-5, "rel": 0} if key.endswith("loss") else {"abs": 1e-5, "rel": 1e-4}
-                assert there[key] == pytest.approx(here[key], **tolerance), (here["step"], key)
+    assert_same_numbers(one.folder, filled.run_folder("two"), abs=1e-5, rel=1e-4)
 
 
 @pytest.mark.parametrize("first", [2, 1])
@@ -220,17 +227,12 @@ def test_a_run_goes_on_with_another_number_of_processes(
     cut = {"per_device_train_batch_size": 2}  # the same micro-batches, or matrix products round otherwise
     shapes = {1: {**cut, "gradient_accumulation_steps": 2}, 2: cut}
     unbroken = train_elsewhere(tmp_path, make_settings(**shapes[1]))
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
     for num, kill in ((first, {"KILL_AT_STEP": "10"}), (3 - first, {})):
-        how = (*launcher, "2") if num == 2 else ()
+        how = TWO_PROCESSES if num == 2 else ()
         code, said = _spawn(filled, make_settings(**shapes[num]), *how, **kill)
         assert (code != 0) == bool(kill), said
     assert "goes on after step 8" in said
-    folder = filled.run_folder("train")
-    for here, there in zip(read_metrics(unbroken.folder), read_metrics(folder), strict=True):
-        for key in (k for k in here if "time/" not in k):  # margins are differences times β/D = 25
-            tolerance = {"abs": 1e-5, "rel": 0} if key.endswith("loss") else {"abs": 1e-4, "rel": 1e-3}
-            assert there[key] == pytest.approx(here[key], **tolerance), (here["step"], key)
+    assert_same_numbers(unbroken.folder, filled.run_folder("train"))
     again = train(filled, make_settings(per_device_train_batch_size=1, gradient_accumulation_steps=4))
     assert again.steps == unbroken.steps  # finished, whatever the cut
     with pytest.raises(ValueError, match="global_batch_size = 4, found 8"):

@@ -152,6 +152,12 @@ def changed(settings: S, **changes: Any) -> S:
     return type(settings).model_validate({**fields, **changes})
 
 
+def every_run_changed(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe with these settings in its main run and in every control: a short one, or a long one."""
+    controls = {row: changed(run, **changes) for row, run in recipe.controls.items()}
+    return changed(recipe, train=changed(recipe.train, **changes), controls=controls)
+
+
 def dump(settings: Settings) -> str:
     """Settings as YAML text that `load` reads back as the same data."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from foleytune.config import Recipe, WorldSettings, changed
+from foleytune.config import Recipe, WorldSettings, changed, every_run_changed
 from foleytune.evaluate import EvaluateSettings
 from foleytune.ingest import IngestSettings
 from foleytune.plugins import build
@@ -66,10 +66,5 @@ def ci() -> Recipe:
     """A third of the demo: it shows that the loop closes, not what it is worth."""
     demo = recipe()
     short = {"max_steps": 50, "warmup_steps": 5, "save_steps": 25, "eval_steps": 25, "num_eval_pairs": 4}
-    return changed(
-        demo,
-        name="world_demo-ci",
-        world=WorldSettings(align=32, test=16),
-        train=changed(demo.train, **short),
-        controls={row: changed(control, **short) for row, control in demo.controls.items()},
-    )
+    small = every_run_changed(demo, **short)
+    return changed(small, name="world_demo-ci", world=WorldSettings(align=32, test=16))

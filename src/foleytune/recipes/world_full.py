@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from foleytune.config import Recipe, WorldSettings, changed
+from foleytune.config import Recipe, WorldSettings, changed, every_run_changed
 from foleytune.recipes.world_demo import recipe as demo
 
 NUM_STEPS = 25
@@ -17,13 +17,11 @@ def recipe() -> Recipe:
     small = demo()
     long = {"max_steps": 300, "warmup_steps": 30, "save_steps": 100, "eval_steps": 50, "num_eval_pairs": 48}
     return changed(
-        small,
+        every_run_changed(small, **long),
         name="world_full",
         world=WorldSettings(align=600, test=200),
         sample=changed(small.sample, num_steps=NUM_STEPS),
         rate=None if small.rate is None else changed(small.rate, num_clips=200),
-        train=changed(small.train, **long),
-        controls={row: changed(control, **long) for row, control in small.controls.items()},
         train_seeds=(0, 1, 2),
         evaluate=changed(small.evaluate, num_steps=NUM_STEPS, guidance_scales=GUIDANCE_SCALES),
     )

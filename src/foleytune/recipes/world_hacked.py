@@ -7,7 +7,7 @@ weights it had within it. `world_hacked` is `recipe()`; `world_hacked-ci` shows 
 
 from __future__ import annotations
 
-from foleytune.config import Recipe, WorldSettings, changed
+from foleytune.config import Recipe, WorldSettings, changed, every_run_changed
 from foleytune.plugins import build
 from foleytune.recipes.world_methods import recipe as methods
 from foleytune.stopping import StopSettings
@@ -53,10 +53,8 @@ def ci() -> Recipe:
     whole = recipe()
     short = {"max_steps": 4, "warmup_steps": 1, "save_steps": 4, "eval_steps": 2, "num_eval_pairs": 4}
     return changed(
-        whole,
+        every_run_changed(whole, **short),
         name="world_hacked-ci",
         world=WorldSettings(align=24, test=8),
-        train=changed(whole.train, **short),
-        controls={row: changed(run, **short) for row, run in whole.controls.items()},
         evaluate=changed(whole.evaluate, num_steps=5),
     )

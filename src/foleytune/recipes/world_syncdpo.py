@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from foleytune.config import Recipe, WorldSettings, changed
+from foleytune.config import Recipe, WorldSettings, changed, every_run_changed
 from foleytune.evaluate import EvaluateSettings
 from foleytune.metrics.frechet import Frechet
 from foleytune.metrics.inception import Inception
@@ -76,12 +76,10 @@ def ci() -> Recipe:
     short = {"max_steps": 2, "warmup_steps": 1, "save_steps": 2, "eval_steps": 2, "num_eval_pairs": 2}
     evaluate = changed(whole.evaluate, num_steps=2)
     return changed(
-        whole,
+        every_run_changed(whole, **short),
         name="world_syncdpo-ci",
         world=changed(whole.world or WorldSettings(), align=16, test=4, unseen=3),
         sample=changed(whole.sample, num_steps=4),
-        train=changed(whole.train, **short),
-        controls={row: changed(run, **short) for row, run in whole.controls.items()},
         train_seeds=(0,),
         evaluate=evaluate,
         also_evaluate=_tables(evaluate),
