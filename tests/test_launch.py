@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from foleytune.cli import main
-from foleytune.config import resolve
-from foleytune.launch import Cluster, commands, launches, processes
+from foleytune.config import changed, resolve
+from foleytune.launch import Cluster, commands, cut, launches, processes
 from foleytune.plan import plan
 from foleytune.store import Workspace
 
@@ -36,6 +36,26 @@ def test_the_work_stays_and_the_hours_divide(workspace: Workspace) -> None:
 def test_training_takes_no_more_processes_than_its_batch_can_be_cut_for() -> None:
     run = resolve(RECIPE).train  # 8 pairs
     assert [processes(run, gpus) for gpus in (1, 2, 3, 7, 8, 100)] == [1, 2, 2, 4, 8, 8]
+    micro = changed(run, per_device_train_batch_size=2, gradient_accumulation_steps=6)
+    assert [processes(micro, gpus) for gpus in (1, 5, 8, 100)] == [1, 4, 6, 12]
+    assert [cut(micro, used) for used in (1, 2, 3, 4, 12)] == [(2, 6), (2, 3), (2, 2), (1, 3), (1, 1)]
+
+
+def test_clips_that_rules_distort_are_encoded_once_and_at_every_step_of_media(workspace: Workspace) -> None:
+    made = {name: resolve(name) for name in ("syncdpo_ltx2", "syncdpo_ltx2-latents")}
+    cost = made["syncdpo_ltx2"].sample.model.cost()  # type: ignore[attr-defined]
+    train = {name: next(s for s in plan(workspace, r) if s.name == "train") for name, r in made.items()}
+    latents, media = train["syncdpo_ltx2-latents"], train["syncdpo_ltx2"]
+    assert latents.disk == media.disk == 1_271 * (cost.feature_bytes + cost.latent_bytes)
+    once = 1_271 * (cost.features + cost.encoding)
+    assert latents.tflop == pytest.approx(20_000 * cost.pair + once)
+    assert media.tflop - latents.tflop == pytest.approx(20_000 / 2 * cost.encoding)  # half are of sound
+    run = made["syncdpo_ltx2"].train
+    assert run.negatives is not None
+    sound = made["syncdpo_ltx2"].model_copy(
+        update={"train": changed(run, negatives=changed(run.negatives, modality="audio"))}
+    )
+    assert next(s for s in plan(workspace, sound) if s.name == "train").tflop == latents.tflop
 
 
 def test_scorers_that_are_counted_have_hours_and_the_others_are_named(workspace: Workspace) -> None:

@@ -9,7 +9,8 @@ import pytest
 from foleytune.align import align
 from foleytune.config import Recipe, RoundSettings, WorldSettings, changed, resolve
 from foleytune.evaluation import load_evaluation
-from foleytune.plan import passes_of, plan
+from foleytune.passes import passes_of
+from foleytune.plan import plan
 from foleytune.records import GROUND_TRUTH, Candidate, Clip, Pair
 from foleytune.store import Workspace
 from foleytune.world.scenes import indices_of, sample_scene

@@ -178,6 +178,24 @@ def test_the_chosen_side_is_the_clip_s_own_and_one_modality_of_the_other_is_dist
         assert all(torch.equal(value, value.half().float()) for value in side.values())
 
 
+def test_a_picture_is_encoded_where_it_is_distorted_alone(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny(joint=True)
+    rules = make_rules(workspace, model, NegativeSettings(on="media", rules=("shift",)))
+    rows = rules.draw(0, 0, 10, 12, 1.0)
+    pictures, whole = [], TinyModel.encode_media
+
+    def counted(self: TinyModel, media: Any) -> Any:
+        pictures.append(len(media))
+        return whole(self, media)
+
+    monkeypatch.setattr(TinyModel, "encode_media", counted)
+    rules.latents(rows, model)
+    assert pictures == [sum(row.modality == "video" for row in rows)]
+    assert 0 < pictures[0] < len(rows)
+
+
 def test_a_pair_is_a_record_that_names_its_rule(workspace: Workspace) -> None:
     (row,) = make_rules(workspace, tiny(), NegativeSettings(rules=("shift",))).draw(0, 0, 10, 1, 0.8)
     pair = row.pair

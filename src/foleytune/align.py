@@ -15,7 +15,8 @@ from typing import Any
 from foleytune.config import Recipe, WorldSettings, dump
 from foleytune.evaluate import EvaluateSettings
 from foleytune.model_tools import loaded_fingerprint, with_weights
-from foleytune.plan import JUDGED, Step, passes_of, plan, plan_text
+from foleytune.passes import passes_of
+from foleytune.plan import JUDGED, Step, plan, plan_text
 from foleytune.plugins import Part
 from foleytune.rounds import run_rounds
 from foleytune.sample import SampleSettings

@@ -24,12 +24,13 @@ class Cost:
 
     features: float  # the conditions of a clip
     network_pass: float  # one row through the network, conditions prepared; guidance takes two
-    decoding: float  # a candidate's latents to sound
+    decoding: float  # a candidate's latents to sound, and to pictures if it has them
+    encoding: float  # a clip's own sound, and pictures, to latents: what rules distort
     pair: float  # Flow-DPO: two rows through the policy and back, and forward through the reference
     feature_bytes: int
     latent_bytes: int
     parameters: int
-    weight_bytes: int = ADAPTED  # of a parameter of a network that is not trained, only adapted
+    weight_bytes: int = ADAPTED  # of a parameter of a network that is not trained: it samples, or is adapted
 
     def training_bytes(self, *, adapters: bool) -> int:
         """Weights, gradients, optimizer and reference in float32, without activations; adapters are small.

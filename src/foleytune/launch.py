@@ -10,11 +10,11 @@ from typing import NamedTuple, cast
 
 from foleytune.config import Recipe
 from foleytune.models import Model
-from foleytune.plan import JUDGED, PAIR, TFLOPS, Step, plan, trained_passes
+from foleytune.passes import batch_of, trained_passes
+from foleytune.plan import JUDGED, PAIR, TFLOPS, Step, plan
 from foleytune.store import Workspace
 from foleytune.train_settings import TrainSettings
 
-INFERENCE_BYTES = 4  # a parameter: weights as float32
 SHARED = ("sample", "score")  # stages whose shares may lie on several machines
 
 
@@ -41,9 +41,17 @@ def launches(workspace: Workspace, recipe: Recipe, cluster: Cluster) -> list[Lau
 
 
 def processes(run: TrainSettings, available: int) -> int:
-    """The largest number of processes, at most the available, that cuts the batch of one device evenly."""
-    batch = run.per_device_train_batch_size
+    """The largest number of processes, at most the available, that cuts the batch of a step evenly."""
+    batch = batch_of(run)
     return max(n for n in range(1, batch + 1) if batch % n == 0 and n <= available)
+
+
+def cut(run: TrainSettings, used: int) -> tuple[int, int]:
+    """The batch of one device and its micro-batches on so many processes, no more at once than the run."""
+    share = batch_of(run) // used
+    most = min(share, run.per_device_train_batch_size)
+    each = max(n for n in range(1, most + 1) if share % n == 0)
+    return each, share // each
 
 
 def commands(root: str, recipe: Recipe, name: str, cluster: Cluster) -> list[str]:
@@ -101,7 +109,7 @@ def _launch(recipe: Recipe, step: Step, cluster: Cluster) -> Launch:
     if cost is None or step.name not in (*SHARED, "test"):
         return Launch(step, 1, hours, 0.0)
     used = everywhere if step.name in SHARED else cluster.gpus
-    memory = 0.0 if step.name == "score" else cost.parameters * INFERENCE_BYTES / 1e9
+    memory = 0.0 if step.name == "score" else cost.parameters * cost.weight_bytes / 1e9
     return Launch(step, used, hours / used, memory)
 
 
@@ -118,7 +126,8 @@ def _torchrun(run: TrainSettings, root: str, name: str, used: int, gpus: int) ->
     nodes = -(-used // gpus)
     where = f"--nnodes {nodes} --rdzv-backend c10d --rdzv-endpoint $HEAD:29500 " if nodes > 1 else ""
     what = f"foleytune.cli train {root} --recipe {name} --run-name {run.run_name} --seed {run.seed}"
-    each = run.per_device_train_batch_size // used
-    return (
-        f"torchrun {where}--nproc-per-node {min(used, gpus)} -m {what} --per-device-train-batch-size {each}"
-    )
+    each, micro = cut(run, used)
+    batch = f"--per-device-train-batch-size {each}"
+    if micro != run.gradient_accumulation_steps:
+        batch += f" --gradient-accumulation-steps {micro}"
+    return f"torchrun {where}--nproc-per-node {min(used, gpus)} -m {what} {batch}"

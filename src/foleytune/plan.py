@@ -12,15 +12,13 @@ from typing import NamedTuple, cast
 
 from foleytune.config import Recipe
 from foleytune.costs import Cost
-from foleytune.flow import STAGES
 from foleytune.models import Model
-from foleytune.objectives import Objective
+from foleytune.passes import batch_of, branches, clips_of, sampled_passes, trained_passes
 from foleytune.published.scorer_cost import scorer_cost
 from foleytune.records import GROUND_TRUTH, Candidate, Clip, Pair, Rating, Score
 from foleytune.scorers._presets import expand
 from foleytune.store import Workspace
 from foleytune.train import TrainSettings
-from foleytune.train_settings import needs_of
 
 JUDGED = frozenset({"pairs", "labels", "reward"})  # what candidates, scores and AudioScore are there for
 PAIR = 8  # passes of a Flow-DPO pair, whose operations are counted with conditions as training gives them
@@ -40,7 +38,7 @@ class Step(NamedTuple):
 
 def plan(workspace: Workspace, recipe: Recipe) -> list[Step]:
     """The steps of a recipe in order; those that none of its runs needs are left out."""
-    clips, cost = _clips(workspace, recipe), _cost(recipe)
+    clips, cost = clips_of(workspace, recipe), _cost(recipe)
     steps = [Step("ingest", f"{recipe.ingest.folder} -> clips", _there(len(workspace.ids(Clip)), "clips"))]
     if recipe.world is not None:
         text = ", ".join(f"{num} {split}" for split, num in recipe.world.counts().items())
@@ -67,43 +65,6 @@ def _judged(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | N
     steps.append(Step("fit", "ratings and scores -> AudioScore"))
     pairs = _there(len(workspace.ids(Pair)), "pairs")
     return [*steps, Step("pair", f"{recipe.pair.pairing.part_name()} pairs", pairs)]
-
-
-def passes_of(workspace: Workspace, recipe: Recipe) -> dict[str, float]:
-    """What each row costs, in forward passes of one latent: the candidates it learns from, and its training.
-
-    A backward counts as two, a solver's step with guidance too. What AudioScore was fitted on is left out, as
-    all rows share it.
-    """
-    num_clips = _clips(workspace, recipe)[recipe.sample.split]
-    sampled = _sampled_passes(recipe, num_clips)
-    found = {
-        row: trained_passes(runs[0]) + (sampled if _reads_candidates(runs[0]) else 0)
-        for row, runs in recipe.rows().items()
-    }
-    rounds = recipe.rounds
-    if rounds is not None:
-        runs = rounds.runs(recipe.train_seeds[0])
-        again = _sampled_passes(recipe, num_clips, rounds.num_clips, rounds.num_candidates)
-        found[rounds.row] = sum(map(trained_passes, runs)) + sampled + (len(runs) - 1) * again
-    return found
-
-
-def _reads_candidates(run: TrainSettings) -> bool:
-    return bool(needs_of(run) & {"pairs", "labels"})
-
-
-def trained_passes(run: TrainSettings) -> float:
-    return run.max_steps * _batch(run) * cast(Objective, run.objective).forwards
-
-
-def _sampled_passes(
-    recipe: Recipe, num_clips: int, only: int | None = None, num_candidates: int | None = None
-) -> int:
-    s = recipe.sample
-    limits = [n for n in (s.num_clips, only) if n is not None]
-    num = min([num_clips, *limits]) * (num_candidates or s.num_candidates)
-    return num * s.num_steps * _branches(s.guidance_scale) * STAGES.get(s.solver, 1)
 
 
 def plan_text(root: str, recipe: Recipe, steps: list[Step], tflops: float | None = None) -> str:
@@ -147,7 +108,7 @@ def _sample(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | N
     num = num_clips if s.num_clips is None else min(num_clips, s.num_clips)
     what = f"{num:,} clips × {s.num_candidates} seeds, {s.num_steps} steps at guidance {s.guidance_scale:g}"
     made = sum(c.model != GROUND_TRUTH for c in workspace.read(Candidate))
-    passes = num * s.num_candidates * s.num_steps * _branches(s.guidance_scale)
+    passes = num * s.num_candidates * s.num_steps * branches(s.guidance_scale)
     step = Step("sample", what, _there(made, "candidates"), passes)
     return step if cost is None else _sampled(step, cost, num, num * s.num_candidates)
 
@@ -168,13 +129,33 @@ def _score(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | No
 
 def _train(workspace: Workspace, recipe: Recipe, cost: Cost | None) -> Step:
     runs = [run for runs in recipe.rows().values() for run in runs]
+    clips = {run.split: clips_of(workspace, recipe)[run.split] for run in runs if run.negatives}
     rows = {row: found[0] for row, found in recipe.rows().items()}
-    what = ", ".join(f"{row} ({run.max_steps:,} steps × {_batch(run)})" for row, run in rows.items())
+    what = ", ".join(f"{row} ({run.max_steps:,} steps × {batch_of(run)})" for row, run in rows.items())
     what += f", {len(recipe.train_seeds)} seeds" if len(recipe.train_seeds) > 1 else ""
     finished = sum((workspace.run_folder(run.run_name) / "result.json").exists() for run in runs)
     passes = round(sum(map(trained_passes, runs)))
+    if clips:
+        what += f", {sum(clips.values()):,} clips encoded"
     step = Step("train", what, _there(finished, f"of {len(runs)} runs"), passes)
-    return step if cost is None else step._replace(tflop=passes * cost.pair / PAIR)
+    return step if cost is None else _trained(step, cost, sum(clips.values()), sum(map(_distorted, runs)))
+
+
+def _trained(step: Step, cost: Cost, num_clips: int, num_distorted: float) -> Step:
+    """With the clips that rules act on, encoded once, and those that are encoded at every step."""
+    once = num_clips * (cost.features + cost.encoding)
+    tflop = step.passes * cost.pair / PAIR + once + num_distorted * cost.encoding
+    return step._replace(tflop=tflop, disk=num_clips * (cost.feature_bytes + cost.latent_bytes))
+
+
+def _distorted(run: TrainSettings) -> float:
+    """The media that a run's rules distort and encode on the way; beside a picture, sound costs nothing."""
+    n = run.negatives
+    if n is None or n.on == "latents":
+        return 0.0
+    joint = "video" in cast(Model, run.model).spec.latents
+    share = {"video": 1.0, "either": 0.5, "audio": 0.0}[n.modality] if joint else 1.0
+    return share * run.max_steps * n.rows_of(batch_of(run))
 
 
 def _rounds(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | None) -> Step:
@@ -182,7 +163,7 @@ def _rounds(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | N
     rounds = recipe.rounds
     assert rounds is not None
     runs = [run for seed in recipe.train_seeds for run in rounds.runs(seed)]
-    again = _sampled_passes(recipe, num_clips, rounds.num_clips, rounds.num_candidates)
+    again = sampled_passes(recipe, num_clips, rounds.num_clips, rounds.num_candidates)
     later = len(recipe.train_seeds) * (rounds.num_rounds - 1)
     finished = sum((workspace.run_folder(run.run_name) / "result.json").exists() for run in runs)
     what = f"{rounds.row}: {rounds.num_rounds} rounds × {rounds.train.max_steps:,} steps, a seed"
@@ -200,7 +181,7 @@ def _test(recipe: Recipe, clips: Counter[str], cost: Cost | None) -> Step:
         scales = ", ".join(f"{scale:g}" for scale in e.guidance_scales)
         said.append(f"{clips[e.split]:,} clips × {len(e.seeds)} seeds at guidance {scales}")
         each = num_systems * clips[e.split] * len(e.seeds)
-        passes = sum(each * e.num_steps * _branches(scale) for scale in e.guidance_scales)
+        passes = sum(each * e.num_steps * branches(scale) for scale in e.guidance_scales)
         whole, made = whole._replace(passes=whole.passes + passes), made + each * len(e.guidance_scales)
     whole = whole._replace(what=f"{num_systems} systems × {', '.join(said)}")
     splits = {e.split for e in recipe.held_out()}
@@ -215,20 +196,5 @@ def _sampled(step: Step, cost: Cost, num_clips: int, num_candidates: int) -> Ste
     )
 
 
-def _clips(workspace: Workspace, recipe: Recipe) -> Counter[str]:
-    """Clips by split: those the recipe renders, those that are there, or those that it expects."""
-    if recipe.world is not None:
-        return Counter(recipe.world.counts())
-    return Counter(clip.split for clip in workspace.read(Clip)) or Counter(recipe.expected_clips)
-
-
 def _there(num: int, what: str) -> str:
     return f"{num} {what}" if num else ""
-
-
-def _branches(guidance_scale: float) -> int:
-    return 1 if guidance_scale == 1 else 2
-
-
-def _batch(run: TrainSettings) -> int:
-    return run.per_device_train_batch_size * run.gradient_accumulation_steps

@@ -60,8 +60,21 @@ def distort_media(root: Path, rows: Sequence[RuleRow], model: Model) -> list[Ten
         media = list(pool.map(lambda row: distorted(root, row, model), rows))
     device = next(model.network.parameters()).device.type
     with torch.autocast(device, enabled=False):  # as the chosen side was encoded
-        encoded = model.encode_media(media)
-    return [encoded[row.modality][index].float().cpu() for index, row in enumerate(rows)]
+        return _encoded(media, rows, model)
+
+
+def _encoded(media: Sequence[Media], rows: Sequence[RuleRow], model: Model) -> list[Tensor]:
+    """The latents (L, ...) of what was distorted; sound without its picture, which costs far more."""
+    found: dict[int, Tensor] = {}
+    for modality in sorted({row.modality for row in rows}):
+        which = [index for index, row in enumerate(rows) if row.modality == modality]
+        some = [media[index] for index in which]
+        if modality == "audio":
+            latents = model.encode(torch.from_numpy(np.stack([cast(np.ndarray, m.wave) for m in some])))
+        else:
+            latents = model.encode_media(some)
+        found.update(zip(which, latents[modality].float().cpu(), strict=True))
+    return [found[index] for index in range(len(rows))]
 
 
 @torch.no_grad()

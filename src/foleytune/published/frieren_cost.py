@@ -35,10 +35,12 @@ def frieren_cost(num_frames: int) -> Cost:
         seen = count(lambda: cavp(nothing(1, GROUP, 3, SIDE, SIDE)))
         decoding = count(lambda: vae.decode(nothing(1, channels, latents)))
         decoding += count(lambda: vocoder(nothing(1, sizes.num_mels, 2 * latents)))
+        encoding = count(lambda: vae.encode(nothing(1, sizes.num_mels, 2 * latents)))
     return Cost(
         features=seen,
         network_pass=one,
         decoding=decoding,
+        encoding=encoding,
         pair=count_pair(lambda: velocity(2, given[2])),
         feature_bytes=FLOAT16 * num_frames * features,
         latent_bytes=FLOAT16 * latents * channels,

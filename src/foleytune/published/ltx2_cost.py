@@ -50,6 +50,7 @@ def ltx2_cost(
         features=_features(place, num_tokens),
         network_pass=one,
         decoding=_decoding(place, sizes, grid, audio_frames),
+        encoding=_encoding(place, sizes, grid, audio_frames),
         pair=at_size(lambda network: count_pair(lambda: run(network, 2))),
         feature_bytes=FLOAT16 * num_tokens * (sizes.video_text + sizes.audio_text + 1),
         latent_bytes=FLOAT16 * numbers,
@@ -118,6 +119,18 @@ def _decoding(place: Path | None, sizes: Sizes, grid: tuple[int, int, int], audi
             + count(lambda: audio_vae.decode(nothing(*packed)))
             + count(lambda: vocoder(nothing(*mel)))
         )
+
+
+def _encoding(place: Path | None, sizes: Sizes, grid: tuple[int, int, int], audio: int) -> float:
+    """Frames and mel to latents."""
+    with META:
+        vae = imported("diffusers", "AutoencoderKLLTX2Video").from_config(_config(place, "vae"))
+        audio_vae = imported("diffusers", "AutoencoderKLLTX2Audio").from_config(_config(place, "audio_vae"))
+    frames = sizes.temporal * (grid[0] - 1) + 1
+    picture = (1, vae.config.in_channels, frames, sizes.spatial * grid[1], sizes.spatial * grid[2])
+    mel = (1, audio_vae.config.in_channels, sizes.MEL_FACTOR * (audio - 1) + 1, sizes.mel_bins)
+    with torch.no_grad():
+        return count(lambda: vae.encode(nothing(*picture))) + count(lambda: audio_vae.encode(nothing(*mel)))
 
 
 def _place(folder: str) -> Path | None:

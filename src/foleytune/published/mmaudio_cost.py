@@ -45,6 +45,7 @@ def mmaudio_cost(variant: str, seconds: float) -> Cost:
         features=_features(n.clip, int(SYNC_FPS * seconds)),
         network_pass=one,
         decoding=_decoding(rate, n.latent),
+        encoding=_encoding(rate, n.latent),
         pair=count_pair(lambda: velocity(2)),
         feature_bytes=FLOAT16 * feature_numbers,
         latent_bytes=FLOAT16 * n.latent * sizes["latent_dim"],
@@ -68,3 +69,11 @@ def _decoding(rate: int, latent_frames: int) -> float:
     with torch.no_grad():
         mel = count(lambda: vae.decode(nothing(1, sizes.latent_dim, latent_frames)))
         return mel + count(lambda: vocoder(nothing(1, sizes.num_mels, 2 * latent_frames)))
+
+
+def _encoding(rate: int, latent_frames: int) -> float:
+    """Mel frames to latents; the mel itself is little beside it and not counted."""
+    sizes = SIZES[rate]
+    vae: Any = empty_vae(sizes)
+    with torch.no_grad():
+        return count(lambda: vae.encode(nothing(1, sizes.num_mels, 2 * latent_frames)))
