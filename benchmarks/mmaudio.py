@@ -29,7 +29,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from foleytune.flow import guide, integrate
-from foleytune.networks.mmaudio import VARIANTS, MMAudio, sequence_lengths
+from foleytune.networks.mmaudio import MMAudio
+from foleytune.networks.mmaudio_sizes import VARIANTS, sequence_lengths
 
 GUIDANCE = 4.5
 TASKS = ("sample", "train")

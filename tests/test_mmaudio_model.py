@@ -16,7 +16,7 @@ from foleytune.media import read_wave, write_video
 from foleytune.model_tools import frozen_copy, sample_latents, with_weights
 from foleytune.models import Conditions, Media
 from foleytune.models.mmaudio import MMAudio
-from foleytune.networks.mmaudio import sequence_lengths
+from foleytune.networks.mmaudio_sizes import sequence_lengths
 from tests.mmaudio_tiny import patch_mmaudio, tiny_mmaudio
 
 

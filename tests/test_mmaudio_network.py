@@ -16,16 +16,16 @@ from torch import Tensor
 
 from foleytune import flow
 from foleytune.networks import mmaudio, mmaudio_blocks
-from foleytune.networks.mmaudio import VARIANTS, Features, MMAudio, sequence_lengths, stretch_index
+from foleytune.networks.mmaudio import Features, MMAudio, stretch_index
 from foleytune.networks.mmaudio_blocks import (
-    ChannelLastConv1d,
     GatedMLP,
     SelfAttention,
     modulate,
     rotate,
     rotation_table,
-    windows,
 )
+from foleytune.networks.mmaudio_sizes import VARIANTS, sequence_lengths
+from foleytune.networks.time_conv import ChannelLastConv1d, windows
 from tests.golden import check_mmaudio_network as check
 from tests.golden import recipes
 from tests.golden.check_mmaudio_network import Golden

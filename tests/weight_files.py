@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from foleytune.published import registry
-from foleytune.published.registry import WeightFile
+from foleytune.published.weight_file import WeightFile
 
 GOLDEN = Path(__file__).parent / "golden"
 PLAIN = WeightFile(

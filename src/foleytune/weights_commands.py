@@ -8,7 +8,7 @@ from typing import cast
 
 from foleytune.arguments import asks_help, take
 from foleytune.published import registry
-from foleytune.published.registry import WeightFile
+from foleytune.published.weight_file import WeightFile
 
 USAGE = """usage: foleytune weights list [MODEL]
        foleytune weights check [NAME …] [--folder DIR]

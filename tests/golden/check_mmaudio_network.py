@@ -17,15 +17,9 @@ from torch import Tensor, nn
 
 from foleytune import flow
 from foleytune.flow import Latents
-from foleytune.networks.mmaudio import (
-    VARIANTS,
-    Features,
-    MMAudio,
-    sequence_lengths,
-    stretch_index,
-    time_frequencies,
-)
+from foleytune.networks.mmaudio import Features, MMAudio, stretch_index, time_frequencies
 from foleytune.networks.mmaudio_blocks import rotation_table
+from foleytune.networks.mmaudio_sizes import VARIANTS, sequence_lengths
 from tests.golden import recipes
 
 Quantities = Iterator[tuple[str, Tensor, Tensor]]

@@ -24,8 +24,8 @@ from foleytune.frame_rules import CLIP_SIDE, SYNC_SIDE, FrameRule, read_conditio
 from foleytune.media import held, read_wave
 from foleytune.model_tools import fingerprint_of, unwrapped
 from foleytune.models import Conditions, Media, ModelSpec, NetworkModel
-from foleytune.networks.mmaudio import SYNC_FPS, VARIANTS, Lengths, sequence_lengths
 from foleytune.networks.mmaudio import MMAudio as Network
+from foleytune.networks.mmaudio_sizes import SYNC_FPS, VARIANTS, Lengths, sequence_lengths
 from foleytune.published.mmaudio_parts import Parts, sample_rate_of
 from foleytune.records import digest
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from foleytune.networks.frieren_blocks import Block, FinalLayer
-from foleytune.networks.mmaudio_blocks import ChannelLastConv1d
+from foleytune.networks.time_conv import ChannelLastConv1d
 
 FRAME_LATENTS = 8  # latents a video frame is stretched over: 256 ms of sound for 250 ms of picture
 TIME_STEPS = 1000

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foleytune.networks.mmaudio_blocks import ChannelLastConv1d
+from foleytune.networks.time_conv import ChannelLastConv1d
 
 BLOCK_GROUPS, BLOCK_EPS = 32, 1e-6  # of a block's GroupNorm; every other norm here has 1e-5
 FINAL_GROUPS, FINAL_EPS = 16, 1e-5

@@ -1,6 +1,6 @@
-"""Building blocks of MMAudio's flow network: convolutions over time, gated MLPs, joint and fused attention.
+"""Building blocks of MMAudio's flow network: gated MLPs, joint and fused attention.
 
-Letters: B batch, N tokens of a stream, C channels, D width, H heads, d = D / H, k kernel.
+Letters: B batch, N tokens of a stream, D width, H heads, d = D / H.
 Written from the published description of MMAudio (arXiv 2412.15322); layers named as in its checkpoints.
 """
 
@@ -14,118 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foleytune.networks.time_conv import projection, windows
+
 P = ParamSpec("P")
 
 RMS_EPS = torch.finfo(torch.float32).eps  # in every dtype: what torch takes where no eps is given
-
-
-def _windows(x: Tensor, k: int, flip: bool) -> Tensor:
-    padded = F.pad(x, (0, 0, k // 2, k // 2)).unfold(1, k, 1).transpose(2, 3)  # (B, N, k, C), a view
-    return (padded.flip(2) if flip else padded.contiguous()).flatten(2)
-
-
-def _overlap(z: Tensor, k: int, flip: bool) -> Tensor:
-    z = z.unflatten(2, (k, -1))
-    # bf16 terms are summed in float32, as a convolution would
-    y = z[:, :, k // 2].to(torch.promote_types(z.dtype, torch.float32), copy=True)
-    for j in range(k):
-        shift = k // 2 - j if flip else j - k // 2
-        if shift > 0:
-            y[:, :-shift] += z[:, shift:, j]
-        elif shift < 0:
-            y[:, -shift:] += z[:, :shift, j]
-    return y.to(z.dtype)
-
-
-class _Windows(torch.autograd.Function):
-    """w[n, j] = x[n + j - k // 2], zero beyond the ends: (B, N, C) -> (B, N, k C)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, k: int, flip: bool) -> Tensor:
-        ctx.k, ctx.flip = k, flip
-        return _windows(x, k, flip)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _Overlap.apply(grad, ctx.k, not ctx.flip), None, None
-
-
-class _Overlap(torch.autograd.Function):
-    """y[n] = Σ_j z[n + j - k // 2, j]: (B, N, k C) -> (B, N, C); windows' adjoint but for the order of k."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, k: int, flip: bool) -> Tensor:
-        ctx.k, ctx.flip = k, flip
-        return _overlap(z, k, flip)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _Windows.apply(grad, ctx.k, not ctx.flip), None, None
-
-
-def windows(x: Tensor, k: int) -> Tensor:
-    """The k neighbours of every token side by side, zeros beyond the ends: (B, N, C) -> (B, N, k C)."""
-    if k == 1:
-        return x
-    device = x.device.type
-    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    if autocast and x.dtype == torch.float32:
-        x = x.to(torch.get_autocast_dtype(device))  # before the k-fold copy, not after
-    return _Windows.apply(x, k, False)
-
-
-class ChannelLastConv1d(nn.Conv1d):
-    """A "same" convolution over time as one matrix product: (B, N, in) -> (B, N, out), weight (out, in, k).
-
-    Layers that read the same input share the copy: x may come as its `windows(x, k)`, (B, N, k in). Where it
-    does not and in > out, the product comes first: k narrow results are summed, not k wide inputs copied.
-    The weight lies in memory as the product reads it, (out, k, in) or (k, out, in), wherever it came from.
-    """
-
-    # Against F.conv1d on the transposed view, forward: 1.0 to 1.2 times as fast in float32 and 1.3 to 2.3 in
-    # bf16; with backward 1.15 to 1.35 and 1.3 to 1.9 (448 -> 1280 -> 448, 896 -> 2560 -> 896, k = 3, B 1 to 8
-    # and L 250 or 345, one CPU thread). Where the weight has to be copied first: 0.8 to 1.15 and 0.7 to 2.0.
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int],
-        stride: int | tuple[int] = 1,
-        padding: int | tuple[int] | None = None,
-        groups: int = 1,
-        bias: bool = True,
-    ) -> None:
-        k = kernel_size if isinstance(kernel_size, int) else kernel_size[0]
-        padding = k // 2 if padding is None else padding
-        super().__init__(in_channels, out_channels, k, stride, padding, groups=groups, bias=bias)
-        assert (self.padding, self.stride, groups, k % 2) == ((k // 2,), (1,), 1, 1), "the same length only"
-        self._pack()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, N, in) or its windows (B, N, k in) -> (B, N, out)."""
-        k, has_windows = self.kernel_size[0], x.shape[-1] != self.in_channels
-        if self.in_channels > self.out_channels and not has_windows:
-            z = F.linear(x, self.weight.permute(2, 0, 1).flatten(0, 1))  # (B, N, k out)
-            y = z if k == 1 else _Overlap.apply(z, k, False)
-            return y if self.bias is None else y + self.bias.to(y.dtype)
-        x = x if has_windows else windows(x, k)
-        return F.linear(x, self.weight.transpose(1, 2).flatten(1), self.bias)
-
-    def _pack(self) -> None:
-        order = (2, 0, 1) if self.in_channels > self.out_channels else (0, 2, 1)
-        back = (1, 2, 0) if self.in_channels > self.out_channels else (0, 2, 1)
-        self.weight.data = self.weight.data.permute(order).contiguous().permute(back)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._pack()  # assign=True brings the file's layout
-
-
-def _projection(inputs: int, outputs: int, kernel: int, bias: bool) -> nn.Module:
-    if kernel == 1:
-        return nn.Linear(inputs, outputs, bias=bias)
-    return ChannelLastConv1d(inputs, outputs, kernel, bias=bias)
 
 
 class GatedMLP(nn.Module):
@@ -135,9 +28,9 @@ class GatedMLP(nn.Module):
         super().__init__()
         inner = 256 * -(-(2 * 4 * dim // 3) // 256)
         self.kernel = kernel
-        self.w1 = _projection(dim, inner, kernel, bias=False)
-        self.w2 = _projection(inner, dim, kernel, bias=False)
-        self.w3 = _projection(dim, inner, kernel, bias=False)
+        self.w1 = projection(dim, inner, kernel, bias=False)
+        self.w2 = projection(inner, dim, kernel, bias=False)
+        self.w3 = projection(dim, inner, kernel, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., D), with time in front of D if `kernel` > 1."""
@@ -236,7 +129,7 @@ class StreamBlock(nn.Module):
     def __init__(self, dim: int, num_heads: int, kernel: int, pre_only: bool = False) -> None:
         super().__init__()
         self.attn = SelfAttention(dim, num_heads)
-        self.linear1 = None if pre_only else _projection(dim, dim, kernel, bias=True)
+        self.linear1 = None if pre_only else projection(dim, dim, kernel, bias=True)
         self.ffn = None if pre_only else GatedMLP(dim, kernel)
         # the SiLU stands for the checkpoint's numbering; it has been applied
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, (2 if pre_only else 6) * dim))

@@ -13,8 +13,9 @@ from pathlib import Path
 from foleytune.published import hashes
 from foleytune.published.downloads import TIMEOUT_S, Unreachable, download, reach, say
 from foleytune.published.places import locate, weights_folder
-from foleytune.published.registry import WeightFile, find
+from foleytune.published.registry import find
 from foleytune.published.sniff import check_format
+from foleytune.published.weight_file import WeightFile
 
 
 def fetch(name: str, folder: Path | str | None = None, *, quiet: bool = False) -> Path:

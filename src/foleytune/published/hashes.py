@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from foleytune.published.places import companions
-from foleytune.published.registry import WeightFile
+from foleytune.published.weight_file import WeightFile
 
 _BLOCK = 1 << 24  # bytes
 

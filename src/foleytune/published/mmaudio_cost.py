@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from foleytune.costs import FLOAT16, META, Cost, count, count_pair, nothing
-from foleytune.networks.mmaudio import SYNC_FPS, VARIANTS, MMAudio, sequence_lengths
+from foleytune.networks.mmaudio import MMAudio
+from foleytune.networks.mmaudio_sizes import SYNC_FPS, VARIANTS, sequence_lengths
 from foleytune.networks.synchformer_visual import SynchformerVisual
 from foleytune.published.clip import ClipEncoders, ClipSizes
 from foleytune.published.mmaudio_audio import SIZES, empty_vae, empty_vocoder

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from foleytune.networks.mmaudio import VARIANTS, MMAudio
+from foleytune.networks.mmaudio import MMAudio
+from foleytune.networks.mmaudio_sizes import VARIANTS
 from foleytune.networks.synchformer_visual import SynchformerVisual, sync_pixels, visual_weights
 from foleytune.published.conversion import write_safetensors
 from foleytune.published.hashes import file_hashes
 from foleytune.published.mmaudio_audio import MMAudioCodec, build_codec
-from foleytune.published.registry import WeightFile, files_for
+from foleytune.published.registry import files_for
+from foleytune.published.weight_file import WeightFile
 from foleytune.published.weights import load_published, locate
 from foleytune.records import digest
 

@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from foleytune.published.registry import WeightFile, find
+from foleytune.published.registry import find
+from foleytune.published.weight_file import WeightFile
 
 VARIABLE = "FOLEYTUNE_WEIGHTS"
 CONVERTED = ".foleytune.safetensors"  # ends the name of a conversion of ours: see `conversion.py`

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from foleytune.plugins import names
-from foleytune.published.registry import MODELS, WeightFile, files_for
+from foleytune.published.registry import MODELS, files_for
+from foleytune.published.weight_file import WeightFile
 
 OURS = "Apache-2.0"  # of the code, and of the world's weights
 PERMISSIVE = ("Apache-2.0", "MIT", "BSD-3-Clause", "CC0-1.0", "CC-BY-4.0", "MS-PL")

@@ -17,8 +17,9 @@ from foleytune.published.hashes import file_hashes, mismatch
 from foleytune.published.identify import UNKNOWN, identify, same_role, without_wrapper
 from foleytune.published.places import CONVERTED, is_conversion, locate, weights_folder
 from foleytune.published.reading import read_state
-from foleytune.published.registry import WeightFile, find
+from foleytune.published.registry import find
 from foleytune.published.sniff import SAFETENSORS, check_format
+from foleytune.published.weight_file import WeightFile
 
 __all__ = ["fetch", "identify", "load_published", "locate", "read_state", "weights_folder"]
 

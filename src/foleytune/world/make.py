@@ -14,16 +14,16 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from foleytune.world import CLASSES, DAMAGED_SPLITS, FPS, SAMPLE_RATE, SPLITS, VERSION
+from foleytune.world import CLASSES, DAMAGED_SPLITS, FPS, SAMPLE_RATE, SPLITS
 from foleytune.world.damage import DamageShares, damage
 from foleytune.world.drawing import render_frames
 from foleytune.world.encode import write_flac, write_mp4
+from foleytune.world.folder import claim, is_complete, known_rows, replace, write_metadata
 from foleytune.world.scenes import OTHER, Scene, generator, indices_of, sample_scene
 from foleytune.world.sound import synthesise
 from foleytune.world.sounds.tools import Wave
@@ -96,13 +96,13 @@ def make_clip(
         "world_index": index,
         "audible": max(clean.level_db) > AUDIBLE_DB,
     }
-    _replace(out / row["clean_audio"], partial(write_flac, wave=clean.wave, sample_rate=SAMPLE_RATE))
+    replace(out / row["clean_audio"], partial(write_flac, wave=clean.wave, sample_rate=SAMPLE_RATE))
     frames = render_frames(scene)
-    _replace(
+    replace(
         out / row["file_name"], partial(write_mp4, frames=frames, fps=FPS, wave=wave, sample_rate=SAMPLE_RATE)
     )
     # The row comes last: its presence means that both files are complete.
-    _replace(out / ".rows" / f"{name}.json", lambda path: Path(path).write_text(json.dumps(row)))
+    replace(out / ".rows" / f"{name}.json", lambda path: Path(path).write_text(json.dumps(row)))
     return row
 
 
@@ -129,11 +129,11 @@ def make(
         raise ValueError(f"no split named {split!r}; there are {', '.join(SPLITS)}")
     if num_clips < 0 or start < 0:
         raise ValueError(f"num_clips and start count from 0; they are {num_clips} and {start}")
-    _claim(out, shares or DamageShares())
-    known = _known_rows(out)
+    claim(out, shares or DamageShares())
+    known = known_rows(out)
     chosen = indices_of(split, seed, start, num_clips, among)
     wanted = [(clip_name(split, seed, i), i) for i in chosen]
-    todo = [i for name, i in wanted if name not in known or not _complete(out, name)]
+    todo = [i for name, i in wanted if name not in known or not is_complete(out, name)]
     failures, made = list[str](), 0
     for index, row in _progress(_rows(split, seed, todo, out, shares, num_workers), len(todo), quiet):
         if isinstance(row, str):
@@ -141,7 +141,7 @@ def make(
         else:
             made += 1
     assert made + len(failures) == len(todo), "some clips were neither made nor reported"
-    _write_metadata(out)
+    write_metadata(out)
     result = Made(made, num_clips - len(todo), len(failures))
     if not quiet:
         for line in failures:
@@ -214,53 +214,3 @@ def _progress(rows: Iterator[tuple[int, Any]], total: int, quiet: bool) -> Itera
 
     silent = quiet or not total or not os.isatty(1)
     yield from track(rows, "world", total=total, disable=silent)
-
-
-def _claim(out: Path, shares: DamageShares) -> None:
-    """Create OUT, or refuse one that holds clips of another world."""
-    (out / "clean").mkdir(parents=True, exist_ok=True)
-    (out / ".rows").mkdir(exist_ok=True)
-    mine, path = {"version": VERSION, "shares": asdict(shares)}, out / "world.json"
-    if path.exists():
-        found = json.loads(path.read_text())
-        if found != mine:
-            raise ValueError(f"{out} holds clips made with {found}, not {mine}; choose another folder")
-    else:
-        _replace(path, lambda p: Path(p).write_text(json.dumps(mine)))
-
-
-def _known_rows(out: Path) -> dict[str, dict[str, Any]]:
-    """Collect the rows of finished clips, from finished and from broken runs."""
-    lines = (out / "metadata.jsonl").read_text().splitlines() if (out / "metadata.jsonl").exists() else []
-    lines += [path.read_text() for path in sorted((out / ".rows").glob("*.json"))]
-    rows = [json.loads(line) for line in lines]
-    return {Path(row["file_name"]).stem: row for row in rows}
-
-
-def _write_metadata(out: Path) -> None:
-    """Merge all finished rows into metadata.jsonl, in the order of split, seed and index."""
-    merged = list((out / ".rows").glob("*.json"))
-    place = {name: k for k, name in enumerate(SPLITS)}
-    rows = sorted(
-        _known_rows(out).values(), key=lambda r: (place[r["split"]], r["world_seed"], r["world_index"])
-    )
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    _replace(out / "metadata.jsonl", lambda path: Path(path).write_text(text))
-    for path in merged:  # only these: another run may be adding its own
-        path.unlink(missing_ok=True)
-
-
-def _complete(out: Path, name: str) -> bool:
-    return (out / f"{name}.mp4").exists() and (out / "clean" / f"{name}.flac").exists()
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Write beside the target and rename, so that a partial file is never seen under its name."""
-    partial_path = path.with_name(
-        f".{path.name}.part"
-    )  # no random part: what a kill leaves is reused, not littered
-    try:
-        write(partial_path)
-        os.replace(partial_path, path)
-    finally:
-        partial_path.unlink(missing_ok=True)
