@@ -1,7 +1,8 @@
 """Every method on the embedded world, side by side: what each makes of the same clips, judges and compute.
 
 `world_methods` is `recipe()`, all rows at the compute of Flow-DPO; `world_methods-best` lets each go on three
-times as long; `world_methods-ci` shows that all of them run.
+times as long; `world_methods-seeds` has six training seeds of what the paper compares; `world_methods-ci`
+shows that all of them run.
 """
 
 from __future__ import annotations
@@ -56,6 +57,21 @@ def best() -> Recipe:
         train=_steps(equal.train, 3 * equal.train.max_steps),
         controls={row: _steps(run, 3 * run.max_steps) for row, run in equal.controls.items()},
         rounds=changed(equal.rounds, num_rounds=3, num_clips=None, train=equal.train),
+    )
+
+
+def seeds() -> Recipe:
+    """Six training seeds of V2A-DPO, with and without curriculum, and of DDPO, whose seeds differ most."""
+    equal = recipe()
+    evaluate = changed(equal.evaluate, name="six_seeds", guidance_scales=(1.0,))
+    return changed(
+        equal,
+        name="world_methods-seeds",
+        controls={row: equal.controls[row] for row in ("ddpo", "flow_dpo")},
+        rounds=None,
+        train_seeds=tuple(range(6)),
+        evaluate=evaluate,
+        also_evaluate=(changed(evaluate, name="six_seeds_beside_ddpo", base="ddpo"),),
     )
 
 
