@@ -40,6 +40,7 @@ def workspace(tmp_path: Path) -> Workspace:
         folder.mkdir(parents=True)
         model.export(str(folder / "model.safetensors"))
         (folder / "settings.json").write_text(json.dumps({"model": {"name": "world", "weights": ""}}))
+        (folder / "result.json").write_text("{}")
     return found
 
 
@@ -123,7 +124,7 @@ def test_what_cannot_be_compared(workspace: Workspace, tmp_path: Path) -> None:
             workspace_of(*pair)
     with pytest.raises(ValueError, match="no training run; runs here: louder, softer"):
         contest_of(workspace, "louderer", "base")
-    (runs / "softer" / "model.safetensors").unlink()
+    (runs / "softer" / "result.json").unlink()
     with pytest.raises(ValueError, match="has not ended"):
         contest_of(workspace, "softer", "base")
     with pytest.raises(ValueError, match="same weights"):

@@ -100,6 +100,11 @@ def test_the_seed_draws_the_adapters() -> None:
     assert not torch.equal(states[0][key], states[2][key])
 
 
+def test_adapters_alone_want_a_model_that_takes_them(filled: Workspace) -> None:
+    with pytest.raises(ValueError, match="TinyModel takes none; leave it on"):
+        train(filled, make_settings(use_peft=True, merge_adapters=False))
+
+
 def test_targets_that_match_nothing_are_refused(filled: Workspace) -> None:
     settings = make_settings(use_peft=True, lora=LoraSettings(target_modules="nothing"))
     with pytest.raises(ValueError, match=r"lora\.target_modules 'nothing'"):

@@ -16,6 +16,7 @@ from foleytune.config import dump, load, resolve
 from foleytune.generate import GenerateSettings, generate
 from foleytune.lora import LoraSettings
 from foleytune.media import read_wave
+from foleytune.model_tools import with_weights
 from foleytune.models.ltx2 import LTX2
 from foleytune.negative_settings import NegativeSettings
 from foleytune.published.ltx2_parts import Parts
@@ -48,6 +49,7 @@ def settings(name: str, on: str = "latents") -> TrainSettings:
             "learning_rate": 1e-2,
             "warmup_steps": 0,
             "lora": LoraSettings(r=2, lora_alpha=1.0),
+            "merge_adapters": True,
             "num_eval_pairs": 1,
             "logging_steps": 1,
             "tensorboard": False,
@@ -99,6 +101,23 @@ def test_from_videos_to_a_tuned_model_and_its_sound(tmp_path: Path, monkeypatch:
     wave, rate = read_wave(written)
     assert (rate, len(wave)) == (24_000, 27_000)
     assert np.abs(wave).max() > 0.01
+
+
+def test_the_recipe_leaves_adapters_alone(tmp_path: Path) -> None:
+    """Merged at load they are the weights that a merged run exports; nothing as large as those is written."""
+    assert not resolve("syncdpo_ltx2").train.merge_adapters
+    workspace = world_workspace(tmp_path)
+    whole = train(workspace, settings("whole"))
+    alone = train(workspace, settings("alone").model_copy(update={"merge_adapters": False}))
+    assert alone.weights == alone.folder / "adapter"
+    assert not (alone.folder / "model.safetensors").exists()
+    assert train(workspace, settings("alone").model_copy(update={"merge_adapters": False})) == alone
+    tuned = cast(LTX2, with_weights(model(dtype="bfloat16"), alone.weights)).load()
+    for key, value in load_file(whole.weights).items():
+        assert torch.equal(tuned.network.state_dict()[key], value), key
+    again = settings("again").model_copy(update={"model": tuned, "merge_adapters": False})
+    with pytest.raises(ValueError, match="the model has adapters of its own"):
+        train(workspace, again)
 
 
 def test_weights_cut_over_two_processes(tmp_path: Path) -> None:

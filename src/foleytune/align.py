@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from foleytune.checkpoints import tuned_weights
 from foleytune.config import Recipe, WorldSettings, dump
 from foleytune.evaluate import EvaluateSettings
 from foleytune.model_tools import loaded_fingerprint, with_weights
@@ -206,7 +207,7 @@ def systems(workspace: Workspace, recipe: Recipe) -> dict[str, list[Part]]:
     """The table's rows: the base, then every tuned row with one model a training seed."""
     base = recipe.sample.model
     tuned = {
-        row: [with_weights(base, workspace.run_folder(run.run_name) / "model.safetensors") for run in runs]
+        row: [with_weights(base, tuned_weights(workspace.run_folder(run.run_name))) for run in runs]
         for row, runs in recipe.final_runs().items()
     }
     return {recipe.evaluate.base: [base], **tuned}

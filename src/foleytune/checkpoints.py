@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 PARTIAL = ".partial"
+WEIGHTS, ADAPTER = "model.safetensors", "adapter"  # what a finished run leaves to load
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -122,3 +123,15 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def tuned_weights(folder: Path) -> Path:
+    """A finished run's weights, or its folder of adapters where it exported those alone.
+
+    Raises ValueError for a run that has not ended.
+    """
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{folder} has not ended: result.json is missing; run train again") from None
+    return folder / result.get("weights", WEIGHTS)

@@ -22,6 +22,7 @@ from pydantic import Field
 
 from foleytune.annotate import sync_labels
 from foleytune.annotate.settings import AnnotateSettings
+from foleytune.checkpoints import tuned_weights
 from foleytune.metrics import interval
 from foleytune.model_tools import with_weights
 from foleytune.models import Model
@@ -176,10 +177,7 @@ def model_of(workspace: Workspace, name: str, other: str) -> Part:
     model = build("models", said.pop("name"), **said)
     if name == BASE:
         return model
-    weights = folder / "model.safetensors"
-    if not weights.exists():
-        raise ValueError(f"{folder} has not ended: {weights.name} is missing; run train again")
-    return with_weights(model, weights)
+    return with_weights(model, tuned_weights(folder))
 
 
 def workspace_of(run: str, other: str) -> tuple[Path, str, str]:

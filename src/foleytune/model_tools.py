@@ -43,7 +43,9 @@ def read_clip_media(root: Path, clip: Clip, model: Model, *, audio: bool = True)
 
 
 def with_weights(model: Part, weights: str | Path) -> Part:
-    """The model with tuned weights; adapters that it had are in them."""
+    """The model with tuned weights, adapters that it had are in them; or with a folder of adapters."""
+    if Path(weights).is_dir():
+        return model.with_settings(adapter=str(weights))
     bare = {"adapter": ""} if "adapter" in type(model).model_fields else {}
     return model.with_settings(weights=str(weights), **bare)
 

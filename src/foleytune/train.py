@@ -21,6 +21,7 @@ from foleytune import checkpoints, stopping
 from foleytune.flow import seed_of
 from foleytune.lora import merged, save_adapters, trained_state
 from foleytune.model_tools import fingerprint_of, with_network
+from foleytune.models import Model
 from foleytune.objectives import Loss
 from foleytune.runlog import Pace, read_metrics
 from foleytune.sharding import is_sharded, optimizer_state, whole
@@ -29,7 +30,7 @@ from foleytune.stages import progress_bar, say
 from foleytune.store import Workspace
 from foleytune.train_context import split_data
 from foleytune.train_eval import evaluate_held_out
-from foleytune.train_settings import TrainSettings, check_settings
+from foleytune.train_settings import TrainSettings, adapters_alone, check_settings
 from foleytune.training_networks import whole_policy
 from foleytune.training_run import Run, objective_state, start
 
@@ -40,7 +41,7 @@ INITIAL_LOSS_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where a run is, the tuned weights (`weights=path` of the same model), steps done, last logs.
+    """Where a run is, what it tuned (for `model_tools.with_weights`), steps done, last logs.
 
     `stopped` says why it ended before its last step, or is ""; `exported_step` is whose weights they are.
     """
@@ -215,13 +216,8 @@ def _finish(run: Run) -> TrainResult:
             stopping.restore_kept(tuned.network, run.folder, exported)
             run.log.stopped(run.step, stopped, exported)
             say(f"train: {stopped}; the weights of step {exported} are exported")
-        if run.settings.use_peft:
-            save_adapters(tuned.network, run.folder / "adapter")
-            tuned = with_network(tuned, merged(tuned.network))
-        partial = run.folder / ".partial.safetensors"
-        tuned.export(str(partial))
-        partial.replace(run.folder / "model.safetensors")
-        result = {"steps": run.step, "stopped": stopped, "exported_step": exported}
+        weights = _export(run, tuned)
+        result = {"steps": run.step, "stopped": stopped, "exported_step": exported, "weights": weights}
         result |= {"identity": run.identity, "logs": logs}
         write_atomic(run.folder / "result.json", json.dumps(result, indent=1).encode())
         stopping.forget(run.folder)
@@ -229,7 +225,20 @@ def _finish(run: Run) -> TrainResult:
     return _read_result(run.folder)
 
 
+def _export(run: Run, tuned: Model) -> str:
+    """Write adapters and whole weights, or what of them is wanted; returns what to load the model with."""
+    if run.settings.use_peft:
+        save_adapters(tuned.network, run.folder / checkpoints.ADAPTER)
+        if adapters_alone(run.settings):
+            return checkpoints.ADAPTER
+        tuned = with_network(tuned, merged(tuned.network))
+    partial = run.folder / ".partial.safetensors"
+    tuned.export(str(partial))
+    partial.replace(run.folder / checkpoints.WEIGHTS)
+    return checkpoints.WEIGHTS
+
+
 def _read_result(folder: Path) -> TrainResult:
     stored = json.loads((folder / "result.json").read_text())
     end = stored.get("stopped", ""), stored.get("exported_step", stored["steps"])
-    return TrainResult(folder, folder / "model.safetensors", stored["steps"], stored["logs"], *end)
+    return TrainResult(folder, checkpoints.tuned_weights(folder), stored["steps"], stored["logs"], *end)

@@ -22,6 +22,7 @@ FREE = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "shard_weights",
+    "merge_adapters",
 )
 """Settings that may differ when a run goes on: they change nothing in it. Its batch keeps the size that it
 has over all processes and micro-batches, however it is cut."""
@@ -54,6 +55,7 @@ class TrainSettings(Settings):
     gradient_checkpointing: bool = False  # blocks are run again in the backward pass: time for memory
     use_peft: bool = False  # train LoRA adapters; the reference is the network without them
     lora: LoraSettings = LoraSettings()
+    merge_adapters: bool = True  # into whole weights, for export; else adapters alone
     shard_weights: bool = False  # over processes (FSDP2), where one GPU cannot hold them
     precompute_reference_errors: bool = False  # before the first step, to disk: no reference in memory
     ema_decay: float | None = Field(None, gt=0, lt=1)  # if set, the average is what is exported
@@ -72,8 +74,22 @@ def needs_of(settings: TrainSettings) -> frozenset[str]:
     return needs if settings.negatives is None else settings.negatives.needs(needs)
 
 
+def adapters_alone(settings: TrainSettings) -> bool:
+    """Whether a run exports adapters and no whole network. Raises ValueError if the model cannot use them."""
+    if settings.merge_adapters or not settings.use_peft:
+        return False
+    if "adapter" not in type(settings.model).model_fields:
+        why = f"{settings.model.part_name()} takes none"
+    elif settings.model.settings()["adapter"]:
+        why = "the model has adapters of its own, and only one set is merged at load"
+    else:
+        return True
+    raise ValueError(f"merge_adapters is off, so adapters alone would be left, and {why}; leave it on")
+
+
 def check_settings(folder: Path, settings: TrainSettings) -> None:
     """Raise a ValueError if the folder holds a run with other settings."""
+    adapters_alone(settings)
     path = folder / "settings.json"
     if not path.exists():
         return

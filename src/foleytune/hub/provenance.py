@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from foleytune.checkpoints import tuned_weights
 from foleytune.evaluation import Evaluation, SystemRow, load_evaluation
-from foleytune.hub.layout import CONFIG, PLACES, WEIGHTS, is_place, read_config
+from foleytune.hub.layout import CONFIG, PLACES, is_place, read_config
 from foleytune.model_tools import loaded_fingerprint, with_weights
 from foleytune.plugins import Part, names
 from foleytune.published.places import MissingWeights
@@ -205,7 +206,7 @@ def _measured(workspace: Workspace, folder: Path, settings: TrainSettings) -> li
     known = sorted(path.stem for path in (workspace.root / "evaluations").glob("*.json"))
     if not known:
         return []
-    tuned = with_weights(settings.model, folder / WEIGHTS)
+    tuned = with_weights(settings.model, tuned_weights(folder))
     try:
         fingerprint = loaded_fingerprint(tuned)
     except MissingWeights as error:

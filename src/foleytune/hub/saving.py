@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from foleytune.checkpoints import tuned_weights
 from foleytune.hub.adapters import adapter_config
 from foleytune.hub.card import model_card
 from foleytune.hub.layout import (
@@ -37,6 +38,9 @@ def save_pretrained(run: str | Path, out_dir: str | Path, *, merged: bool = Fals
     told = read_run(folder)
     if out.resolve() == folder.resolve():
         raise ValueError(f"{out} is the run's own folder; give another")
+    alone = tuned_weights(folder).is_dir()
+    if alone and (merged or not told.tunes_published):
+        raise ValueError(f"{folder} kept its adapters alone (merge_adapters off): there is no whole network")
     as_adapter = told.settings.use_peft and not merged
     if as_adapter and not told.tunes_published:
         say("hub: the whole network is saved: its adapters alone would want a base that only you have")

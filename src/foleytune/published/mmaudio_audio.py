@@ -50,6 +50,9 @@ SIZES = {
 }
 
 
+_MULTIPLIERS, _BLOCKS_PER_LEVEL = (1, 2, 4), 2  # of `hidden_dim`, of both rates
+
+
 class Posterior(NamedTuple):
     """The VAE's Gaussian over latents, not normalised by MMAudio's latent statistics: each (B, L, C)."""
 
@@ -184,11 +187,14 @@ def fold_weight_norm(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def empty_vae(sizes: AudioSizes) -> nn.Module:
     """The VAE on the meta device: keys and shapes without memory."""
+    _diffusers()
+    # MMAudioVAE without its mel front end, which knows no log10 and cannot be made without memory once LTX-2
+    # was trained in this process (linspace between tensors)
+    part = importlib.import_module("diffusers.models.autoencoders.autoencoder_mmaudio")
     with torch.device("meta"):
-        whole = _diffusers().MMAudioVAE(
-            mel_bins=sizes.num_mels, latent_channels=sizes.latent_dim, hidden_channels=sizes.hidden_dim
-        )
-    return whole.vae.eval().requires_grad_(False)  # without its mel front end, which knows no log10
+        widths = sizes.num_mels, sizes.latent_dim, sizes.hidden_dim
+        vae = part.MMAudioAutoencoder(*widths, _MULTIPLIERS, _BLOCKS_PER_LEVEL)
+    return vae.eval().requires_grad_(False)
 
 
 def empty_vocoder(sizes: AudioSizes) -> nn.Module:
