@@ -10,19 +10,19 @@ model gains over the base (onset F1), it is the one at `--quantile`; at 0.75 one
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from foleytune.checkpoints import tuned_weights
 from foleytune.config import Recipe, resolve
 from foleytune.matrix import score_table
 from foleytune.media import read_clip
 from foleytune.model_tools import with_weights
 from foleytune.models import Model
-from foleytune.pictures import OUTLINE, colour_table, outline_pixels, spectrogram_db
+from foleytune.pictures import spectrogram_pixels
 from foleytune.records import Clip
 from foleytune.report_media import ModelMedia
 from foleytune.store import Workspace
@@ -60,7 +60,7 @@ def main() -> None:
 def choose(workspace: Workspace, recipe: Recipe, run: str, guidance: float, quantile: float) -> Shown:
     """The clip at a quantile of the gain in onset F1."""
     base = recipe.sample.model
-    tuned = with_weights(base, workspace.run_folder(run) / "model.safetensors")
+    tuned = with_weights(base, tuned_weights(workspace.run_folder(run)))
     weights = {"base": base, "tuned": tuned}
     prints = {name: (cast(Model, part).load().fingerprint,) for name, part in weights.items()}
     e = recipe.evaluate
@@ -95,7 +95,9 @@ def picture(workspace: Workspace, recipe: Recipe, shown: Shown) -> Image.Image:
     for place, (name, title) in enumerate(NAMES.items()):
         top, candidate = side + 6 + place * row, shown.candidates[name]
         wave, rate = waves[candidate]
-        sheet.paste(Image.fromarray(sound(wave, rate, shown.clip.meta["event_times_s"])), (LABEL, top))
+        events = shown.clip.meta["event_times_s"]
+        pixels = spectrogram_pixels(wave, rate, WIDTH, HEIGHT, events, SOUND)
+        sheet.paste(Image.fromarray(pixels), (LABEL, top))
         draw.text((4, top + 22), title, INK, large)
         for line, (key, unit) in enumerate(((F1, ""), (DESYNC, " s"))):
             label = "onset F1" if key == F1 else "DeSync"
@@ -115,18 +117,6 @@ def frames(workspace: Workspace, clip: Clip, model: Model) -> list[np.ndarray]:
         audio=False,
     )
     return [read.frames[int((place + 0.5) * seconds / FRAMES * fps)] for place in range(FRAMES)]
-
-
-def sound(wave: np.ndarray, rate: int, event_times_s: Sequence[float]) -> np.ndarray:
-    """(HEIGHT + SOUND, WIDTH, 3) uint8."""
-    levels = (spectrogram_db(wave, rate, WIDTH, HEIGHT) / 80 + 1) * 255
-    pixels = np.concatenate(
-        [colour_table()[levels.round().astype(np.uint8)], outline_pixels(wave, WIDTH, SOUND)]
-    )
-    for time in event_times_s:
-        column = min(WIDTH - 1, int(time * rate / len(wave) * WIDTH))
-        pixels[np.arange(len(pixels)) % 6 < 3, column] = OUTLINE
-    return pixels
 
 
 if __name__ == "__main__":

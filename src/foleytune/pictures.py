@@ -78,16 +78,33 @@ def spectrogram_image(
     event_times_s: Sequence[float] = (),
     outline: int = 0,
 ) -> Path:
-    """Write the spectrogram as WebP, events as dotted vertical lines. Raises MediaError.
-
-    `outline` rows below show the sound against full scale, as editors draw it: the spectrogram is relative to
-    its loudest cell and does not say how loud that is.
-    """
+    """Write `spectrogram_pixels` as WebP. Raises MediaError."""
     path = Path(path)
     if wave.ndim != 1 or not len(wave) or sample_rate <= 0 or width < 1 or height < 1:
         raise MediaError(
             f"{path}: a spectrogram needs (N,) sound and a size, got {wave.shape} {width}x{height}"
         )
+    pixels = spectrogram_pixels(wave, sample_rate, width, height, event_times_s, outline)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    Image.fromarray(pixels).save(part, format="WEBP", quality=85, method=2)  # 4 takes twice as long for 1 %
+    part.replace(path)
+    return path
+
+
+def spectrogram_pixels(
+    wave: np.ndarray,
+    sample_rate: int,
+    width: int,
+    height: int,
+    event_times_s: Sequence[float] = (),
+    outline: int = 0,
+) -> np.ndarray:
+    """(N,) sound -> (height + outline, width, 3) uint8, events as dotted vertical lines.
+
+    `outline` rows below show the sound against full scale, as editors draw it: the spectrogram is relative to
+    its loudest cell and does not say how loud that is.
+    """
     levels = (spectrogram_db(wave, sample_rate, width, height) / RANGE_DB + 1) * 255
     pixels = colour_table()[levels.round().astype(np.uint8)]  # (height, width, 3)
     if outline:
@@ -96,11 +113,7 @@ def spectrogram_image(
         column = int(time * sample_rate / len(wave) * width)
         if 0 <= column < width:
             pixels[np.arange(len(pixels)) % 6 < 3, column] = 255
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    Image.fromarray(pixels).save(part, format="WEBP", quality=85, method=2)  # 4 takes twice as long for 1 %
-    part.replace(path)
-    return path
+    return pixels
 
 
 def outline_pixels(wave: np.ndarray, width: int, height: int) -> np.ndarray:
