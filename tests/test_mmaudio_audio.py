@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from foleytune.networks import vocoder_activation
 from foleytune.networks.mel import LogMelSpectrogram, slaney_basis
 from foleytune.networks.resample import HANN, KAISER_BEST, Sinc, resample
+from foleytune.networks.vocoder_activation import SlicedActivation
 from foleytune.published import mmaudio_audio
 from foleytune.published.mmaudio_audio import (
     SIZES,
@@ -255,6 +257,24 @@ def test_every_spelling_of_weight_norm_gives_the_same_wave(
     ours, expected = network(mel, return_dict=False)[0], codec.vocode(mel)[:, None]
     assert ours.dtype == torch.float32
     assert relative_error(ours, expected) <= (1e-2 if spelling == "half" else 1e-6)
+
+
+@pytest.mark.parametrize("numbers", [1, 5_000, 1 << 20])
+def test_activations_in_slices_are_those_of_all_channels_at_once(
+    vocoder_state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch, numbers: int
+) -> None:
+    """One channel at a time, a few, and all: diffusers' own activation, which a gradient takes too."""
+    monkeypatch.setattr(vocoder_activation, "NUMBERS_AT_ONCE", numbers)
+    network = build_vocoder(TINY[16000], vocoder_state)
+    found = [m for m in network.modules() if isinstance(m, SlicedActivation)]
+    assert len(found) == sum(".upsample.filter" in key for key in vocoder_state)
+    torch.manual_seed(0)
+    for module in found[:: len(found) // 4]:
+        x = torch.randn(2, len(module.act.alpha), 700)
+        with torch.no_grad():
+            sliced = module(x)
+        torch.testing.assert_close(sliced, module(x), atol=1e-6, rtol=1e-5)
+        assert module(x.requires_grad_()).requires_grad
 
 
 def test_weights_are_in_memory_once(vocoder_state: dict[str, Tensor]) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from foleytune.networks.mel import LogMelSpectrogram
+from foleytune.networks.vocoder_activation import slice_activations
 
 _EPS = 1e-4  # of the VAE's normalisation
 _WEIGHT_NORM = {  # torch's two spellings of (magnitude, direction)
@@ -208,6 +209,7 @@ def empty_vocoder(sizes: AudioSizes) -> nn.Module:
         )
         if sizes.tanh:
             vocoder.conv_post = TanhConv(vocoder.conv_post.in_channels, 1, 7, padding=3)
+    slice_activations(vocoder)
     return vocoder.eval().requires_grad_(False)
 
 
