@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from foleytune.costs import Cost
+from foleytune.flow import noise_like_rows
 from foleytune.lora import LoraSettings, WithoutAdapters, add_adapters
 from foleytune.model_tools import frozen_copy, sample_latents, with_network
 from foleytune.models import Conditions, Model
@@ -77,12 +78,18 @@ def sound(model: Any, video: Path, num_steps: int, cost: Cost) -> tuple[Conditio
             conditions = model.condition([media])
         with stage(f"{num_steps} guided Euler steps", 2 * num_steps * cost.network_pass):
             latents = sample_latents(model, conditions, [0], num_steps=num_steps, guidance_scale=4.5)
+    decoded(model, latents, cost)
+    return conditions, latents
+
+
+def decoded(model: Any, latents: dict[str, torch.Tensor], cost: Cost) -> None:
+    """Latents to sound, twice."""
+    with torch.inference_mode():
         with stage("VAE and vocoder, with loading"):
             model.decode(latents)
         with stage("VAE and vocoder", cost.decoding):
             wave = model.decode(latents)
     print(f"{wave.shape[1] / model.spec.sample_rate:.2f} s of sound")
-    return conditions, latents
 
 
 def dpo_steps(model: Any, conditions: Conditions, latents: dict[str, torch.Tensor], adapters: bool) -> None:
@@ -114,7 +121,7 @@ def dpo_steps(model: Any, conditions: Conditions, latents: dict[str, torch.Tenso
 def main() -> None:
     """Run the stages."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("video", type=Path)
+    parser.add_argument("video", type=Path, nargs="?", help="none: noise is decoded, and that is all")
     parser.add_argument("--model", default="mmaudio-small-16k")
     parser.add_argument("--num-steps", type=int, default=25)
     parser.add_argument("--duration", type=float, help="seconds, where the model's own are too many")
@@ -126,6 +133,9 @@ def main() -> None:
         model.load(args.device)
     if args.duration:
         model = model.with_duration(args.duration)
+    if args.video is None:
+        decoded(model, noise_like_rows(model.spec.latents, [0]), model.cost())
+        return
     conditions, latents = sound(model, args.video, args.num_steps, model.cost())
     if args.train != "none":
         dpo_steps(model, conditions, latents, adapters=args.train == "lora")
