@@ -93,7 +93,23 @@ def _synchformer(seconds: float) -> ScorerCost:
     )
 
 
-_COSTS: dict[str, Callable[[float], ScorerCost]] = {
+def _clap(_seconds: float) -> ScorerCost | None:
+    """The published HTSAT-base on 10 s and RoBERTa on a caption; None where transformers is missing."""
+    try:
+        from transformers import ClapAudioConfig, ClapConfig, ClapModel, ClapTextConfig
+    except ModuleNotFoundError:
+        return None
+    sizes = {"depths": [2, 2, 12, 2], "num_attention_heads": [4, 8, 16, 32], "enable_fusion": False}
+    audio = ClapAudioConfig(patch_embeds_hidden_size=128, hidden_size=1024, **sizes)
+    with META:
+        network = ClapModel(ClapConfig(text_config=ClapTextConfig(), audio_config=audio)).eval()
+    mel, tokens = nothing(1, 1, 1001, 64), nothing(1, 77, network.config.text_config.hidden_size)
+    heard = count(lambda: network.audio_model(input_features=mel))
+    return ScorerCost(count(lambda: network.text_model.encoder(tokens)), heard)
+
+
+_COSTS: dict[str, Callable[[float], ScorerCost | None]] = {
+    "clap": _clap,
     "panns": _panns("16k"),
     "panns-32k": _panns("32k"),
     "passt": _passt,
