@@ -60,7 +60,7 @@ def test_addresses_kill_9_and_ctrl_c(tmp_path: Path) -> None:
         assert ann.say("rate", task_id=task["task_id"], label="A", value=2, heard=heard).status == 200
         process.send_signal(signal.SIGKILL)
         process.wait(10)
-    verb = ("foleytune.cli", "annotate", str(root), "--raters", "eve", "--renew", "operator")
+    verb = ("foleytune", "annotate", str(root), "--raters", "eve", "--renew", "operator")
     with running(2, *verb) as (process, clients):
         assert list(clients) == ["operator", "eve"]
         ann = Client(clients["eve"].port, ann.token)

@@ -21,7 +21,7 @@ HEAVY = ("torch", "pydantic", "tyro", "numpy", "pyarrow", "rich", "yaml", "av")
 def run(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, as a user gives it."""
     return subprocess.run(
-        [sys.executable, "-m", "foleytune.cli", *args],
+        [sys.executable, "-m", "foleytune", *args],
         capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
         env={**os.environ, **environment},
     )  # fmt: skip
@@ -115,7 +115,7 @@ def test_ctrl_c_is_one_line_and_130(
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_goes_away_is_silent(unbuffered: str) -> None:
     result = subprocess.run(
-        f"{sys.executable} -m foleytune.cli list | true; echo ${{PIPESTATUS[0]}}",
+        f"{sys.executable} -m foleytune list | true; echo ${{PIPESTATUS[0]}}",
         shell=True, executable="/bin/bash", capture_output=True, text=True, timeout=60,
         env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
     )  # fmt: skip

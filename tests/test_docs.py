@@ -146,7 +146,7 @@ def test_the_tree_in_readme_is_the_tree() -> None:
     for path in listed:
         assert (ROOT / path).exists(), f"README lists {path}, which is not there"
     package = ROOT / "src" / "foleytune"
-    there = [f"src/foleytune/{p.name}" for p in package.glob("*.py") if p.stem != "__init__"]
+    there = [f"src/foleytune/{p.name}" for p in package.glob("*.py") if not p.stem.startswith("__")]
     there += [f"src/foleytune/{p.parent.name}/" for p in package.glob("*/__init__.py")]
     assert sorted(set(there) - set(listed)) == [], "README's tree lacks these"
 

@@ -44,7 +44,7 @@ TINY = [
 
 
 def command(root: Path, stage: str) -> list[str]:
-    verb = [sys.executable, "-m", "foleytune.cli", "align", "world_demo-ci", "--workspace", str(root)]
+    verb = [sys.executable, "-m", "foleytune", "align", "world_demo-ci", "--workspace", str(root)]
     return [*verb, "--until", stage, *TINY]
 
 

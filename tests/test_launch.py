@@ -74,7 +74,7 @@ def test_the_command_line_takes_what_is_printed(
     for line in commands(str(workspace.root), resolve(RECIPE), RECIPE, Cluster(gpus, nodes)):
         said = re.sub(r"^srun .* bash -c '(.*)'$", r"\1", line).replace("$SLURM_PROCID", "0")
         words = shlex.split(said)
-        verb = words[words.index("foleytune.cli") + 1 :] if words[0] == "torchrun" else words[1:]
+        verb = words[words.index("-m") + 2 :] if words[0] == "torchrun" else words[1:]
         if words[0] == "torchrun":
             processes_used = int(words[words.index("--nproc-per-node") + 1])
             processes_used *= int(words[words.index("--nnodes") + 1]) if "--nnodes" in words else 1

@@ -125,7 +125,7 @@ def _torchrun(run: TrainSettings, root: str, name: str, used: int, gpus: int) ->
     """On as few machines as hold the processes."""
     nodes = -(-used // gpus)
     where = f"--nnodes {nodes} --rdzv-backend c10d --rdzv-endpoint $HEAD:29500 " if nodes > 1 else ""
-    what = f"foleytune.cli train {root} --recipe {name} --run-name {run.run_name} --seed {run.seed}"
+    what = f"foleytune train {root} --recipe {name} --run-name {run.run_name} --seed {run.seed}"
     each, micro = cut(run, used)
     batch = f"--per-device-train-batch-size {each}"
     if micro != run.gradient_accumulation_steps:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from foleytune.config import Recipe, RoundSettings, WorldSettings, changed
 from foleytune.evaluate import EvaluateSettings
+from foleytune.negative_settings import NegativeSettings
 from foleytune.objectives import Objective
 from foleytune.plugins import Part, build
 from foleytune.recipes.world_demo import CONDITION_DROPOUT
@@ -29,7 +30,7 @@ NFT_REFERENCE = 1.0  # 1e-4, as published for steps of 1,152 samples, lets steps
 def recipe() -> Recipe:
     """300 clips × 4 candidates; 56,000 network passes a row for candidates, rollouts and training."""
     base = demo()
-    train = _row(base.train, _dpo(), "two_stage")
+    train = row(base.train, _dpo(), "two_stage")
     evaluate = changed(base.evaluate, num_steps=NUM_STEPS, guidance_scales=(1.0, 2.0))
     later = (BUDGET - SAMPLED - AGAIN * SAMPLED // NUM_CLIPS) // 2  # passes of training, a round
     return changed(
@@ -110,14 +111,17 @@ def _controls(train: TrainSettings) -> dict[str, TrainSettings]:
         "safeguard": (_dpo(safeguard=SAFEGUARD), "two_stage"),
         "tracked": (_dpo(noise="tracked"), "two_stage"),
     }
-    return {name: _row(train, objective, curriculum) for name, (objective, curriculum) in rows.items()}
+    return {name: row(train, objective, curriculum) for name, (objective, curriculum) in rows.items()}
 
 
-def _row(train: TrainSettings, objective: Part, curriculum: str) -> TrainSettings:
+def row(
+    train: TrainSettings, objective: Part, curriculum: str, negatives: NegativeSettings | None = None
+) -> TrainSettings:
     """A run that spends what is left of the budget once its candidates are paid for."""
     method = cast(Objective, objective)
-    left = BUDGET - (0 if "reward" in method.needs else SAMPLED)
-    run = changed(train, objective=objective, curriculum=build("curricula", curriculum))
+    needs = method.needs if negatives is None else negatives.needs(method.needs)
+    left = BUDGET - (SAMPLED if needs & {"pairs", "labels"} else 0)
+    run = changed(train, objective=objective, curriculum=build("curricula", curriculum), negatives=negatives)
     return _steps(run, round(left / (BATCH * method.forwards)))
 
 

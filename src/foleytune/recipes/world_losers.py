@@ -1,0 +1,42 @@
+"""Where losers come from, on the world's V2A model: from rules, from ranked candidates, or half and half.
+
+`world_losers` is `recipe()`. A rule distorts the clip's own sound, which is then the winner (SyncDPO, arXiv
+2605.12179, there for joint models); candidates are ranked by AudioScore (V2A-DPO, arXiv 2603.11089). Either
+kind stands beside plain fine-tuning on its own winners.
+"""
+
+from __future__ import annotations
+
+from foleytune.config import Recipe, changed
+from foleytune.negative_settings import NegativeSettings
+from foleytune.plugins import build
+from foleytune.recipes.world_methods import recipe as methods
+from foleytune.recipes.world_methods import row
+from foleytune.train import TrainSettings
+
+RULES = ("shift", "scale", "shuffle", "freeze", "speed")  # each taught the joint model timing by itself
+
+
+def recipe() -> Recipe:
+    """The clips, candidates and network passes of `world_methods`, whose runs it shares."""
+    base = methods()
+    pairs, winners = base.controls["flow_dpo"], base.controls["sft"]
+    return changed(
+        base,
+        name="world_losers",
+        train=changed(_by_rule(pairs), run_name="rules"),
+        controls={
+            "rules_and_pairs": _by_rule(pairs, share=0.5),
+            "sft_clips": _by_rule(winners),
+            "flow_dpo": pairs,
+            "sft": winners,
+        },
+        rounds=None,
+        also_evaluate=(changed(base.evaluate, name="beside_sft_clips", base="sft_clips"),),
+    )
+
+
+def _by_rule(run: TrainSettings, share: float = 1.0) -> TrainSettings:
+    """The same objective with that share of its pairs made by rule, from coarse to subtle."""
+    negatives = NegativeSettings(rules=tuple(build("negatives", rule) for rule in RULES), share=share)
+    return row(run, run.objective, "ramp", negatives)
