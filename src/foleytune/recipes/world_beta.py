@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from foleytune.config import Recipe, changed
 from foleytune.plugins import build
+from foleytune.recipes.world_methods import SAFEGUARD
 from foleytune.recipes.world_methods import recipe as methods
 from foleytune.train import TrainSettings
 
@@ -14,29 +15,38 @@ BETAS = (30.0, 100.0, 200.0, 400.0, 600.0, 800.0, 1000.0)
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)  # of the first stage; at 1.01 no pair is easy, and there is no curriculum
 NONE = 1.01
 BETA, THRESHOLD = 600.0, 0.7  # the paper's
+SAFEGUARDED = (30.0, BETA)
 
 
 def recipe() -> Recipe:
-    """Every β at the paper's threshold, every threshold at the paper's β; 250 steps × 16 pairs."""
+    """Every β at the paper's threshold, every threshold at the paper's β; 250 steps × 16 pairs.
+
+    Two of the β again with the losers' safeguard (arXiv 2511.03317), which needs no winner term beside it.
+    """
     base = methods()
-    main = _cell(base.train, BETA, THRESHOLD)
-    cells = [(beta, THRESHOLD) for beta in BETAS if beta != BETA]
-    cells += [(BETA, threshold) for threshold in (*THRESHOLDS, NONE) if threshold != THRESHOLD]
+    main = _cell(base.train, "beta600", BETA)
+    cells = {f"beta{beta:g}": _cell(base.train, f"beta{beta:g}", beta) for beta in BETAS if beta != BETA}
+    for threshold in (*THRESHOLDS, NONE):
+        if threshold != THRESHOLD:
+            name = f"beta600-from{threshold:g}"
+            cells[name] = _cell(base.train, name, BETA, threshold)
+    for beta in SAFEGUARDED:
+        name = f"beta{beta:g}-safeguard"
+        cells[name] = _cell(base.train, name, beta, safeguard=SAFEGUARD)
     return changed(
         base,
         name="world_beta",
         train=main,
-        controls={_name(*cell): _cell(base.train, *cell) for cell in cells},
+        controls=cells,
         rounds=None,
+        evaluate=changed(base.evaluate, name="beta"),
         also_evaluate=(),
     )
 
 
-def _name(beta: float, threshold: float) -> str:
-    return f"beta{beta:g}" if threshold == THRESHOLD else f"beta{beta:g}-from{threshold:g}"
-
-
-def _cell(train: TrainSettings, beta: float, threshold: float) -> TrainSettings:
-    objective = train.objective.with_settings(beta=beta, winner_weight=0.0)
+def _cell(
+    train: TrainSettings, name: str, beta: float, threshold: float = THRESHOLD, **settings: float
+) -> TrainSettings:
+    objective = train.objective.with_settings(beta=beta, winner_weight=0.0, **settings)
     curriculum = build("curricula", "two_stage", threshold=threshold)
-    return changed(train, run_name=_name(beta, threshold), objective=objective, curriculum=curriculum)
+    return changed(train, run_name=name, objective=objective, curriculum=curriculum)

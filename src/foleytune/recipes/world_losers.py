@@ -32,7 +32,8 @@ def recipe() -> Recipe:
             "sft": winners,
         },
         rounds=None,
-        also_evaluate=(changed(base.evaluate, name="beside_sft_clips", base="sft_clips"),),
+        evaluate=changed(base.evaluate, name="losers"),
+        also_evaluate=(changed(base.evaluate, name="losers_beside_sft_clips", base="sft_clips"),),
     )
 
 

@@ -1,8 +1,8 @@
 """Every method on the embedded world, side by side: what each makes of the same clips, judges and compute.
 
-`world_methods` is `recipe()`, all rows at the compute of Flow-DPO; `world_methods-best` lets each go on three
-times as long; `world_methods-seeds` has six training seeds of what the paper compares; `world_methods-ci`
-shows that all of them run.
+`world_methods` is `recipe()`, all rows at the compute of Flow-DPO; `world_methods-best` has them again with
+three times as much; `world_methods-seeds` has six training seeds of what the paper compares, and
+`world_methods-ci` shows that all of them run.
 """
 
 from __future__ import annotations
@@ -49,15 +49,19 @@ def recipe() -> Recipe:
 
 
 def best() -> Recipe:
-    """Three times the compute of training and rollouts for every row."""
+    """Every row beside itself with three times the passes of training and rollouts, `<row>_long`."""
     equal = recipe()
     assert equal.rounds is not None
+    runs = {**equal.controls, equal.train.run_name: equal.train}
+    runs = {row: run for row, run in runs.items() if row != "kto"}
+    long = {f"{row}_long": _steps(run, 3 * run.max_steps) for row, run in runs.items()}
     return changed(
         equal,
         name="world_methods-best",
-        train=_steps(equal.train, 3 * equal.train.max_steps),
-        controls={row: _steps(run, 3 * run.max_steps) for row, run in equal.controls.items()},
-        rounds=changed(equal.rounds, num_rounds=3, num_clips=None, train=equal.train),
+        controls={**long, **equal.controls},
+        rounds=changed(equal.rounds, row="iterated_long", num_rounds=3, num_clips=None, train=equal.train),
+        evaluate=changed(equal.evaluate, name="best"),
+        also_evaluate=(changed(equal.evaluate, name="best_beside_ddpo_long", base="ddpo_long"),),
     )
 
 

@@ -63,8 +63,13 @@ def rules() -> Recipe:
         alone = NegativeSettings(rules=(build("negatives", rule),))
         rows[rule] = changed(base.train, negatives=alone)
         rows[f"{rule}-flat"] = changed(base.train, negatives=alone, curriculum="uniform")
-    unseen, *_ = base.also_evaluate  # the rows that the others stand beside are not here
-    return changed(base, name="world_syncdpo-rules", controls=rows, also_evaluate=(unseen,))
+    return changed(
+        base,
+        name="world_syncdpo-rules",
+        controls=rows,
+        evaluate=changed(base.evaluate, name="rules"),
+        also_evaluate=(changed(base.evaluate, name="rules_unseen", split="unseen"),),
+    )
 
 
 def ci() -> Recipe:
