@@ -44,24 +44,12 @@ def split_data(workspace: Workspace, s: TrainSettings) -> tuple[TrainData, Train
 def make_context(
     workspace: Workspace,
     model: Model,
-    curriculum: Curriculum,
+    settings: TrainSettings,
     data: TrainData,
     accelerator: Accelerator,
-    *,
-    seed: int,
-    max_steps: int,
-    per_device_batch_size: int,
-    gradient_accumulation_steps: int,
 ) -> TrainContext:
     """The context of all items. Raises ValueError for what they name and the workspace or the model lacks."""
-    named = data.candidate_ids
-    chosen = workspace.read(Candidate, among("candidate_id", named))
-    candidates = {c.candidate_id: c for c in chosen}
-    if len(candidates) < len(named):
-        lost = len(named) - len(candidates)
-        raise ValueError(
-            f"{lost} candidates that pairs or labels name are not in the workspace; run sample, then pair"
-        )
+    candidates = _candidates(workspace, data.candidate_ids)
     key = model.feature_key  # asked once: it may look at files
     features = cached(workspace, key)
     missing = data.clip_ids - set(features)
@@ -78,11 +66,11 @@ def make_context(
         labels=data.labels,
         candidates=candidates,
         features=features,
-        curriculum=curriculum,
-        seed=seed,
-        max_steps=max_steps,
-        per_device_batch_size=per_device_batch_size,
-        gradient_accumulation_steps=gradient_accumulation_steps,
+        curriculum=cast(Curriculum, settings.curriculum),
+        seed=settings.seed,
+        max_steps=settings.max_steps,
+        per_device_batch_size=settings.per_device_train_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
         rank=accelerator.process_index,
         num_processes=accelerator.num_processes,
         device=accelerator.device,
@@ -112,6 +100,16 @@ def make_rule_pairs(
     if any("silence" in cast(Negative, rule).needs for rule in settings.rules):
         rules = replace(rules, silence=silent_latents(workspace.root, usable[0], model))
     return rules
+
+
+def _candidates(workspace: Workspace, named: set[str]) -> dict[str, Candidate]:
+    found = {c.candidate_id: c for c in workspace.read(Candidate, among("candidate_id", named))}
+    if len(found) < len(named):
+        lost = len(named) - len(found)
+        raise ValueError(
+            f"{lost} candidates that pairs or labels name are not in the workspace; run sample, then pair"
+        )
+    return found
 
 
 def _check_latents(workspace: Workspace, model: Model, candidates: dict[str, Candidate]) -> None:

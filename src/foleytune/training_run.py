@@ -12,7 +12,6 @@ from accelerate import Accelerator
 from torch.optim.swa_utils import AveragedModel
 
 from foleytune import checkpoints
-from foleytune.curricula import Curriculum
 from foleytune.lora import load_trained_state
 from foleytune.model_tools import fingerprint_of, with_network
 from foleytune.models import Model
@@ -73,6 +72,31 @@ def start(
     held_out: TrainData,
 ) -> Run:
     """Load the model, freeze its reference, go on from the newest checkpoint if any, say what runs."""
+    run = _assemble(workspace, settings, accelerator, data, held_out)
+    if settings.precompute_reference_errors:
+        run.errors = _precompute(run)
+    _resume(run)
+    if not _sharded(run.settings, accelerator):
+        run.policy = with_network(run.bare, accelerator.prepare_model(run.bare.network))
+    if accelerator.is_main_process:
+        write_atomic(run.folder / "settings.json", settings.model_dump_json(indent=1).encode())
+        run.log = RunLog(run.folder, run.step, settings.tensorboard)
+        _announce(run)
+    return run
+
+
+def _sharded(settings: TrainSettings, accelerator: Accelerator) -> bool:
+    return settings.shard_weights and accelerator.num_processes > 1
+
+
+def _assemble(
+    workspace: Workspace,
+    settings: TrainSettings,
+    accelerator: Accelerator,
+    data: TrainData,
+    held_out: TrainData,
+) -> Run:
+    """The run as it is before its first step."""
     objective = cast(Objective, copy.copy(settings.objective))
     bare = cast(Model, copy.copy(settings.model)).load(accelerator.device)
     # eval() keeps dropout off, as a loss of ln 2 at policy = reference needs; gradients flow all the same
@@ -82,26 +106,14 @@ def start(
         clips = [*data.clips, *held_out.clips]
         rules = make_rule_pairs(workspace, bare, settings.negatives, clips, accelerator)
         data, held_out = (replace(side, clips=rules.usable(side.clips)) for side in (data, held_out))
-    context = make_context(
-        workspace,
-        bare,
-        cast(Curriculum, settings.curriculum),
-        data + held_out,
-        accelerator,
-        seed=settings.seed,
-        max_steps=settings.max_steps,
-        per_device_batch_size=settings.per_device_train_batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-    )
+    context = make_context(workspace, bare, settings, data + held_out, accelerator)
     if "reward" in objective.needs:
         reward = Reward(workspace, bare, settings.audioscore, accelerator.device, settings.watch)
         context = replace(context, reward=reward)
     reference = prepare_networks(bare, settings, objective)
-    sharded = settings.shard_weights and accelerator.num_processes > 1
-    if sharded:
+    if _sharded(settings, accelerator):
         shard_networks(settings, objective, bare, reference)
-    network = bare.network
-    run = Run(
+    return Run(
         settings=settings,
         objective=objective,
         folder=workspace.run_folder(settings.run_name),
@@ -112,26 +124,21 @@ def start(
         policy=bare,
         reference=reference,
         errors=None,
-        optimizer=make_optimizer(network, settings),
-        ema=average(network, settings),
-        identity={
-            **whole.identity(),
-            **({} if rules is None else {"rules": rules.identity}),
-            "global_batch_size": context.global_batch_size,
-            "reference": fingerprint,
-            **({} if context.reward is None else {"reward": context.reward.version}),
-        },
+        optimizer=make_optimizer(bare.network, settings),
+        ema=average(bare.network, settings),
+        identity=_identity(whole, rules, context) | {"reference": fingerprint},
         held_out_id=digest(held_out.identity()),
     )
-    if settings.precompute_reference_errors:
-        run.errors = _precompute(run)
-    _resume(run)
-    run.policy = bare if sharded else with_network(bare, accelerator.prepare_model(network))
-    if accelerator.is_main_process:
-        write_atomic(run.folder / "settings.json", settings.model_dump_json(indent=1).encode())
-        run.log = RunLog(run.folder, run.step, settings.tensorboard)
-        _announce(run)
-    return run
+
+
+def _identity(data: TrainData, rules: RulePairs | None, context: TrainContext) -> dict[str, Any]:
+    """What a run learns from; it goes on with nothing else."""
+    return {
+        **data.identity(),
+        **({} if rules is None else {"rules": rules.identity}),
+        "global_batch_size": context.global_batch_size,
+        **({} if context.reward is None else {"reward": context.reward.version}),
+    }
 
 
 def _side(context: TrainContext, data: TrainData, rules: RulePairs | None) -> TrainContext:
