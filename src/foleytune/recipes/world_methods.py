@@ -21,7 +21,7 @@ from foleytune.train import TrainSettings
 NUM_CLIPS, NUM_TEST, NUM_CANDIDATES, NUM_STEPS = 300, 160, 4, 10
 SAMPLED = NUM_CLIPS * NUM_CANDIDATES * NUM_STEPS * 2  # network passes of the candidates, guidance and all
 BUDGET = 56_000  # network passes a row may take for candidates, rollouts and training
-BATCH = 16
+BATCH, WIDER = 16, 4  # pairs or samples a step, and how many times as many of a wide one
 AGAIN = NUM_CLIPS // 2  # clips sampled again in the second round
 BETA, WINNER_WEIGHT, SAFEGUARD = 30.0, 10.0, 0.5
 NFT_REFERENCE = 1.0  # 1e-4, as published for steps of 1,152 samples, lets steps of 16 drift off for good
@@ -49,16 +49,22 @@ def recipe() -> Recipe:
 
 
 def best() -> Recipe:
-    """Every row beside itself with three times the passes of training and rollouts, `<row>_long`."""
+    """Every row beside itself with three times the passes of training and rollouts, `<row>_long`.
+
+    Online rows spend them on wider steps too, `<row>_wide`.
+    """
     equal = recipe()
     assert equal.rounds is not None
     runs = {**equal.controls, equal.train.run_name: equal.train}
     runs = {row: run for row, run in runs.items() if row != "kto"}
-    long = {f"{row}_long": _steps(run, 3 * run.max_steps) for row, run in runs.items()}
+    more = {f"{row}_long": _steps(run, 3 * run.max_steps) for row, run in runs.items()}
+    for row in ("ddpo", "nft"):
+        steps = round(3 * runs[row].max_steps / WIDER)
+        more[f"{row}_wide"] = changed(_steps(runs[row], steps), gradient_accumulation_steps=WIDER)
     return changed(
         equal,
         name="world_methods-best",
-        controls={**long, **equal.controls},
+        controls={**more, **equal.controls},
         rounds=changed(equal.rounds, row="iterated_long", num_rounds=3, num_clips=None, train=equal.train),
         evaluate=changed(equal.evaluate, name="best"),
         also_evaluate=(changed(equal.evaluate, name="best_beside_ddpo_long", base="ddpo_long"),),
