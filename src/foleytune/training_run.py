@@ -110,8 +110,12 @@ def _assemble(
     if "reward" in objective.needs:
         reward = Reward(workspace, bare, settings.audioscore, accelerator.device, settings.watch)
         context = replace(context, reward=reward)
+    sharded = _sharded(settings, accelerator)
+    if sharded:
+        # a GPU has no room for a reference beside it; cutting brings both back, a block at a time
+        bare.network.to("cpu")
     reference = prepare_networks(bare, settings, objective)
-    if _sharded(settings, accelerator):
+    if sharded:
         shard_networks(settings, objective, bare, reference)
     return Run(
         settings=settings,
