@@ -82,7 +82,9 @@ def seeds() -> Recipe:
         rounds=None,
         train_seeds=tuple(range(6)),
         evaluate=evaluate,
-        also_evaluate=(changed(evaluate, name="six_seeds_beside_ddpo", base="ddpo"),),
+        also_evaluate=tuple(
+            changed(evaluate, name=f"six_seeds_beside_{row}", base=row) for row in ("ddpo", "flow_dpo")
+        ),
     )
 
 
