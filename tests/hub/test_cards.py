@@ -165,7 +165,7 @@ def test_the_whole_recipe_is_in_the_card_of_a_run_that_it_made(trained: Workspac
     assert Recipe.model_validate(block).train == recipe.train
 
 
-def evaluated(workspace: Workspace, run: str, label: str, name: str) -> None:
+def evaluated(workspace: Workspace, run: str, label: str, name: str, base_row: str = "base") -> None:
     """An evaluation of one made-up metric, of the base and of a run."""
     tuned = loaded_fingerprint(World(weights=str(workspace.run_folder(run) / "model.safetensors")))
     column = Column(label, "s", ("world_sync/desync_s",), False, False, "*", {"name": "mean"})
@@ -173,11 +173,11 @@ def evaluated(workspace: Workspace, run: str, label: str, name: str) -> None:
     difference = Difference(-0.2, -0.3, -0.1, 20, -40.0, -60.0, -20.0)
     cell = Cell(0.3, 0.2, 0.4, 20, 0, (0.31, 0.29), difference)
     rows = (
-        SystemRow("base", ("base-weights",), 4.5, 20, (base,)),
+        SystemRow(base_row, ("base-weights",), 4.5, 20, (base,)),
         SystemRow(label, ("another", tuned), 4.5, 20, (cell,)),
     )
     settings = {"split": HOSTILE, "solver": "euler", "num_steps": 25}
-    save_evaluation(workspace, Evaluation(name, "base", (column,), rows, (), (), {}, settings))
+    save_evaluation(workspace, Evaluation(name, base_row, (column,), rows, (), (), {}, settings))
 
 
 def test_metrics_are_in_the_card_with_their_intervals(trained: Workspace, tmp_path: Path) -> None:
@@ -198,6 +198,32 @@ def test_metrics_are_in_the_card_with_their_intervals(trained: Workspace, tmp_pa
     found = ModelCard.load(folder / "README.md").data  # the hub's own reader
     assert found.eval_results[0].metric_value == 0.29
     assert "model-index" not in head_of(save_pretrained(copy.run_folder("lora"), tmp_path / "lora"))
+
+
+def test_a_table_beside_another_row_is_shown_and_its_values_are_not_indexed_again(
+    trained: Workspace, tmp_path: Path
+) -> None:
+    copy = Workspace(shutil.copytree(trained.root, tmp_path / "w"))
+    evaluated(copy, "full", "DeSync", "first")
+    evaluated(copy, "full", "DeSync", "second", base_row="sft")
+    folder = save_pretrained(copy.run_folder("full"), tmp_path / "out")
+    (result,) = head_of(folder)["model-index"][0]["results"]
+    assert result["dataset"]["name"] == "first"
+    heads = [x for x in (folder / "README.md").read_text().splitlines() if x.startswith("| metric")]
+    assert [x.split("|")[-2].strip() for x in heads] == [
+        "difference to `base`, paired",
+        "difference to `sft`, paired",
+    ]
+
+
+@pytest.mark.parametrize(("model", "given"), [("world", "VIDEO.mp4"), ("world_joint", "--prompt ")])
+def test_the_card_of_a_joint_model_asks_for_a_prompt_and_not_for_a_video(
+    tmp_path: Path, model: str, given: str
+) -> None:
+    run = run_by_hand(tmp_path, "mmaudio-small-16k")
+    (run / "settings.json").write_text(settings_of("byhand", model=model).model_dump_json())
+    folder = save_pretrained(run, tmp_path / "out")
+    assert f"foleytune generate {given}" in (folder / "README.md").read_text()
 
 
 def test_what_people_typed_is_shown_and_not_obeyed(trained: Workspace, tmp_path: Path) -> None:

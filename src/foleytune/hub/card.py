@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import re
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
-from foleytune.evaluation import Cell, Column
-from foleytune.evaluation_table import header, number, signed, spread, verdict
+from foleytune.hub.card_metrics import metrics, results
 from foleytune.hub.layout import HubConfig, without_places
-from foleytune.hub.provenance import Measured, Provenance
+from foleytune.hub.provenance import Provenance
 from foleytune.markdown import code, fenced, front_matter, table
 from foleytune.models import Model
 from foleytune.plugins import describe
 from foleytune.published.terms import Used, card_licence
 
-_HELD_OUT = re.compile(r"eval/(loss|reward|rewards/\w+|watch/.+)")  # no bins, no sources
 NOT_COMMERCIAL = (
     "Weights that allow no commercial use are behind this model, so it allows none either, whatever the "
     "licence of the code that made it."
 )
+VIDEO_TO_AUDIO = {"pipeline_tag": "text-to-audio"}  # the nearest of the hub's tasks
 
 
 def model_card(told: Provenance, config: HubConfig) -> str:
@@ -32,11 +29,11 @@ def model_card(told: Provenance, config: HubConfig) -> str:
         f"# {code(told.settings.run_name)}",
         _summary(told, config),
         "## Use",
-        _use(config),
+        _use(cast(Model, told.settings.model), config),
         "## Data",
         _data(told),
         "## Metrics",
-        _metrics(told),
+        metrics(told),
         "## How it was made",
         _recipe(told),
         "## Weights it was made with, and their licences",
@@ -74,15 +71,14 @@ def _head(told: Provenance, config: HubConfig) -> dict[str, Any]:
     if config.is_adapter:
         head["tags"].append("lora")
     if told.measured:
-        results = [_index(one) for one in told.measured]
-        head["model-index"] = [{"name": told.settings.run_name, "results": results}]
+        head["model-index"] = [{"name": told.settings.run_name, "results": results(told.measured)}]
     return head
 
 
 def _pipeline(model: Model) -> dict[str, str]:
-    """The nearest of the hub's tasks: it has no video-to-audio. None where the base is not here to tell."""
+    """The nearest of the hub's tasks, or nothing where the base is not here to tell."""
     try:
-        return {"pipeline_tag": "any-to-any" if "video" in model.spec.latents else "text-to-audio"}
+        return {"pipeline_tag": "any-to-any"} if "video" in model.spec.latents else VIDEO_TO_AUDIO
     except ValueError:  # LTX-2's sizes are in its folder
         return {}
 
@@ -108,12 +104,13 @@ def _summary(told: Provenance, config: HubConfig) -> str:
     return lines[0] + "\n\n" + "\n".join(lines[1:])
 
 
-def _use(config: HubConfig) -> str:
+def _use(model: Model, config: HubConfig) -> str:
     whole = "model = from_pretrained('FOLDER or owner/name', device='cuda')"
+    given = "VIDEO.mp4" if _pipeline(model) == VIDEO_TO_AUDIO else "--prompt 'a dog barks'"
     python = f"from foleytune.hub.loading import from_pretrained\n\n{whole}"
     shell = (
         "foleytune hub load owner/name    # prints FOLDER\n"
-        "foleytune generate VIDEO.mp4 --model FOLDER -o out.mp4"
+        f"foleytune generate {given} --model FOLDER -o out.mp4"
     )
     parts = [fenced(python, "python"), fenced(shell, "sh")]
     if config.base is not None and config.base.repo:
@@ -145,70 +142,6 @@ def _data(told: Provenance) -> str:
         rules = ", ".join(code(rule.part_name()) for rule in told.settings.negatives.rules)
         lines.append(f"- pairs made by rule on the fly: {rules}")
     return "\n".join(lines)
-
-
-def _metrics(told: Provenance) -> str:
-    blocks = [_measured(one) for one in told.measured]
-    logs = told.result.get("logs", {})
-    held_out = {key: value for key, value in logs.items() if _HELD_OUT.fullmatch(key) and _real(value)}
-    if held_out:
-        rows = [(code(key), number(value)) for key, value in sorted(held_out.items())]
-        blocks.append("On the held-out items of training, at its end:\n\n" + table(("", ""), rows, 1))
-    return "\n\n".join(blocks) or "Nobody has evaluated it yet."
-
-
-def _measured(one: Measured) -> str:
-    """One evaluation: the base, this row, and the paired difference, with intervals."""
-    e, s = one.evaluation, one.evaluation.settings
-    scale = one.row.guidance_scale
-    base = next((r for r in e.rows if r.system == e.base and r.guidance_scale == scale), None)
-    seeds = len(one.row.weights)
-    shown, rows = (True, base is not one.row, True, seeds > 1, base is not one.row), []
-    for index, (column, cell) in enumerate(zip(e.columns, one.row.cells, strict=True)):
-        before = "" if base is None else _value(base.cells[index])
-        own = number(cell.by_seed[one.seed]) if seeds > 1 else ""
-        row = [code(header(column)), before, _value(cell), own, _difference(cell, column)]
-        rows.append([text for text, told in zip(row, shown) if told])
-    said = (
-        f"{code(e.name)}: split {code(s.get('split', ''))}, {one.row.num_clips} clips, guidance {scale:g}, "
-        f"{code(s.get('solver', ''))} with {s.get('num_steps', 0)} steps, row {code(one.row.system)}"
-        + (f" (mean of {seeds} training seeds, of which this is one)" if seeds > 1 else "")
-        + "; 95 % intervals; `*` marks what the reward read, `†` another output of such a judge."
-    )
-    names = ["metric", code(e.base), code(one.row.system), "this seed", "difference to the base, paired"]
-    heads = [text for text, told in zip(names, shown) if told]
-    return f"{said}\n\n{table(heads, rows, len(heads) - 1)}"
-
-
-def _value(cell: Cell) -> str:
-    return f"{number(cell.value)} {spread(cell.value, cell.low, cell.high)} (n={cell.n})".replace("  ", " ")
-
-
-def _difference(cell: Cell, column: Column) -> str:
-    d = cell.difference
-    if d is None:
-        return ""
-    return f"{signed(d.value)} {spread(d.value, d.low, d.high)} {verdict(cell, column)}".strip()
-
-
-def _index(one: Measured) -> dict[str, Any]:
-    """A result as hubs index it: this run's own value; the interval is the row's, over all its seeds."""
-    metrics = [
-        {
-            "type": ", ".join(column.reads),
-            "name": header(column),
-            "value": round(cell.by_seed[one.seed], 6),
-            "args": {"mean": cell.value, "low": cell.low, "high": cell.high, "clips": cell.n},
-        }
-        for column, cell in zip(one.evaluation.columns, one.row.cells, strict=True)
-        if all(map(_real, (cell.by_seed[one.seed], cell.value, cell.low, cell.high)))
-    ]
-    split = str(one.evaluation.settings.get("split", ""))
-    return {
-        "task": {"type": "video-to-audio"},
-        "dataset": {"type": "foleytune-workspace", "name": one.evaluation.name, "split": split},
-        "metrics": metrics,
-    }
 
 
 def _recipe(told: Provenance) -> str:
@@ -244,7 +177,3 @@ def _whole_recipe(path: Path, run_name: str) -> str:
     if run_name not in named:
         return ""
     return yaml.safe_dump(without_places(recipe.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
-
-
-def _real(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
