@@ -51,7 +51,7 @@ def recipe() -> Recipe:
 def best() -> Recipe:
     """Every row beside itself with three times the passes of training and rollouts, `<row>_long`.
 
-    Online rows spend them on wider steps too, `<row>_wide`.
+    Online rows also with the passes that they had in fewer, wider steps, `<row>_wide`.
     """
     equal = recipe()
     assert equal.rounds is not None
@@ -59,8 +59,8 @@ def best() -> Recipe:
     runs = {row: run for row, run in runs.items() if row != "kto"}
     more = {f"{row}_long": _steps(run, 3 * run.max_steps) for row, run in runs.items()}
     for row in ("ddpo", "nft"):
-        steps = round(3 * runs[row].max_steps / WIDER)
-        more[f"{row}_wide"] = changed(_steps(runs[row], steps), gradient_accumulation_steps=WIDER)
+        wide = _steps(runs[row], round(runs[row].max_steps / WIDER))
+        more[f"{row}_wide"] = changed(wide, gradient_accumulation_steps=WIDER)
     return changed(
         equal,
         name="world_methods-best",
