@@ -100,7 +100,9 @@ def ci() -> Recipe:
         rate=None if equal.rate is None else changed(equal.rate, num_clips=None),
         train=_steps(equal.train, 4),
         controls={row: _steps(run, 4) for row, run in equal.controls.items()},
-        rounds=changed(equal.rounds, num_clips=8, train=_steps(equal.rounds.train, 4)),
+        rounds=changed(
+            equal.rounds, num_clips=8, train=changed(_steps(equal.rounds.train, 4), num_eval_pairs=2)
+        ),
         train_seeds=(0,),
         evaluate=evaluate,
         also_evaluate=(_beside_ddpo(evaluate),),
