@@ -18,7 +18,7 @@ def test_recipes_of_one_workspace_mean_the_same_by_a_runs_name(names: tuple[str,
     runs, tables = {}, {}
     for name in names:
         recipe = resolve(name)
-        for run in (run for row in recipe.rows().values() for run in row):
+        for run in (run for row in recipe.final_runs().values() for run in row):
             assert runs.setdefault(run.run_name, run) == run, f"{run.run_name} of {name}"
         for table in recipe.evaluations():
             assert table.name not in tables, f"{table.name} of {name} and of {tables[table.name]}"

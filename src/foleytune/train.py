@@ -32,7 +32,7 @@ from foleytune.train_context import split_data
 from foleytune.train_eval import evaluate_held_out
 from foleytune.train_settings import TrainSettings, adapters_alone, check_settings
 from foleytune.training_networks import whole_policy
-from foleytune.training_run import Run, objective_state, start
+from foleytune.training_run import Run, make_run, objective_state, start
 
 __all__ = ["TrainResult", "TrainSettings", "learning_rate", "train"]
 
@@ -74,7 +74,8 @@ def train(workspace: Workspace, settings: TrainSettings) -> TrainResult:
     accelerator = Accelerator(mixed_precision="no")  # bf16 is our own autocast, the same for the reference
     main = accelerator.is_main_process
     with workspace.lock(f"train-{settings.run_name}") if main else nullcontext():
-        run = start(workspace, settings, accelerator, data, held_out)
+        run = make_run(workspace, settings, accelerator, data, held_out)
+        start(run)
         _loop(run)
         return _finish(run)
 

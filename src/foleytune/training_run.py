@@ -21,7 +21,7 @@ from foleytune.reference_errors import HasReferenceErrors, ReferenceErrors
 from foleytune.rewards import Reward
 from foleytune.rule_pairs import RulePairs
 from foleytune.runlog import Meter, RunLog
-from foleytune.sharding import load_optimizer_state
+from foleytune.sharding import is_sharded, load_optimizer_state
 from foleytune.shards import write_atomic
 from foleytune.stages import say
 from foleytune.stopping import Verdict
@@ -64,39 +64,14 @@ class Run:
         return self.step % every == 0 or self.step == self.settings.max_steps
 
 
-def start(
+def make_run(
     workspace: Workspace,
     settings: TrainSettings,
     accelerator: Accelerator,
     data: TrainData,
     held_out: TrainData,
 ) -> Run:
-    """Load the model, freeze its reference, go on from the newest checkpoint if any, say what runs."""
-    run = _assemble(workspace, settings, accelerator, data, held_out)
-    if settings.precompute_reference_errors:
-        run.errors = _precompute(run)
-    _resume(run)
-    if not _sharded(run.settings, accelerator):
-        run.policy = with_network(run.bare, accelerator.prepare_model(run.bare.network))
-    if accelerator.is_main_process:
-        write_atomic(run.folder / "settings.json", settings.model_dump_json(indent=1).encode())
-        run.log = RunLog(run.folder, run.step, settings.tensorboard)
-        _announce(run)
-    return run
-
-
-def _sharded(settings: TrainSettings, accelerator: Accelerator) -> bool:
-    return settings.shard_weights and accelerator.num_processes > 1
-
-
-def _assemble(
-    workspace: Workspace,
-    settings: TrainSettings,
-    accelerator: Accelerator,
-    data: TrainData,
-    held_out: TrainData,
-) -> Run:
-    """The run as it is before its first step."""
+    """The run before its first step: its model loaded, its reference frozen, its data gathered."""
     objective = cast(Objective, copy.copy(settings.objective))
     bare = cast(Model, copy.copy(settings.model)).load(accelerator.device)
     # eval() keeps dropout off, as a loss of ln 2 at policy = reference needs; gradients flow all the same
@@ -110,7 +85,7 @@ def _assemble(
     if "reward" in objective.needs:
         reward = Reward(workspace, bare, settings.audioscore, accelerator.device, settings.watch)
         context = replace(context, reward=reward)
-    sharded = _sharded(settings, accelerator)
+    sharded = settings.shard_weights and accelerator.num_processes > 1
     if sharded:
         # a GPU has no room for a reference beside it; cutting brings both back, a block at a time
         bare.network.to("cpu")
@@ -133,6 +108,20 @@ def _assemble(
         identity=_identity(whole, rules, context) | {"reference": fingerprint},
         held_out_id=digest(held_out.identity()),
     )
+
+
+def start(run: Run) -> None:
+    """Go on from the newest checkpoint if any, and say what runs."""
+    s, accelerator = run.settings, run.accelerator
+    if s.precompute_reference_errors:
+        run.errors = _precompute(run)
+    _resume(run)
+    if not is_sharded(run.bare.network):
+        run.policy = with_network(run.bare, accelerator.prepare_model(run.bare.network))
+    if accelerator.is_main_process:
+        write_atomic(run.folder / "settings.json", s.model_dump_json(indent=1).encode())
+        run.log = RunLog(run.folder, run.step, s.tensorboard)
+        _announce(run)
 
 
 def _identity(data: TrainData, rules: RulePairs | None, context: TrainContext) -> dict[str, Any]:

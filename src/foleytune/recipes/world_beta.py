@@ -15,6 +15,7 @@ BETAS = (30.0, 100.0, 200.0, 400.0, 600.0, 800.0, 1000.0)
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)  # of the first stage; at 1.01 no pair is easy, and there is no curriculum
 NONE = 1.01
 BETA, THRESHOLD = 600.0, 0.7  # the paper's
+MAIN = f"beta{BETA:g}"
 SAFEGUARDED = (30.0, BETA)
 
 
@@ -24,19 +25,16 @@ def recipe() -> Recipe:
     Two of the β again with the losers' safeguard (arXiv 2511.03317), which needs no winner term beside it.
     """
     base = methods()
-    main = _cell(base.train, "beta600", BETA)
-    cells = {f"beta{beta:g}": _cell(base.train, f"beta{beta:g}", beta) for beta in BETAS if beta != BETA}
+    cells = {f"beta{beta:g}": _cell(base.train, beta) for beta in BETAS if beta != BETA}
     for threshold in (*THRESHOLDS, NONE):
         if threshold != THRESHOLD:
-            name = f"beta600-from{threshold:g}"
-            cells[name] = _cell(base.train, name, BETA, threshold)
+            cells[f"{MAIN}-from{threshold:g}"] = _cell(base.train, threshold=threshold)
     for beta in SAFEGUARDED:
-        name = f"beta{beta:g}-safeguard"
-        cells[name] = _cell(base.train, name, beta, safeguard=SAFEGUARD)
+        cells[f"beta{beta:g}-safeguard"] = _cell(base.train, beta, safeguard=SAFEGUARD)
     return changed(
         base,
         name="world_beta",
-        train=main,
+        train=changed(_cell(base.train), run_name=MAIN),
         controls=cells,
         rounds=None,
         evaluate=changed(base.evaluate, name="beta"),
@@ -45,8 +43,8 @@ def recipe() -> Recipe:
 
 
 def _cell(
-    train: TrainSettings, name: str, beta: float, threshold: float = THRESHOLD, **settings: float
+    train: TrainSettings, beta: float = BETA, threshold: float = THRESHOLD, **settings: float
 ) -> TrainSettings:
     objective = train.objective.with_settings(beta=beta, winner_weight=0.0, **settings)
     curriculum = build("curricula", "two_stage", threshold=threshold)
-    return changed(train, run_name=name, objective=objective, curriculum=curriculum)
+    return changed(train, objective=objective, curriculum=curriculum)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from foleytune.config import Recipe, changed
 from foleytune.negative_settings import NegativeSettings
 from foleytune.plugins import build
+from foleytune.recipes.world_methods import at_budget
 from foleytune.recipes.world_methods import recipe as methods
-from foleytune.recipes.world_methods import row
 from foleytune.train import TrainSettings
 
 RULES = ("shift", "scale", "shuffle", "freeze", "speed")  # each taught the joint model timing by itself
@@ -40,4 +40,4 @@ def recipe() -> Recipe:
 def _by_rule(run: TrainSettings, share: float = 1.0) -> TrainSettings:
     """The same objective with that share of its pairs made by rule, from coarse to subtle."""
     negatives = NegativeSettings(rules=tuple(build("negatives", rule) for rule in RULES), share=share)
-    return row(run, run.objective, "ramp", negatives)
+    return at_budget(run, run.objective, "ramp", negatives)
