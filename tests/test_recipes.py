@@ -10,7 +10,14 @@ from foleytune.align import align
 from foleytune.config import resolve
 from foleytune.store import Workspace
 
-SHARED = ("world_methods", "world_methods-seeds", "world_methods-best", "world_losers", "world_beta")
+SHARED = (
+    "world_methods",
+    "world_methods-seeds",
+    "world_methods-best",
+    "world_methods-wide",
+    "world_losers",
+    "world_beta",
+)
 
 
 @pytest.mark.parametrize("names", [SHARED, ("world_syncdpo", "world_syncdpo-rules")])

@@ -85,13 +85,7 @@ def make_run(
     if "reward" in objective.needs:
         reward = Reward(workspace, bare, settings.audioscore, accelerator.device, settings.watch)
         context = replace(context, reward=reward)
-    sharded = settings.shard_weights and accelerator.num_processes > 1
-    if sharded:
-        # a GPU has no room for a reference beside it; cutting brings both back, a block at a time
-        bare.network.to("cpu")
-    reference = prepare_networks(bare, settings, objective)
-    if sharded:
-        shard_networks(settings, objective, bare, reference)
+    reference = _reference(bare, settings, objective, accelerator.num_processes)
     return Run(
         settings=settings,
         objective=objective,
@@ -108,6 +102,19 @@ def make_run(
         identity=_identity(whole, rules, context) | {"reference": fingerprint},
         held_out_id=digest(held_out.identity()),
     )
+
+
+def _reference(
+    bare: Model, settings: TrainSettings, objective: Objective, num_processes: int
+) -> Model | None:
+    """The frozen copy of the policy if it is needed; both cut over the processes if asked."""
+    if not settings.shard_weights or num_processes == 1:
+        return prepare_networks(bare, settings, objective)
+    # a GPU has no room for a reference beside it; cutting brings both back, a block at a time
+    bare.network.to("cpu")
+    reference = prepare_networks(bare, settings, objective)
+    shard_networks(settings, objective, bare, reference)
+    return reference
 
 
 def start(run: Run) -> None:

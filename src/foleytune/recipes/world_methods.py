@@ -1,8 +1,8 @@
 """Every method on the embedded world, side by side: what each makes of the same clips, judges and compute.
 
-`world_methods` is `recipe()`, all rows at the compute of Flow-DPO; `world_methods-best` has them again with
-three times as much; `world_methods-seeds` has six training seeds of what the paper compares, and
-`world_methods-ci` shows that all of them run.
+`world_methods` is `recipe()`, all rows at the compute of Flow-DPO; `world_methods-best` has those again that
+twice as much may help, `world_methods-wide` the online ones in wider steps; `world_methods-seeds` has six
+training seeds of what the paper compares, and `world_methods-ci` shows that all of them run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from foleytune.plugins import Part, build
 from foleytune.recipes.world_demo import CONDITION_DROPOUT
 from foleytune.recipes.world_demo import recipe as demo
 from foleytune.train import TrainSettings
+from foleytune.train_settings import needs_of
 
 NUM_CLIPS, NUM_TEST, NUM_CANDIDATES, NUM_STEPS = 300, 160, 4, 10
 SAMPLED = NUM_CLIPS * NUM_CANDIDATES * NUM_STEPS * 2  # network passes of the candidates, guidance and all
@@ -49,25 +50,39 @@ def recipe() -> Recipe:
 
 
 def best() -> Recipe:
-    """Every row beside itself with three times the passes of training and rollouts, `<row>_long`.
+    """The rows that more training may help, with twice the passes in all, `<row>_long`.
 
-    Online rows also with the passes that they had in fewer, wider steps, `<row>_wide`.
+    DDPO has them in wide steps, NFT does not: by the reward of held-out clips (`world_methods-wide`).
     """
     equal = recipe()
     assert equal.rounds is not None
     runs = {**equal.controls, equal.train.run_name: equal.train}
-    del runs["kto"]  # loses the Fréchet distance at guidance 2 with a third of it
-    more = {f"{row}_long": _steps(run, 3 * run.max_steps) for row, run in runs.items()}
-    for row in ("ddpo", "nft"):
-        wide = _steps(runs[row], round(runs[row].max_steps / WIDER))
-        more[f"{row}_wide"] = changed(wide, gradient_accumulation_steps=WIDER)
+    more = {f"{row}_long": _affords(runs[row], 2 * BUDGET) for row in ("sft", "ddpo", "nft", "flow_dpo")}
+    more["ddpo_long"] = _widened(more["ddpo_long"])
     return changed(
         equal,
         name="world_methods-best",
-        controls={**more, **equal.controls},
-        rounds=changed(equal.rounds, row="iterated_long", num_rounds=3, num_clips=None, train=equal.train),
+        train=changed(_affords(equal.train, 2 * BUDGET), run_name="curriculum_long"),
+        controls=more,
+        # two rounds of the row that has one at equal compute, candidates of all clips and all
+        rounds=changed(equal.rounds, row="iterated_long", num_clips=None, train=equal.train),
         evaluate=changed(equal.evaluate, name="best"),
         also_evaluate=(changed(equal.evaluate, name="best_beside_ddpo_long", base="ddpo_long"),),
+    )
+
+
+def wide() -> Recipe:
+    """The online rows in a quarter of the steps, each four times as wide: do they want larger batches?"""
+    equal = recipe()
+    return changed(
+        equal,
+        name="world_methods-wide",
+        train=changed(_widened(equal.controls["ddpo"]), run_name="ddpo_wide"),
+        controls={"nft_wide": _widened(equal.controls["nft"])},
+        rounds=None,
+        train_seeds=(0,),
+        evaluate=changed(equal.evaluate, name="wide"),
+        also_evaluate=(),
     )
 
 
@@ -132,11 +147,19 @@ def at_budget(
     train: TrainSettings, objective: Part, curriculum: str, negatives: NegativeSettings | None = None
 ) -> TrainSettings:
     """A run that spends what is left of the budget once its candidates are paid for."""
-    method = cast(Objective, objective)
-    needs = method.needs if negatives is None else negatives.needs(method.needs)
-    left = BUDGET - (SAMPLED if needs & {"pairs", "labels"} else 0)
     run = changed(train, objective=objective, curriculum=build("curricula", curriculum), negatives=negatives)
-    return _steps(run, round(left / (BATCH * method.forwards)))
+    return _affords(run, BUDGET)
+
+
+def _affords(run: TrainSettings, passes: int) -> TrainSettings:
+    """The same run over the steps that so many network passes pay for, its candidates paid first."""
+    left = passes - (SAMPLED if needs_of(run) & {"pairs", "labels"} else 0)
+    return _steps(run, round(left / (BATCH * cast(Objective, run.objective).forwards)))
+
+
+def _widened(run: TrainSettings) -> TrainSettings:
+    """The same run at the same passes in a quarter of the steps."""
+    return changed(_steps(run, round(run.max_steps / WIDER)), gradient_accumulation_steps=WIDER)
 
 
 def _steps(run: TrainSettings, num: int) -> TrainSettings:
