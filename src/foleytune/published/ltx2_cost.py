@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foleytune.costs import FLOAT16, META, Cost, count, count_pair, nothing
-from foleytune.published.ltx2_parts import TRANSFORMER, imported
+from foleytune.published.ltx2_files import TRANSFORMER, imported
 from foleytune.published.ltx2_sizes import RELEASED, Sizes, find_folder, read_config, read_sizes
 from foleytune.published.places import MissingWeights
 

@@ -11,7 +11,6 @@ samples, K text tokens.
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,26 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from foleytune.published import ltx2_codecs as codecs
+from foleytune.published import ltx2_files as files
 from foleytune.published.conversion import write_safetensors
 from foleytune.published.hashes import file_hashes
 from foleytune.published.ltx2_sizes import find_folder, read_config, read_sizes
 from foleytune.published.places import companions
 from foleytune.published.reading import read_state
 from foleytune.records import digest
-
-TRANSFORMER = ("diffusers", "LTX2VideoTransformer3DModel")
-_LTX2 = "diffusers.pipelines.ltx2"
-_CLASSES = {
-    "vae": ("diffusers", ("AutoencoderKLLTX2Video",)),
-    "audio_vae": ("diffusers", ("AutoencoderKLLTX2Audio",)),
-    "vocoder": (_LTX2, ("LTX2Vocoder", "LTX2VocoderWithBWE")),
-    "connectors": (_LTX2, ("LTX2TextConnectors",)),
-    "text_encoder": (
-        "transformers",
-        ("Gemma3ForConditionalGeneration", "Gemma4UnifiedForConditionalGeneration"),
-    ),
-}
-"""A part's module, and the classes that a folder's configuration may name."""
 
 
 class Parts:
@@ -61,7 +47,7 @@ class Parts:
         if weights:
             network = self._tuned(Path(weights).expanduser(), dtype)
         else:
-            network = self._pretrained("transformer", imported(*TRANSFORMER), dtype)
+            network = files.load_transformer(self.folder, dtype)
         network = network.requires_grad_(True)
         network.enable_gradient_checkpointing()  # sets the function, which training's switch does not
         network.gradient_checkpointing = False
@@ -73,7 +59,7 @@ class Parts:
 
     def _tuned(self, path: Path, dtype: torch.dtype) -> Any:
         with torch.device("meta"):
-            network = imported(*TRANSFORMER).from_config(read_config(self.folder, "transformer"))
+            network = files.imported(*files.TRANSFORMER).from_config(read_config(self.folder, "transformer"))
         try:
             network.load_state_dict(read_state(path), assign=True)
         except RuntimeError as error:
@@ -93,7 +79,7 @@ class Parts:
 
     def network_hashes(self, weights: str, adapter: str) -> str:
         """Of everything that shapes a candidate's latents, pictures and sound."""
-        paths = [Path(weights).expanduser()] if weights else self._files("transformer")
+        paths = [Path(weights).expanduser()] if weights else files.files_of(self.folder, "transformer")
         if adapter:
             paths.append(Path(adapter).expanduser() / "adapter_model.safetensors")
         for path in paths:
@@ -103,11 +89,11 @@ class Parts:
 
     def codec_hash(self) -> str:
         """Of both autoencoders and the vocoder."""
-        return self._hash("vae", "audio_vae", "vocoder")
+        return files.hash_of(self.folder, "vae", "audio_vae", "vocoder")
 
     def text_hash(self) -> str:
         """Of tokenizer, text encoder and connectors."""
-        return self._hash("tokenizer", "text_encoder", "connectors")
+        return files.hash_of(self.folder, "tokenizer", "text_encoder", "connectors")
 
     # -- the prompt ----------------------------------------------------------------------------------------
 
@@ -119,7 +105,7 @@ class Parts:
 
     def _text_row(self, prompt: str, num_tokens: int) -> dict[str, Tensor]:
         encoder, connectors = (self._part("text", name) for name in ("text_encoder", "connectors"))
-        tokenizer = self._part("text", "tokenizer", self._load_tokenizer)
+        tokenizer = self._part("text", "tokenizer", lambda: files.load_tokenizer(self.folder))
         tokens = tokenizer(
             [prompt.strip()],
             padding="max_length",
@@ -215,62 +201,6 @@ class Parts:
 
     def _load(self, name: str) -> Any:
         """In the features' dtype, sound in float32: its networks are small and hear rounding."""
-        module, known = _CLASSES[name]
-        config = read_config(self.folder, name)
-        named = [config.get("_class_name"), *(config.get("architectures") or [])]
-        chosen = next((one for one in known if one in named), None)
-        if chosen is None:
-            raise ValueError(f"{self.folder / name} holds {named}, expected {' or '.join(known)}")
         dtype = torch.float32 if name in ("audio_vae", "vocoder") else self.feature_dtype
-        part = self._pretrained(name, imported(module, chosen), dtype)
+        part = files.load_part(self.folder, name, dtype)
         return part.to(self.device).eval().requires_grad_(False)
-
-    def _load_tokenizer(self) -> Any:
-        tokenizer = imported("transformers", "AutoTokenizer").from_pretrained(
-            self.folder / "tokenizer", local_files_only=True
-        )
-        tokenizer.padding_side = "left"  # Gemma's side, whatever the file says
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        return tokenizer
-
-    def _pretrained(self, name: str, cls: Any, dtype: torch.dtype) -> Any:
-        """A part by its own `from_pretrained`. Raises ValueError for weights that lack or do not fit."""
-        place = self.folder / name
-        if not any(place.glob("*.safetensors")):
-            raise ValueError(
-                f"{place} holds no .safetensors; get the whole folder, all parts of the pipeline"
-            )
-        try:
-            part, info = cls.from_pretrained(
-                place, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=dtype
-            )
-        except (OSError, RuntimeError, ValueError) as error:
-            last = str(error).strip().splitlines()[-1].strip()
-            raise ValueError(f"{place} cannot be loaded: {last}") from error
-        if lost := sorted(info["missing_keys"]):
-            raise ValueError(f"{place} lacks {len(lost)} weights, first {lost[0]}; get it again")
-        return part
-
-    def _hash(self, *names: str) -> str:
-        files = [path for name in names for path in self._files(name)]
-        return digest([(str(path.relative_to(self.folder)), file_hashes(path).sha256) for path in files])
-
-    def _files(self, name: str) -> list[Path]:
-        place = self.folder / name
-        kinds = (".safetensors", ".json", ".model")
-        paths = sorted(place.iterdir()) if place.is_dir() else []
-        found = [path for path in paths if path.suffix in kinds and path.name[0] != "."]  # hashes are hidden
-        if not found:
-            raise ValueError(f"{place} is missing; get the whole folder, all parts of LTX-2's pipeline")
-        return found
-
-
-def imported(module: str, name: str) -> Any:
-    """A name from a library that is an extra. Raises ValueError that says which."""
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"ltx2 needs the package {error.name!r}; install it with `pip install 'foleytune[ltx2]'`"
-        ) from None
