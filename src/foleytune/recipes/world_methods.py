@@ -57,7 +57,8 @@ def best() -> Recipe:
     equal = recipe()
     assert equal.rounds is not None
     runs = {**equal.controls, equal.train.run_name: equal.train}
-    more = {f"{row}_long": _affords(runs[row], 2 * BUDGET) for row in ("sft", "ddpo", "nft", "flow_dpo")}
+    rows = ("sft", "ddpo", "nft", "flow_dpo", "safeguard")
+    more = {f"{row}_long": _affords(runs[row], 2 * BUDGET) for row in rows}
     more["ddpo_long"] = _widened(more["ddpo_long"])
     return changed(
         equal,
