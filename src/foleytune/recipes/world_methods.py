@@ -53,6 +53,7 @@ def best() -> Recipe:
     """The rows that more training may help, with twice the passes in all, `<row>_long`.
 
     DDPO has them in wide steps, NFT does not: by the reward of held-out clips (`world_methods-wide`).
+    `kto` and `tracked` are left out, which lose the Fréchet distance and the winners with half of them.
     """
     equal = recipe()
     assert equal.rounds is not None
