@@ -6,7 +6,6 @@ bit for bit on the CPU. One process, or several under `torchrun` (`accelerate la
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 from collections.abc import Sequence
@@ -224,15 +223,7 @@ def _finish(run: Run) -> TrainResult:
         write_atomic(run.folder / "result.json", json.dumps(result, indent=1).encode())
         stopping.forget(run.folder)
     run.accelerator.wait_for_everyone()
-    atexit.unregister(_leave)  # once, however many runs a process ends
-    atexit.register(_leave)
     return _read_result(run.folder)
-
-
-def _leave() -> None:
-    """End the group of processes: an interpreter that ends while its threads are at work is aborted."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def _export(run: Run, tuned: Model) -> str:
