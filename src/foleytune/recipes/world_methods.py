@@ -57,16 +57,15 @@ def best() -> Recipe:
     """
     equal = recipe()
     assert equal.rounds is not None
-    runs = {**equal.controls, equal.train.run_name: equal.train}
     rows = ("sft", "ddpo", "nft", "flow_dpo", "safeguard")
-    more = {f"{row}_long": _affords(runs[row], 2 * BUDGET) for row in rows}
+    more = {f"{row}_long": _affords(equal.controls[row], 2 * BUDGET) for row in rows}
     more["ddpo_long"] = _widened(more["ddpo_long"])
     return changed(
         equal,
         name="world_methods-best",
         train=changed(_affords(equal.train, 2 * BUDGET), run_name="curriculum_long"),
         controls=more,
-        # two rounds of the row that has one at equal compute, candidates of all clips and all
+        # each of the two rounds samples all clips and trains as long as `curriculum`: twice its passes
         rounds=changed(equal.rounds, row="iterated_long", num_clips=None, train=equal.train),
         evaluate=changed(equal.evaluate, name="best"),
         also_evaluate=(changed(equal.evaluate, name="best_beside_ddpo_long", base="ddpo_long"),),
