@@ -31,6 +31,9 @@ DIMENSIONS = (
 def v2a_dpo(name: str, model: Part, *, seconds: float, **train: Any) -> Recipe:
     """5 candidates a clip, five judges, best against worst, 12,000 steps × 8 pairs at β 600, threshold 0.7.
 
+    The loss has no winner term, as in the paper. On the embedded world, at a learning rate of 1e-4, that loss
+    gains in Fréchet distance at no β (docs/results.md); in the paper's regime it has not been run.
+
     The clips come from VIDEOS in the workspace's folder, ratings of people from `foleytune annotate` or an
     import; nothing is simulated. `--ingest.folder`, `--train.…` and the rest change it.
     """

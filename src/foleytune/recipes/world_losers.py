@@ -2,7 +2,8 @@
 
 `world_losers` is `recipe()`. A rule distorts the clip's own sound, which is then the winner (SyncDPO, arXiv
 2605.12179, there for joint models); candidates are ranked by AudioScore (V2A-DPO, arXiv 2603.11089). Either
-kind stands beside plain fine-tuning on its own winners.
+kind stands beside plain fine-tuning on its own winners. The pairs' loss is Flow-DPO with β 30 and a winner
+term of 10.
 """
 
 from __future__ import annotations

@@ -2,7 +2,12 @@
 
 `world_methods` is `recipe()`, all rows at the compute of Flow-DPO; `world_methods-best` has those again that
 twice as much may help, `world_methods-wide` the online ones in wider steps; `world_methods-seeds` has six
-training seeds of what the paper compares, and `world_methods-ci` shows that all of them run.
+training seeds of `curriculum`, `flow_dpo` and `ddpo`, and `world_methods-ci` shows that all of them run.
+
+Every Flow-DPO row has β 30 and a winner term of 10. The loss of V2A-DPO's paper is in `world_beta` only.
+
+`ddpo` makes its rollouts without guidance, while the rows on candidates learn samples that were drawn at
+guidance 2; differences to it are not of the objective only (docs/findings.md).
 """
 
 from __future__ import annotations
@@ -88,7 +93,7 @@ def wide() -> Recipe:
 
 
 def seeds() -> Recipe:
-    """Six training seeds of V2A-DPO, with and without curriculum, and of DDPO, whose seeds differ most."""
+    """Six training seeds of Flow-DPO with a winner term, with and without curriculum, and of DDPO."""
     equal = recipe()
     evaluate = changed(equal.evaluate, name="six_seeds", guidance_scales=(1.0,))
     return changed(
@@ -126,7 +131,7 @@ def ci() -> Recipe:
 
 
 def _beside_ddpo(evaluate: EvaluateSettings) -> EvaluateSettings:
-    """The same table with differences to the seed paper's baseline."""
+    """Return the same table with differences to DDPO, the baseline of arXiv 2603.11089."""
     return changed(evaluate, name="beside_ddpo", base="ddpo")
 
 
