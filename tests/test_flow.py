@@ -10,6 +10,7 @@ from torch import Tensor
 
 from foleytune import flow
 from foleytune.flow import Latents
+from foleytune.solvers import passes_per_step
 
 SHAPES = {"audio": (5, 3), "video": (2, 4, 2)}
 
@@ -59,7 +60,7 @@ def test_squared_error_of_bf16_is_float32() -> None:
     torch.testing.assert_close(error, torch.full((2,), (1.0 + 2**-7) ** 2))
 
 
-@pytest.mark.parametrize("solver", flow.STAGES)
+@pytest.mark.parametrize("solver", ["euler", "midpoint", "rk4"])
 @pytest.mark.parametrize("num_steps", [1, 7])
 def test_every_solver_is_exact_on_a_straight_path(solver: flow.Solver, num_steps: int) -> None:
     x0, x1 = _pair()
@@ -68,7 +69,7 @@ def test_every_solver_is_exact_on_a_straight_path(solver: flow.Solver, num_steps
         torch.testing.assert_close(found[key], x1[key], atol=2e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("solver", flow.STAGES)
+@pytest.mark.parametrize("solver", ["euler", "midpoint", "rk4"])
 def test_calls_a_step_are_as_stated(solver: flow.Solver) -> None:
     times: list[float] = []
 
@@ -77,7 +78,7 @@ def test_calls_a_step_are_as_stated(solver: flow.Solver) -> None:
         return x
 
     flow.integrate(velocity, {"audio": torch.ones(2, 1)}, 3, solver)
-    assert len(times) == 3 * flow.STAGES[solver]
+    assert len(times) == 3 * passes_per_step(solver)
     assert min(times) == 0.0
     assert max(times) <= 1.0 + 1e-6
 

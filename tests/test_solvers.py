@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from foleytune import flow
+from foleytune import flow, solvers
 from foleytune.flow import Latents
-from foleytune.solvers import integrate_dopri5, integrate_released_rk4
+from foleytune.solvers import AnySolver, integrate_dopri5, integrate_released_rk4, passes_per_step, solve
 
 ONES = {"audio": torch.ones(2, 3, 4), "video": torch.full((2, 5), 2.0)}
 
@@ -117,3 +118,31 @@ def test_the_released_rk4_is_the_true_one_where_time_does_not_matter() -> None:
     ours, true = integrate_released_rk4(velocity, ONES, 7), flow.integrate(velocity, ONES, 7, "rk4")
     for key in ONES:
         torch.testing.assert_close(ours[key], true[key])
+
+
+FIXED = [solver for solver in get_args(AnySolver) if solver != "dopri5"]
+
+
+@pytest.mark.parametrize("solver", FIXED)
+@pytest.mark.parametrize("num_steps", [1, 5])
+def test_fixed_steps_take_the_passes_that_are_stated(solver: AnySolver, num_steps: int) -> None:
+    velocity = Counted(lambda x, t: torch.cos(3 * t) * x)
+    solve(velocity, ONES, num_steps, solver)
+    assert len(velocity.times) == num_steps * passes_per_step(solver)
+
+
+@pytest.mark.parametrize("num_steps", [1, 5])
+def test_dopri5_takes_the_passes_that_are_stated_for_every_step_and_two_at_the_start(
+    num_steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, one_step = [], solvers._dopri5_step
+    monkeypatch.setattr(solvers, "_dopri5_step", lambda *args: steps.append(1) or one_step(*args))
+    velocity = Counted(lambda x, t: torch.cos(3 * t) * x)
+    solve(velocity, ONES, num_steps, "dopri5")
+    assert len(steps) >= num_steps
+    assert len(velocity.times) == 2 + len(steps) * passes_per_step("dopri5")
+
+
+def test_passes_of_an_unknown_solver_are_refused() -> None:
+    with pytest.raises(ValueError, match="one of euler, midpoint, rk4, released_rk4, dopri5, found 'heun'"):
+        passes_per_step("heun")

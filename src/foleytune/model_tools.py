@@ -14,7 +14,7 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from foleytune.flow import Latents, VelocityFn, guide, noise_like_rows
+from foleytune.flow import Latents, VelocityFn, guidance_passes, guide, noise_like_rows
 from foleytune.media import MediaError
 from foleytune.models import Conditions, Media, Model
 from foleytune.plugins import Part
@@ -125,7 +125,7 @@ def _flow_of(
     model: Model, conditions: Conditions, guidance_scale: float, negative: Conditions | None
 ) -> VelocityFn:
     """The guided velocity, its conditions prepared."""
-    if guidance_scale <= 1.0:
+    if guidance_passes(guidance_scale) == 1:
         prepared = model.prepare(conditions)
         return lambda x, t: model.velocity(x, t, prepared)
     null = model.null(conditions) if negative is None else negative

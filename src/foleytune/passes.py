@@ -1,6 +1,7 @@
 """What a recipe asks of networks, in forward passes of one latent: what methods are compared by.
 
-A backward counts as two, a solver's step with guidance too.
+A backward pass counts as two forward passes. A step of a solver counts as `solvers.passes_per_step` says, and
+guidance doubles it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from collections import Counter
 from typing import cast
 
 from foleytune.config import Recipe
-from foleytune.flow import STAGES
+from foleytune.flow import guidance_passes
 from foleytune.objectives import Objective
 from foleytune.records import Clip
+from foleytune.solvers import passes_per_step
 from foleytune.store import Workspace
 from foleytune.train import TrainSettings
 from foleytune.train_settings import needs_of
@@ -52,7 +54,7 @@ def sampled_passes(
     s = recipe.sample
     limits = [n for n in (s.num_clips, only) if n is not None]
     num = min([num_clips, *limits]) * (num_candidates or s.num_candidates)
-    return num * s.num_steps * branches(s.guidance_scale) * STAGES.get(s.solver, 1)
+    return num * integration_passes(s.num_steps, s.solver, s.guidance_scale)
 
 
 def clips_of(workspace: Workspace, recipe: Recipe) -> Counter[str]:
@@ -62,9 +64,9 @@ def clips_of(workspace: Workspace, recipe: Recipe) -> Counter[str]:
     return Counter(clip.split for clip in workspace.read(Clip)) or Counter(recipe.expected_clips)
 
 
-def branches(guidance_scale: float) -> int:
-    """Passes of a guided velocity."""
-    return 1 if guidance_scale == 1 else 2
+def integration_passes(num_steps: int, solver: str, guidance_scale: float) -> int:
+    """Count the network passes that one latent takes from noise to data; for dopri5 the least it can be."""
+    return num_steps * passes_per_step(solver) * guidance_passes(guidance_scale)
 
 
 def batch_of(run: TrainSettings) -> int:

@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 from foleytune.config import Recipe
 from foleytune.costs import Cost
 from foleytune.models import Model
-from foleytune.passes import batch_of, branches, clips_of, sampled_passes, trained_passes
+from foleytune.passes import batch_of, clips_of, integration_passes, sampled_passes, trained_passes
 from foleytune.published.scorer_cost import scorer_cost
 from foleytune.records import GROUND_TRUTH, Candidate, Clip, Pair, Rating, Score
 from foleytune.scorers._presets import expand
@@ -108,8 +108,7 @@ def _sample(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | N
     num = num_clips if s.num_clips is None else min(num_clips, s.num_clips)
     what = f"{num:,} clips × {s.num_candidates} seeds, {s.num_steps} steps at guidance {s.guidance_scale:g}"
     made = sum(c.model != GROUND_TRUTH for c in workspace.read(Candidate))
-    passes = num * s.num_candidates * s.num_steps * branches(s.guidance_scale)
-    step = Step("sample", what, _there(made, "candidates"), passes)
+    step = Step("sample", what, _there(made, "candidates"), sampled_passes(recipe, num_clips))
     return step if cost is None else _sampled(step, cost, num, num * s.num_candidates)
 
 
@@ -181,8 +180,8 @@ def _test(recipe: Recipe, clips: Counter[str], cost: Cost | None) -> Step:
         scales = ", ".join(f"{scale:g}" for scale in e.guidance_scales)
         said.append(f"{clips[e.split]:,} clips × {len(e.seeds)} seeds at guidance {scales}")
         each = num_systems * clips[e.split] * len(e.seeds)
-        passes = sum(each * e.num_steps * branches(scale) for scale in e.guidance_scales)
-        whole, made = whole._replace(passes=whole.passes + passes), made + each * len(e.guidance_scales)
+        one = sum(integration_passes(e.num_steps, e.solver, scale) for scale in e.guidance_scales)
+        whole, made = whole._replace(passes=whole.passes + each * one), made + each * len(e.guidance_scales)
     whole = whole._replace(what=f"{num_systems} systems × {', '.join(said)}")
     splits = {e.split for e in recipe.held_out()}
     return whole if cost is None else _sampled(whole, cost, sum(clips[s] for s in splits), made)

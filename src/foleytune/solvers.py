@@ -21,6 +21,9 @@ AnySolver = Literal["euler", "midpoint", "rk4", "dopri5", "released_rk4"]
 COUPLED = ("dopri5",)
 """Solvers whose steps depend on all rows: a row to be made again alone must have been made alone."""
 
+PASSES_PER_STEP: dict[str, int] = {"euler": 1, "midpoint": 2, "rk4": 4, "released_rk4": 4, "dopri5": 6}
+"""Velocity calls of one step of every solver; read it by `passes_per_step`, which names unknown solvers."""
+
 Slope = Callable[[Tensor, Latents], Latents]  # of a time without dimensions
 
 # Dormand and Prince (1980): when each stage is, and of which slopes; the last is the fifth-order solution.
@@ -40,6 +43,18 @@ _ERROR = tuple(
 )
 _ORDER = 5
 _SAFETY, _LEAST, _MOST = 0.9, 0.2, 10.0  # of the factor between two step sizes
+
+
+def passes_per_step(solver: str) -> int:
+    """Count the velocity calls of one step of a solver. Raises ValueError for an unknown solver.
+
+    For dopri5, whose steps adapt, this is the price of one accepted step. A rejected step costs as much
+    again, and each sample has two more calls at its start. Each of `num_steps` intervals takes at least one
+    step, so dopri5 spends more than 6 · num_steps calls.
+    """
+    if solver not in PASSES_PER_STEP:
+        raise ValueError(f"solver is one of {', '.join(PASSES_PER_STEP)}, found {solver!r}")
+    return PASSES_PER_STEP[solver]
 
 
 def solve(

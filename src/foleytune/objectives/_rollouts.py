@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from foleytune.curricula import walk
-from foleytune.flow import Latents, VelocityFn, guide, seed_of
+from foleytune.flow import Latents, VelocityFn, guidance_passes, guide, seed_of
 from foleytune.model_tools import sample_latents, unwrapped, with_network
 from foleytune.models import Conditions, Model
 from foleytune.objectives import Loss, TrainContext
@@ -137,7 +137,7 @@ def guided_velocity(
 
     `prepare` works the conditions out once for many steps; without it they carry a gradient.
     """
-    if guidance_scale <= 1.0:
+    if guidance_passes(guidance_scale) == 1:
         once = model.prepare(conditions) if prepare else conditions
         return lambda x, t: model.velocity(x, t, once)
     null = model.null(conditions)
@@ -211,11 +211,6 @@ def times_like(x: Latents, t: float) -> Float[Tensor, " B"]:
     """One time for all rows."""
     like = next(iter(x.values()))
     return torch.full((len(like),), t, dtype=torch.float32, device=like.device)
-
-
-def passes(guidance_scale: float) -> int:
-    """Forward passes that one guided velocity takes."""
-    return 1 if guidance_scale <= 1.0 else 2
 
 
 def held_out_batches(

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from pydantic import Field, PrivateAttr
 from torch import Tensor
 
-from foleytune.flow import Latents, noise_like_rows
+from foleytune.flow import Latents, guidance_passes, noise_like_rows
 from foleytune.models import Conditions, Model, ModelSpec
 from foleytune.objectives import Loss, TrainContext
 from foleytune.objectives._rollouts import (
@@ -33,7 +33,6 @@ from foleytune.objectives._rollouts import (
     micro_batches,
     moving_window,
     noise_seeds,
-    passes,
     rollout_logs,
     sample_with_noise,
     sampled_clips,
@@ -98,7 +97,7 @@ class DDPO(Part):
     @property
     def forwards(self) -> float:
         """A sample's share of the rollout, and its trained steps forward and backward."""
-        one = passes(self.guidance_scale)
+        one = guidance_passes(self.guidance_scale)
         return one * (self.num_steps / self.inner_epochs + self._width * (3 + self.needs_reference))
 
     @property

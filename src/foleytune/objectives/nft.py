@@ -23,7 +23,7 @@ from jaxtyping import Float
 from pydantic import Field, PrivateAttr
 from torch import Tensor
 
-from foleytune.flow import STAGES, Latents, expand, interpolate, noise_like_rows, sample_times
+from foleytune.flow import Latents, expand, guidance_passes, interpolate, noise_like_rows, sample_times
 from foleytune.lora import load_trained_state, trained_state
 from foleytune.model_tools import frozen_copy, sample_latents
 from foleytune.models import Conditions, Model, ModelSpec
@@ -34,7 +34,6 @@ from foleytune.objectives._rollouts import (
     judge_samples,
     micro_batches,
     noise_seeds,
-    passes,
     rollout_logs,
     sampled_clips,
     unwrapped_model,
@@ -44,7 +43,7 @@ from foleytune.plugins import Part
 from foleytune.records import Clip
 from foleytune.rewards import Judged
 from foleytune.sde import mean_square
-from foleytune.solvers import AnySolver
+from foleytune.solvers import AnySolver, passes_per_step
 
 LEAST_ERROR = 1e-5  # floor of the mean that weights are one over
 
@@ -103,8 +102,7 @@ class NFT(Part):
     @property
     def forwards(self) -> float:
         """A sample's rollout, and at each time v_policy forward and backward, v_old and the reference."""
-        stages = {**STAGES, "released_rk4": 4, "dopri5": 6}[self.solver]
-        rollout = self.num_steps * stages * passes(self.guidance_scale)
+        rollout = self.num_steps * passes_per_step(self.solver) * guidance_passes(self.guidance_scale)
         return rollout + self.num_times * (3 + 1 + self.needs_reference)
 
     @property
