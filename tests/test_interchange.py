@@ -11,9 +11,11 @@ import pytest
 import yaml
 
 from foleytune.interchange import DATA, export_pairs, import_pairs
+from foleytune.pair import PairSettings, pair
 from foleytune.records import Failure, Pair
 from foleytune.store import Workspace
 from tests import scored_workspace as made
+from tests.test_pair import NAME, transparent
 
 
 @pytest.fixture
@@ -104,3 +106,70 @@ def test_nothing_to_read_or_write_is_said(filled, tmp_path):
     workspace.append([lost])
     with pytest.raises(ValueError, match="gone"):
         export_pairs(workspace, tmp_path / "out")
+
+
+def test_imported_pairs_stay_when_pair_runs_again_and_its_own_are_replaced(tmp_path):
+    values = np.tile([1.0, 0, -1], 3)
+    workspace, candidates = made.fill(tmp_path / "w", 3, {NAME: values}, num_candidates=3)
+    transparent(workspace)
+    made.rate(workspace, candidates[:3], np.array([0, 1, 2]))
+    first = pair(workspace, PairSettings())
+    own = workspace.read(Pair)
+    assert (first.pairs, first.others) == ({"auto": 2, "human": 1}, {})
+    assert "left in place" not in first.line()
+
+    ids = [c.candidate_id for c in candidates]
+    rows = [  # a source of their own, none at all (human), and the two that the stage itself makes
+        {"clip_id": candidates[3].clip_id, "chosen": ids[4], "rejected": ids[3], "source": "shop"},
+        {"clip_id": candidates[3].clip_id, "chosen": ids[5], "rejected": ids[3]},
+        {"clip_id": candidates[6].clip_id, "chosen": ids[7], "rejected": ids[6], "source": "auto"},
+        {
+            "clip_id": own[0].clip_id,
+            "chosen": own[0].chosen,
+            "rejected": own[0].rejected,
+            "source": own[0].source,
+        },
+    ]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    count = import_pairs(workspace, tmp_path / "in")
+    assert (count.done, count.skipped) == (3, 1)
+    everything = workspace.read(Pair)
+    assert len(everything) == len(own) + 3
+
+    for _ in range(2):
+        again = pair(workspace, PairSettings())
+        assert workspace.read(Pair) == everything
+        assert again.pairs == first.pairs
+        assert again.others == {"auto": 1, "human": 1, "shop": 1}
+        assert "(left in place: 1 auto, 1 human, 1 shop)" in again.line()
+        assert json.loads((workspace.root / "pairs.json").read_text())["others"] == again.others
+
+    assert pair(workspace, PairSettings(human=False)).pairs == {"auto": 3}
+    left = [p for p in workspace.read(Pair) if p.source == "human"]
+    assert [(p.chosen, p.rejected) for p in left] == [(ids[5], ids[3])]  # not the one that raters decided
+    pair(workspace, PairSettings(source="round2-x"))
+    later = [p.source for p in workspace.read(Pair)]
+    assert later.count("human") == 2
+    pair(workspace, PairSettings(source="round2-x"))
+    assert [p.source for p in workspace.read(Pair)] == later
+
+
+def test_a_pair_that_was_imported_and_is_made_as_well_is_there_once_as_imported(tmp_path):
+    workspace, candidates = made.fill(tmp_path / "w", 1, {NAME: np.array([1.0, -1])}, num_candidates=2)
+    transparent(workspace)
+    good, bad = (c.candidate_id for c in candidates)
+    row = {
+        "clip_id": candidates[0].clip_id,
+        "chosen": good,
+        "rejected": bad,
+        "source": "auto",
+        "complexity": 0.25,
+    }
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "metadata.jsonl").write_text(json.dumps(row))
+    import_pairs(workspace, tmp_path / "in")
+    report = pair(workspace, PairSettings())
+    (found,) = workspace.read(Pair)
+    assert found.complexity == 0.25
+    assert (report.pairs, report.others) == ({}, {"auto": 1})

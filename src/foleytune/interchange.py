@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from foleytune.records import Candidate, Clip, Failure, Pair
+from foleytune.records import Candidate, Clip, Failure, ImportedPair, Pair
 from foleytune.shards import write_atomic
 from foleytune.stages import StageCount, say
 from foleytune.store import Workspace
@@ -105,11 +105,11 @@ def import_pairs(workspace: Workspace, folder: str | Path) -> StageCount:
     """Add the pairs of a folder to the workspace's; a bad row is one recorded failure.
 
     Optional columns: prompt (the clip's), score_chosen, score_rejected, complexity (0) and source ("human").
-    Running `pair` later replaces the table, so import after it. Raises ValueError if the folder holds no
-    data/*.parquet, metadata.jsonl or metadata.csv, or a required column is missing.
+    Each new pair is recorded as imported, so a later run of `pair` leaves it in place. Raises ValueError if
+    the folder holds no data/*.parquet, metadata.jsonl or metadata.csv, or while `pair` is running.
     """
     count = StageCount(STAGE)
-    with workspace.lock(STAGE):
+    with workspace.lock(STAGE), workspace.lock("pair"):  # `pair` replaces the table that grows here
         clips, candidates = workspace.by_id(Clip), workspace.by_id(Candidate)
         known = workspace.ids(Pair)
         new: dict[str, Pair] = {}
@@ -124,7 +124,8 @@ def import_pairs(workspace: Workspace, folder: str | Path) -> StageCount:
                 count.skipped += 1
             else:
                 new[pair.pair_id] = pair
-        workspace.append([*failures, *new.values()])
+        imported = [ImportedPair(pair_id) for pair_id in new]
+        workspace.append([*failures, *imported, *new.values()])
     count.done, count.failed = len(new), len(failures)
     say(count.line())
     return count

@@ -1,7 +1,8 @@
 """Stage 5, pair: judged candidates -> preference pairs, each clip's on its own, plus those people decided.
 
-Pairs are a function of the other tables, so each run replaces those it made before. A clip that gives no pair
-is counted under its reason. Ground truth is not paired: it is no model's sample, and wild sound may be wrong.
+The pairs that the stage makes are a function of the other tables, so each run replaces those that it made
+before; imported pairs and those of other sources stay. A clip that gives no pair is counted under its reason.
+Ground truth is not paired: it is no model's sample, and wild sound may be wrong.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from pydantic import BaseModel, ConfigDict
 from foleytune.annotate import sync_labels
 from foleytune.flow import generator_of
 from foleytune.matrix import fitted_matrix
-from foleytune.opinions import human_pairs
+from foleytune.opinions import HUMAN, SIMULATED, human_pairs
 from foleytune.pairings import Group, Judged, Pairing
 from foleytune.plugins import Settings, build, part_field
-from foleytune.records import AUTO, GROUND_TRUTH, ROUND, Candidate, Clip, Pair, Rating, Vote
+from foleytune.records import AUTO, GROUND_TRUTH, Candidate, Clip, ImportedPair, Pair, Rating, Vote
 from foleytune.scorers.audioscore import AudioScore
 from foleytune.shards import write_atomic
 from foleytune.stages import say
@@ -44,7 +45,7 @@ class PairSettings(Settings):
     split: str = "align"
     model: str | None = None  # part name
     weights: str | None = None  # fingerprint
-    source: str = AUTO  # what automatic pairs are called; those of other rounds ("round…") stay beside them
+    source: str = AUTO  # of the automatic pairs; pairs of other sources ("round…") stay beside them
     human: bool = True  # add pairs from ratings and votes
     max_human_pairs: int | None = None  # a random choice of so many
     seed: int = 0
@@ -59,7 +60,8 @@ class PairReport(BaseModel):
     num_clips: int
     num_candidates: int
     num_unscored: int  # candidates no judge has scored; they are not paired
-    pairs: dict[str, int]  # by source
+    pairs: dict[str, int]  # made by this run, by source
+    others: dict[str, int]  # left in place: imported pairs and those of other sources, by source
     reasons: dict[str, int]  # clips without an automatic pair, by reason
     settled: int  # automatic pairs left to people's verdict on the same two candidates
     histogram_edges: list[float]
@@ -69,13 +71,14 @@ class PairReport(BaseModel):
 
     def line(self) -> str:
         """The stage's last line."""
-        pairs = ", ".join(f"{n} {source}" for source, n in self.pairs.items()) or "no pairs"
+        pairs = _counts(self.pairs) or "no pairs"
+        others = f" (left in place: {_counts(self.others)})" if self.others else ""
         reasons = "; ".join(f"{n}: {reason}" for reason, n in self.reasons.items()) or "none"
-        return f"pair: {self.num_clips} clips -> {pairs}; clips without an automatic pair: {reasons}"
+        return f"pair: {self.num_clips} clips -> {pairs}{others}; clips without an automatic pair: {reasons}"
 
 
 def pair(workspace: Workspace, settings: PairSettings) -> PairReport:
-    """Replace the table of pairs and write pairs.json.
+    """Replace the pairs that this stage made before, leave all others in place, and write pairs.json.
 
     Raises ValueError without an AudioScore, clips or candidates, for candidates of several models, and for
     scores whose versions are not those AudioScore was fitted on.
@@ -89,17 +92,20 @@ def pair(workspace: Workspace, settings: PairSettings) -> PairReport:
         probabilities, judged = _judge(workspace, score, candidates["candidate_id"])
         decided = _decided(workspace, settings, clips, candidates) if settings.human else []
         groups = _groups(clips, candidates, probabilities, judged)
+        others = _others(workspace, settings)
+        known = {p.pair_id for p in others}
         automatic = _automatic(cast(Pairing, settings.pairing), groups, decided, settings.source)
+        automatic = automatic._replace(pairs=[p for p in automatic.pairs if p.pair_id not in known])
         absent = len(clips) - len(pc.unique(candidates["clip_id"]))
-        pairs = [*automatic.pairs, *decided]
-        others = [p for p in workspace.read(Pair) if _is_of_another_round(p.source, settings.source)]
+        pairs = [*automatic.pairs, *(p for p in decided if p.pair_id not in known)]
         workspace.replace_table(Pair, [*others, *pairs])
         report = PairReport(
             audioscore=score.version,
             num_clips=len(clips),
             num_candidates=len(candidates),
             num_unscored=int((~judged).sum()),
-            pairs=dict(sorted(Counter(p.source for p in pairs).items())),
+            pairs=_by_source(pairs),
+            others=_by_source(others),
             reasons=dict(sorted((automatic.reasons + Counter({NO_CANDIDATES: absent})).items())),
             settled=automatic.settled,
             **_complexities(automatic.pairs),
@@ -119,9 +125,21 @@ class Automatic(NamedTuple):
     settled: int
 
 
-def _is_of_another_round(found: str, source: str) -> bool:
-    """A round's run leaves everything else; the first round's leaves what belongs to later ones."""
-    return found != source and (source != AUTO or found.startswith(ROUND))
+def _others(workspace: Workspace, settings: PairSettings) -> list[Pair]:
+    """Read the pairs that this run leaves in place: imported ones, and those of sources it does not make."""
+    own = {settings.source}
+    if settings.human or settings.source == AUTO:
+        own |= {HUMAN, SIMULATED}  # a later round without human pairs keeps those of the first
+    imported = workspace.ids(ImportedPair)
+    return [p for p in workspace.read(Pair) if p.source not in own or p.pair_id in imported]
+
+
+def _by_source(pairs: list[Pair]) -> dict[str, int]:
+    return dict(sorted(Counter(p.source for p in pairs).items()))
+
+
+def _counts(by_source: dict[str, int]) -> str:
+    return ", ".join(f"{num} {source}" for source, num in by_source.items())
 
 
 def _automatic(

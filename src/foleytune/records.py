@@ -220,6 +220,16 @@ class Pair(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class ImportedPair(Record):
+    """The id of a pair that `foleytune pairs import` added, which the stage `pair` leaves in place."""
+
+    table: ClassVar[str] = "imported"
+    id_field: ClassVar[str] = "pair_id"
+
+    pair_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failure(Record):
     """One input a stage could not use, and why. A failure is a record, never a crash or a silent skip."""
 
@@ -238,5 +248,5 @@ class Failure(Record):
 
 
 RECORDS: dict[str, type[Record]] = {
-    cls.table: cls for cls in (Clip, Candidate, Feature, Score, Rating, Vote, Pair, Failure)
+    cls.table: cls for cls in (Clip, Candidate, Feature, Score, Rating, Vote, Pair, ImportedPair, Failure)
 }

@@ -77,7 +77,10 @@ def pairs_section(root: Path, complexities: np.ndarray) -> dict[str, Any] | None
     else:
         chart = histogram_chart("Complexity: 1 easy, 0 hard", [Series("pairs", COLOURS[0], complexities)])
     return {
-        "facts": _facts(said) + _facts(said.get("pairs"), "pairs: ") + _facts(said.get("reasons")),
+        "facts": _facts(said)
+        + _facts(said.get("pairs"), "pairs: ")
+        + _facts(said.get("others"), "pairs left in place: ")
+        + _facts(said.get("reasons")),
         "chart": chart,
     }
 
