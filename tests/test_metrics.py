@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from foleytune.metrics import Rows, interval, measure, measure_difference
+from foleytune.metrics import Rows, interval
 from foleytune.metrics.frechet import Frechet, frechet_distance
 from foleytune.metrics.inception import (
     Inception,
@@ -21,6 +21,7 @@ from foleytune.metrics.inception import (
 )
 from foleytune.metrics.kl import KL, kl_divergence
 from foleytune.metrics.mean import Mean
+from tests.measured import measure, measure_difference
 
 GOLDEN = Path(__file__).parent / "golden"
 RESULTS = json.loads((GOLDEN / "scorers_metrics.json").read_text())["results"]

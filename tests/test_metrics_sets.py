@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from foleytune.bootstrap import Bootstrap
-from foleytune.metrics import Metric, Rows, measure
+from foleytune.metrics import Metric, Rows
 from foleytune.metrics.frechet import Frechet, frechet_distance
 from foleytune.metrics.inception import Inception, inception_score
 from foleytune.metrics.kad import KAD, gaussian_mmd2, median_distance
@@ -19,6 +19,7 @@ from foleytune.metrics.kid import KID, subset_discrepancies
 from foleytune.metrics.kl import KL, kl_divergence
 from tests.golden import check, check_metrics
 from tests.golden.compare import LIMIT
+from tests.measured import measure
 
 GOLDEN = Path(__file__).parent / "golden" / "scorers_metrics.safetensors"
 TENSORS = load_file(GOLDEN)

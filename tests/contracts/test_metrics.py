@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from foleytune import plugins
-from foleytune.metrics import Metric, Rows, measure
+from foleytune.metrics import Metric, Rows
+from tests.measured import measure
 
 REQUIRED = {"mean": {"dimension": "judge/value"}}
 ORDER_MATTERS = {"inception"}  # its chunks are cut from the order of the clips, as in the benchmark

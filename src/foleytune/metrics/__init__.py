@@ -1,7 +1,7 @@
-"""Metrics: a set of scored candidates in, one number with its uncertainty out.
+"""Metrics: a set of scored candidates in, one number out.
 
-A metric sees `Rows`, one row a clip, for one system; the bootstrap that gives every metric its interval is
-here once. Unscored rows are left out of the value and counted beside it.
+A metric sees `Rows`, one row per clip, for one system. Unscored rows are left out of the value and counted
+beside it. `interval` turns bootstrap values into a 95 % interval; `foleytune.bootstrap` draws the resamples.
 """
 
 from __future__ import annotations
@@ -77,17 +77,6 @@ def _finite_but_for_padding(x: np.ndarray) -> np.ndarray:
     return whole & finite[:, :1].any(axis=1)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A metric's value with its 95 % interval, over `n` scored rows; `unscored` were left out."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    unscored: int
-
-
 class Metric(Protocol):
     """The whole contract of a metric. `reads` names the scores and embeddings it looks at."""
 
@@ -108,36 +97,6 @@ class Metric(Protocol):
     def num_scored(self, rows: Rows) -> int:
         """How many rows the value rests on."""
         ...
-
-
-def measure(metric: Metric, rows: Rows, *, num_resamples: int = 1000, seed: int = 0) -> Estimate:
-    """The metric's value with a percentile bootstrap interval over clips."""
-    rows = rows.only(*metric.reads)
-    value, n = metric.value(rows), metric.num_scored(rows)
-    values = [metric.value(rows.take(index)) for index in resamples(len(rows), num_resamples, seed)]
-    low, high = interval(np.asarray(values), value)
-    return Estimate(value, low, high, n, len(rows) - n)
-
-
-def measure_difference(
-    metric: Metric, rows: Rows, base: Rows, *, num_resamples: int = 1000, seed: int = 0
-) -> Estimate:
-    """value(rows) − value(base) on the same clips, with the same resamples for both (paired bootstrap)."""
-    assert rows.clip_ids == base.clip_ids, "a paired difference needs the same clips in the same order"
-    rows, base = rows.only(*metric.reads), base.only(*metric.reads)
-    value, n = metric.value(rows) - metric.value(base), min(metric.num_scored(rows), metric.num_scored(base))
-    differences = [
-        metric.value(rows.take(index)) - metric.value(base.take(index))
-        for index in resamples(len(rows), num_resamples, seed)
-    ]
-    low, high = interval(np.asarray(differences), value)
-    return Estimate(value, low, high, n, len(rows) - n)
-
-
-def resamples(n: int, num: int, seed: int) -> list[np.ndarray]:
-    """`num` index arrays (n,) drawn with replacement; a function of (n, num, seed)."""
-    generator = np.random.default_rng(seed)
-    return [generator.integers(0, n, n) for _ in range(num)] if n else []
 
 
 def interval(values: np.ndarray, value: float | None = None, level: float = 0.95) -> tuple[float, float]:
