@@ -268,7 +268,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert refusal("ann", "skip", **mine, reason="bored")[0] == 422
     assert refusal("ann", "compare", **mine, first="A", second="B", value=1, heard=heard)[0] == 422
     assert refusal("ann", "undo") == (409, "there is nothing to undo")
-    assert desk.book.num_events() == 0
+    assert not desk.book.events()
     desk.post("ann", event("listen", **mine, label="B", seconds=0.5))
     assert desk.post("ann", event("rate", **mine, label="B", value=2))["accepted"]
     ranking = make_desk(fill(tmp_path / "r"), task="rank")

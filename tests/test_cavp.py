@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from foleytune.models.frieren import cavp_frame
-from foleytune.networks.cavp import CAVP, GROUP, CAVPSound, _ConvNorm, cavp_pixels, visual_weights
+from foleytune.networks.cavp import CAVP, GROUP, _ConvNorm, cavp_pixels, visual_weights
 from tests.golden import check_frieren_parts as check
 from tests.golden.check_frieren_parts import filled
 from tests.golden.compare import LIMIT, relative_error
@@ -124,12 +124,3 @@ def test_weights_are_found_under_any_wrapper_and_the_rest_is_left_by_name(cavp: 
     assert visual_weights(wrapped | extra).keys() == plain.keys() | {"other.x"}
     with pytest.raises(ValueError, match=r"no 'video_encoder\.\*' weight among 3 .*give cavp_epoch66\.ckpt"):
         visual_weights(extra)
-
-
-@torch.no_grad()
-def test_sound_is_a_vector_a_sixteen_mel_frames() -> None:
-    network = filled(CAVPSound(width=4, num_mels=128, embed_dim=8), "b")
-    mel = torch.randn(2, 128, 70, generator=torch.Generator().manual_seed(0))
-    found = network(mel)
-    assert found.shape == (2, 4, 8)
-    torch.testing.assert_close(found.norm(dim=-1), torch.ones(2, 4))

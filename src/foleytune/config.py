@@ -130,7 +130,7 @@ class Recipe(Settings):
         return {**self.rows(), rounds.row: [rounds.runs(seed)[-1] for seed in self.train_seeds]}
 
     def learns_from(self) -> frozenset[str]:
-        """What its runs need, of `train_data.NEEDS`; no AudioScore without pairs, labels and reward."""
+        """Name what its runs learn from (`Objective.needs`); pairs, labels and reward need an AudioScore."""
         runs = [run for runs in self.final_runs().values() for run in runs]
         return frozenset().union(*(needs_of(run) for run in runs))
 

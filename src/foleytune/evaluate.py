@@ -13,7 +13,7 @@ from pydantic import Field
 
 from foleytune.bootstrap import Bootstrap, Replicas
 from foleytune.evaluation import Cell, Column, Evaluation, Missing, SystemRow, save_evaluation
-from foleytune.evaluation_table import render_markdown, render_table
+from foleytune.evaluation_table import render_table
 from foleytune.metrics import Metric
 from foleytune.metrics.frechet import Frechet
 from foleytune.metrics.inception import Inception
@@ -28,7 +28,6 @@ from foleytune.systems import Judgements, Sampling, Selection, select
 __all__ = [
     "EvaluateSettings",
     "evaluate",
-    "render_markdown",
     "render_table",
     "world_metrics",
     "world_oracles",

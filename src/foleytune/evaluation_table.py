@@ -155,39 +155,6 @@ def _text_table(evaluation: Evaluation, title: str, columns: list[int]) -> Table
     return table
 
 
-def render_markdown(evaluation: Evaluation) -> str:
-    """The same as Markdown tables."""
-    blocks = [caption(evaluation).replace("|", "\\|")]
-    for oracle, title in ((False, "Judges"), (True, "Oracles (told the truth; no reward reads them)")):
-        columns = evaluation.group(oracle)
-        if not columns:
-            continue
-        stated = ["passes"] if evaluation.settings.get("compute") else []
-        heads = [
-            "system",
-            "guidance",
-            *stated,
-            *(header(evaluation.columns[i]).replace("*", "\\*") for i in columns),
-        ]
-        lines = [
-            f"**{title}**",
-            "",
-            _markdown_row(heads),
-            _markdown_row(["---"] * 2 + ["---:"] * (len(stated) + len(columns))),
-        ]
-        for row in evaluation.shown_rows:
-            cells = ["<br>".join(_lines(row.cells[i], evaluation.columns[i])) for i in columns]
-            passes = [compute(evaluation, row)] * len(stated)
-            lines.append(_markdown_row([system_name(row), guidance(row), *passes, *cells]))
-        blocks.append("\n".join(lines))
-    blocks.append("\n".join(f"- {line}".replace("*", "\\*") for line in notes(evaluation)))
-    return "\n\n".join(block for block in blocks if block) + "\n"
-
-
-def _markdown_row(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-
 def _lines(cell: Cell, column: Column) -> list[str]:
     lines = [f"{number(cell.value)} {spread(cell.value, cell.low, cell.high)}".strip()]
     if len(cell.by_seed) > 1:

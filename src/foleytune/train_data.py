@@ -13,9 +13,6 @@ from dataclasses import dataclass, field
 from foleytune.records import ROUND, Clip, Pair, digest
 from foleytune.store import Workspace
 
-NEEDS = ("pairs", "clips", "labels", "reward")
-"""What an objective may ask for: stored pairs, clips of a split, unpaired labels, a reward (p(Good))."""
-
 
 @dataclass(frozen=True)
 class Label:

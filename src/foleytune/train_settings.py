@@ -69,7 +69,7 @@ class TrainSettings(Settings):
 
 
 def needs_of(settings: TrainSettings) -> frozenset[str]:
-    """What a run learns from, of `train_data.NEEDS`."""
+    """Return what a run learns from, of the kinds that `Objective.needs` names."""
     needs = cast(Objective, settings.objective).needs
     return needs if settings.negatives is None else settings.negatives.needs(needs)
 

@@ -16,18 +16,16 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from foleytune.benchmark_names import clean_name, pair_names
+from foleytune.benchmark_names import clean_name
 from foleytune.metrics import Rows
 from foleytune.metrics.frechet import frechet_distance
 from foleytune.metrics.inception import (
     chunk_scores,
     inception_score,
-    negative_entropies,
     permutation,
-    sample_divergences,
 )
 from foleytune.metrics.kid import subset_discrepancies
-from foleytune.metrics.kl import kl_divergence
+from foleytune.metrics.kl import kl_divergence, log_softmax
 from foleytune.metrics.mean import Mean
 from tests.golden.compare import relative_error
 
@@ -99,10 +97,12 @@ def inception(golden: Arrays, results: dict[str, Any]) -> Quantities:
         rounding = wanted is not None and wanted < NEAR_ZERO
         pair = near(std, wanted) if rounding else (number(std), number(wanted))
         yield f"{case}.inception_score_std", *pair
+    log_mean = np.broadcast_to(np.log(np.exp(log_softmax(logits)).mean(axis=0)), logits.shape)
+    even = np.zeros(logits.shape)
     for name, ours in (
         ("is_perm_100", permutation(len(logits))),
-        ("is_persample_kl_all", sample_divergences(logits, logits)),
-        ("is_persample_negentropy", negative_entropies(logits)),
+        ("is_persample_kl_all", kl_divergence(logits, log_mean)),
+        ("is_persample_negentropy", kl_divergence(logits, even) - np.log(logits.shape[1])),
     ):
         yield name, torch.from_numpy(ours), torch.from_numpy(golden[name])
 
@@ -134,7 +134,9 @@ def names(results: dict[str, Any]) -> Quantities:
     for stem, expected in results["clean_sample_name"].items():
         yield f"clean_sample_name.{stem}", text(clean_name(stem)), text(expected)
     case = results["pairing"]
-    pairs, unpaired = pair_names(case["gt_keys"], case["pred_keys"])
+    cleaned = {stem: clean_name(stem) for stem in case["pred_keys"]}
+    pairs = [(stem, name) for stem, name in cleaned.items() if name in case["gt_keys"]]
+    unpaired = sorted(set(case["gt_keys"]) ^ set(cleaned.values()))
     predicted = [[10.0 * " abc".index(stem[0])] for stem, _ in pairs]
     truth = [[1.0 * " abc".index(name[0])] for _, name in pairs]
     yield "pairing.pred_out", torch.tensor(predicted), torch.tensor(case["pred_out"])

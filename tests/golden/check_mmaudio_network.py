@@ -20,6 +20,7 @@ from foleytune.flow import Latents
 from foleytune.networks.mmaudio import Features, MMAudio, stretch_index, time_frequencies
 from foleytune.networks.mmaudio_blocks import rotation_table
 from foleytune.networks.mmaudio_sizes import VARIANTS, sequence_lengths
+from foleytune.published.mmaudio_parts import LatentStatistics
 from tests.golden import recipes
 
 Quantities = Iterator[tuple[str, Tensor, Tensor]]
@@ -225,6 +226,11 @@ def guided(golden: Golden) -> Quantities:
     yield "out.cfg_4.5_neg", ours, golden["out.cfg_4.5_neg"]
 
 
+def statistics_of(network: MMAudio) -> LatentStatistics:
+    """The latent statistics that a checkpoint carries."""
+    return LatentStatistics(network.latent_mean, network.latent_std)
+
+
 def solved(golden: Golden) -> Quantities:
     """Euler from noise to data and back, before and after un-normalising."""
     velocity = guided_velocity(golden, 4.5)
@@ -244,7 +250,7 @@ def solved(golden: Golden) -> Quantities:
     yield "out.euler4_traj", torch.stack([*path, ours["4"]]), golden["out.euler4_traj"]
     for name, latents in ours.items():
         yield f"out.euler{name}", latents, golden[f"out.euler{name}"]
-        unnormalised = golden.network.unnormalise(latents)
+        unnormalised = statistics_of(golden.network).unnormalise(latents)
         yield f"out.euler{name}_unnorm", unnormalised, golden[f"out.euler{name}_unnorm"]
     prior = flow.integrate(backwards, {"audio": golden["out.euler25"]}, 4)["audio"]
     yield "out.euler4_to_prior", prior, golden["out.euler4_to_prior"]
@@ -261,7 +267,7 @@ def training_step(golden: Golden) -> Quantities:
         for key in ("has_video", "has_text")
     }
     drawn = golden["train.a_mean"] + golden["train.a_std"] * golden["train.a_randn"]
-    x1, x0 = {"audio": network.normalise(drawn)}, {"audio": golden["train.x0"]}
+    x1, x0 = {"audio": statistics_of(network).normalise(drawn)}, {"audio": golden["train.x0"]}
     x_t = flow.interpolate(x0, x1, t)["audio"]
     velocity = network(x_t, t, {**given._asdict(), **present})
     loss = flow.squared_error(velocity, flow.target_velocity(x0, x1)["audio"])

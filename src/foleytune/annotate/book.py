@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import Engine, create_engine, event, func, insert, make_url, select, update
+from sqlalchemy import Engine, create_engine, event, insert, make_url, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
@@ -119,12 +119,6 @@ class EventBook:
             return Conflict("client_id was used for another event")
         return Appended(there.seq, True, there.server_time_ms)
 
-    def find(self, rater: str, client_id: str) -> StoredEvent | None:
-        """The event that a rater sent under this id, if there is one."""
-        with self.engine.connect() as db:
-            row = db.execute(_find(rater, client_id)).one_or_none()
-        return None if row is None else _event(row)
-
     def events(self, rater: str | None = None, after: int = 0) -> list[StoredEvent]:
         """Events in the order of `seq`, of one rater or of all, from beyond `after` on."""
         query = select(EVENTS).where(EVENTS.c.seq > after).order_by(EVENTS.c.seq)
@@ -171,11 +165,6 @@ class EventBook:
             if there.rowcount == 0:
                 row = {"name": name, "role": role, "token_hash": token_hash, "created_ms": _now_ms()}
                 db.execute(insert(RATERS).values(**row))
-
-    def num_events(self) -> int:
-        """How many events there are."""
-        with self.engine.connect() as db:
-            return db.execute(select(func.count()).select_from(EVENTS)).scalar_one()
 
 
 class _Waiting:

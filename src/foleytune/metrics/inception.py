@@ -85,18 +85,3 @@ def chunk_scores(
 def permutation(n: int) -> np.ndarray:
     """The order (n,) in which clips go into chunks, by the benchmark's own generator."""
     return np.random.RandomState(PERMUTATION_SEED).permutation(n)
-
-
-def sample_divergences(
-    logits: Float[np.ndarray, "n K"], pool: Float[np.ndarray, "m K"]
-) -> Float64[np.ndarray, " n"]:
-    """KL(p_i ‖ mean over `pool` of p) of logits (n, K) and (m, K): (n,). exp of its mean is IS, 1 split."""
-    log_p = log_softmax(logits)
-    log_q = np.log(np.exp(log_softmax(pool)).mean(axis=0))
-    return (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
-
-
-def negative_entropies(logits: Float[np.ndarray, "n K"]) -> Float64[np.ndarray, " n"]:
-    """Σ p log p of softmaxed logits (n, K), in nats: (n,), 0 for a sure class. Needs no pool."""
-    log_p = log_softmax(logits)
-    return (np.exp(log_p) * log_p).sum(axis=1)

@@ -1,10 +1,9 @@
 """CAVP: contrastive audio-visual features, a vector a video frame at 4 a second; Frieren sees by them.
 
 Diff-Foley's first stage (arXiv 2306.17203). The picture's side is a ResNet-50 that convolves over time in its
-last two stages alone; the sound's side is a Cnn14 on 128 mel bands. Weight names are those of
-`cavp_epoch66.ckpt`.
+last two stages alone. Weight names are those of `cavp_epoch66.ckpt`, whose side for sound is left out.
 
-Letters: B videos, T frames, N = B T, C channels, E features (512), M mel frames.
+Letters: B videos, T frames, N = B T, C channels, E features (512).
 """
 
 from __future__ import annotations
@@ -133,45 +132,3 @@ class CAVP(nn.Module):
         """
         groups = [F.normalize(self(group[None])[0], dim=-1, eps=UNIT_EPS) for group in video.split(GROUP)]
         return torch.cat(groups)
-
-
-class _SoundBlock(nn.Module):
-    """Two 3×3 convolutions with norms, then the mean over `pool` (time, mel) places."""
-
-    def __init__(self, inputs: int, outputs: int, pool: tuple[int, int]) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn1, self.bn2 = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
-        self.pool = pool
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
-        return F.avg_pool2d(F.relu(self.bn2(self.conv2(x))), self.pool)
-
-
-class CAVPSound(nn.Module):
-    """The sound's side, `spec_encoder` in the file: a vector of the pictures' space per 16 mel frames."""
-
-    def __init__(self, width: int = 64, num_mels: int = 128, embed_dim: int = 512) -> None:
-        super().__init__()
-        self.bn = nn.BatchNorm2d(num_mels)
-        inputs = 1
-        for index, pool in enumerate([(2, 2)] * 4 + [(1, 2), (1, 1)]):
-            outputs = width * 2**index
-            setattr(self, f"conv_block{index + 1}", _SoundBlock(inputs, outputs, pool))
-            inputs = outputs
-        self.fc1 = nn.Linear(inputs, inputs)
-        self.final_project = nn.Linear(inputs, embed_dim)
-
-    def forward(self, mel: Tensor) -> Tensor:
-        """mel (B, 128, M) -> (B, M // 16, E), each of length 1."""
-        x = self.bn(mel[..., None]).permute(0, 3, 2, 1)  # (B, 1, M, 128): the norm is of the bands
-        for index in range(6):
-            x = self.get_submodule(f"conv_block{index + 1}")(x)
-        x = x.mean(3)  # (B, C, M / 16)
-        x = F.max_pool1d(x, 3, 1, 1) + F.avg_pool1d(x, 3, 1, 1)
-        x = x.transpose(1, 2)
-        for _ in range(2):  # the same layer twice
-            x = F.relu(self.fc1(x))
-        return F.normalize(self.final_project(x), dim=-1, eps=UNIT_EPS)

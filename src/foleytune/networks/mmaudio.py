@@ -213,36 +213,3 @@ class MMAudio(nn.Module):
             self.empty_sync_feat.expand(batch, sync_len, -1),
             self.empty_string_feat.expand(batch, -1, -1),
         )
-
-    def normalise(self, latents: Tensor) -> Tensor:
-        """Autoencoder latents (B, L, latent_dim) to the network's space."""
-        self._assert_loaded()
-        return (latents - self.latent_mean) / self.latent_std
-
-    def unnormalise(self, latents: Tensor) -> Tensor:
-        """The network's latents (B, L, latent_dim) back to the autoencoder's."""
-        self._assert_loaded()
-        return latents * self.latent_std + self.latent_mean
-
-    def _assert_loaded(self) -> None:
-        if torch.isnan(self.latent_mean).any() or torch.isnan(self.latent_std).any():
-            raise ValueError(
-                "latent_mean or latent_std is NaN: no checkpoint was loaded; load one, or set both from data"
-            )
-
-    @torch.no_grad()
-    def initialise(self) -> None:
-        """Draw the weights for training from scratch; latent statistics stay as they are."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Conv1d | nn.RMSNorm):
-                module.reset_parameters()
-        for layer in self.t_embed.mlp:
-            if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=0.02)
-        for name, parameter in self.named_parameters():
-            if "adaLN_modulation" in name or name.startswith(("final_layer.conv", "sync_pos_emb", "empty_")):
-                nn.init.zeros_(parameter)

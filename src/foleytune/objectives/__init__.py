@@ -108,7 +108,10 @@ class Objective(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it learns from, of `train_data.NEEDS`; the trainer provides the rest of the context empty."""
+        """Name what it learns from: stored "pairs", "clips" of a split, single "labels", "reward": p(Good).
+
+        The trainer leaves the rest of the context empty.
+        """
         ...
 
     @property

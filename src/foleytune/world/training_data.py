@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from foleytune.media import held, read_clip, read_wave
+from foleytune.media import held, read_clip
 from foleytune.stages import progress_bar
 from foleytune.world import CLASSES, CLIP_SECONDS, FPS, NUM_FRAMES, NUM_SAMPLES, SAMPLE_RATE
 from foleytune.world.make import make
@@ -84,9 +84,3 @@ def _decode(path: str) -> tuple[np.ndarray, np.ndarray]:
     assert clip.frames is not None
     assert clip.wave is not None
     return held(clip.frames, NUM_FRAMES), clip.wave.astype(np.float16)
-
-
-def clean_wave(folder: Path, row: dict[str, Any]) -> np.ndarray:
-    """The clean sound of a rendered clip, (64000,) float32."""
-    wave, _ = read_wave(folder / row["clean_audio"], SAMPLE_RATE, duration_s=CLIP_SECONDS)
-    return wave
