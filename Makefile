@@ -1,4 +1,4 @@
-# foleytune: everything in one command. `make setup` once, then `make demo` or `make check`.
+# foleypref: everything in one command. `make setup` once, then `make demo` or `make check`.
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: setup
-	$(BIN)/foleytune demo
+	$(BIN)/foleypref demo
 
 test: setup
 	$(BIN)/python -m pytest

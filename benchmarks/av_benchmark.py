@@ -5,7 +5,7 @@ r"""Scorers here and av-benchmark's own extraction, side by side: seconds an ext
     git clone https://github.com/facebookresearch/ImageBind
     pip install torchlibrosa librosa einops omegaconf torchaudio
     python benchmarks/scorer_weights.py weights
-    FOLEYTUNE_WEIGHTS=weights python benchmarks/av_benchmark.py SOUNDS \
+    FOLEYPREF_WEIGHTS=weights python benchmarks/av_benchmark.py SOUNDS \
         --official av-benchmark passt_hear21 ImageBind
 
 There `av_bench.extract.extract` runs as it is, with the device, batch size and number of reading processes
@@ -68,11 +68,11 @@ class Clock:
 
 def ours(folder: Path, args: argparse.Namespace, clock: Clock) -> dict[str, Tensor]:
     """All extractors on each batch of files."""
-    from foleytune.media import read_channels
-    from foleytune.scorers import ScoreItem
-    from foleytune.scorers.panns import Panns
-    from foleytune.scorers.passt import Passt
-    from foleytune.scorers.vggish import Vggish
+    from foleypref.media.clip import read_channels
+    from foleypref.scoring.scorers import ScoreItem
+    from foleypref.scoring.scorers.panns import Panns
+    from foleypref.scoring.scorers.passt import Passt
+    from foleypref.scoring.scorers.vggish import Vggish
 
     panns, vggish, passt = (part.load(args.device) for part in (Panns(), Vggish(), Passt()))
     run: dict[str, Callable[[list[ScoreItem]], Tensor]] = {
@@ -81,8 +81,8 @@ def ours(folder: Path, args: argparse.Namespace, clock: Clock) -> dict[str, Tens
         "passt": lambda items: passt.embed(items)["features"],
     }
     if not args.skip_video:
-        from foleytune.published.imagebind import IBScore, load_imagebind
-        from foleytune.published.synchformer import DeSync, load_synchformer
+        from foleypref.published.imagebind import IBScore, load_imagebind
+        from foleypref.published.synchformer import DeSync, load_synchformer
 
         bind, sync = IBScore(load_imagebind(), args.device), DeSync(load_synchformer(), args.device)
         run["imagebind"] = lambda items: bind.hear([(i.sound, i.sample_rate) for i in items]).cpu()

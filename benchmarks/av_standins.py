@@ -117,8 +117,8 @@ def use_our_weights(home: Path, video: bool) -> None:
     from av_bench import extraction_models as built
     from hear21passt.models import passt
 
-    from foleytune.published.taggers import PANNS, PASST, VGGISH
-    from foleytune.published.weights import load_published
+    from foleypref.published.taggers import PANNS, PASST, VGGISH
+    from foleypref.published.weights import load_published
 
     nn.Linear.reset_parameters = nn.modules.conv._ConvNd.reset_parameters = _no_reset  # a minute of numbers
     place = home / ".cache" / "audioldm_eval" / "ckpt"  # where its PANNs look

@@ -16,17 +16,17 @@ from typing import NamedTuple, cast
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from foleytune.checkpoints import tuned_weights
-from foleytune.config import Recipe, resolve
-from foleytune.matrix import score_table
-from foleytune.media import read_clip
-from foleytune.model_tools import with_weights
-from foleytune.models import Model
-from foleytune.pictures import spectrogram_pixels
-from foleytune.records import Clip
-from foleytune.report_media import ModelMedia
-from foleytune.store import Workspace
-from foleytune.systems import Sampling, select
+from foleypref.evaluation.systems import Sampling, select
+from foleypref.media.clip import read_clip
+from foleypref.media.pictures import spectrogram_pixels
+from foleypref.models.backbones import Model
+from foleypref.models.playback import ModelMedia
+from foleypref.models.tools import with_weights
+from foleypref.recipes.recipe import Recipe, resolve
+from foleypref.training.checkpoints import tuned_weights
+from foleypref.workspace.records import Clip
+from foleypref.workspace.score_matrix import score_table
+from foleypref.workspace.store import Workspace
 
 F1, DESYNC = "oracle_onset/onset_f1", "world_sync/desync_s"
 WIDTH, LABEL, HEIGHT, SOUND, FRAMES = 900, 150, 110, 30, 10

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from foleytune.metrics.frechet import frechet_distance
+from foleypref.evaluation.metrics.frechet import frechet_distance
 
 CASES = {"full rank": 5000, "rank deficient": 500}  # clips on each side
 

@@ -28,9 +28,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from foleytune.flow import guide, integrate
-from foleytune.networks.mmaudio import MMAudio
-from foleytune.networks.mmaudio_sizes import VARIANTS, sequence_lengths
+from foleypref.flow.convention import guide, integrate
+from foleypref.networks.mmaudio import MMAudio
+from foleypref.networks.mmaudio_sizes import VARIANTS, sequence_lengths
 
 GUIDANCE = 4.5
 TASKS = ("sample", "train")
@@ -62,7 +62,7 @@ def make_files(folder: Path, variant: str, batch: int) -> None:
 
 
 class Ours:
-    """foleytune's network and solver."""
+    """foleypref's network and solver."""
 
     def __init__(self, variant: str, weights: dict[str, Tensor]) -> None:
         self.network = MMAudio(**VARIANTS[variant])

@@ -23,7 +23,7 @@ TUTORIAL = "docs/tutorials/add-a-scorer.md"
 def main() -> None:
     """Clone, do both paths, say how long each command took."""
     with tempfile.TemporaryDirectory() as folder:
-        clone, own = Path(folder) / "foleytune", Path(folder) / "own"
+        clone, own = Path(folder) / "foleypref", Path(folder) / "own"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
         readme = (clone / "README.md").read_text()
         assert "make demo" in readme, "the README's first command has changed: change this script"
@@ -34,7 +34,7 @@ def main() -> None:
         own.mkdir()
         for name, code in re.findall(r"^`(\w+\.py)`:\n\n```python\n(.*?)```", page, re.S | re.M):
             (own / name).write_text(code)
-        commands = re.findall(r"^ {4}(foleytune .+)$", page, re.M)
+        commands = re.findall(r"^ {4}(foleypref .+)$", page, re.M)
         total = sum(timed(command, own, clone / ".venv" / "bin") for command in [*commands, "python look.py"])
         print(f"  {total:6.0f} s in all")
 

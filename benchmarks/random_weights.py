@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from foleytune.published.registry import files_for
+from foleypref.published.registry import files_for
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 KEY_LISTS = {  # file -> list of keys, and where in it

@@ -27,20 +27,20 @@ import torch
 from accelerate import Accelerator
 from scale_workspace import DIMENSIONS, NUM_CANDIDATES, SAMPLED, SCORED, TUNED, make, stack_latents
 
-from foleytune.curricula import Curriculum
-from foleytune.evaluate import EvaluateSettings, evaluate
-from foleytune.fit import FitSettings, fit
-from foleytune.metrics.mean import Mean
-from foleytune.pair import PairSettings, pair
-from foleytune.plugins import build
-from foleytune.records import Candidate, Pair
-from foleytune.report import ReportSettings, report
-from foleytune.sample import SampleWork
-from foleytune.score import ScoreWork
-from foleytune.store import Workspace
-from foleytune.train_context import make_context, split_data
-from foleytune.train_data import split_pairs
-from foleytune.train_settings import TrainSettings
+from foleypref.evaluate import EvaluateSettings, evaluate
+from foleypref.evaluation.metrics.mean import Mean
+from foleypref.fit import FitSettings, fit
+from foleypref.pair import PairSettings, pair
+from foleypref.report import ReportSettings, report
+from foleypref.sample import SampleWork
+from foleypref.score import ScoreWork
+from foleypref.settings.parts import build
+from foleypref.training.context import make_context, split_data
+from foleypref.training.curricula import Curriculum
+from foleypref.training.data import split_pairs
+from foleypref.training.settings import TrainSettings
+from foleypref.workspace.records import Candidate, Pair
+from foleypref.workspace.store import Workspace
 
 ROWS = 16  # a training step's latents; an epoch has two of every clip
 

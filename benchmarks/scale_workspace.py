@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from foleytune.plugins import build
-from foleytune.records import Candidate, Clip, Feature, Rating, Score
-from foleytune.sample import SampleSettings
-from foleytune.score import ScoreSettings
-from foleytune.store import Workspace
+from foleypref.sample import SampleSettings
+from foleypref.score import ScoreSettings
+from foleypref.settings.parts import build
+from foleypref.workspace.records import Candidate, Clip, Feature, Rating, Score
+from foleypref.workspace.store import Workspace
 
 DIMENSIONS = (
     "world_semantic/similarity",

@@ -16,11 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from foleytune.ingest import IngestSettings, ingest
-from foleytune.sample import SampleSettings, sample
-from foleytune.score import ScoreSettings, score
-from foleytune.store import Workspace
-from foleytune.world.make import make
+from foleypref.ingest import IngestSettings, ingest
+from foleypref.sample import SampleSettings, sample
+from foleypref.score import ScoreSettings, score
+from foleypref.workspace.store import Workspace
+from foleypref.world.make import make
 
 CANDIDATES = 5
 

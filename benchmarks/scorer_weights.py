@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 from tests.golden import check_aesthetics, check_clap, check_imagebind, check_synchformer, check_taggers
 from torch import Tensor
 
-from foleytune.networks.passt import PaSST
-from foleytune.networks.vggish import VGGish
-from foleytune.published.registry import files_for
-from foleytune.published.text_tokens import ROBERTA, Vocabulary
+from foleypref.networks.passt import PaSST
+from foleypref.networks.vggish import VGGish
+from foleypref.published.registry import files_for
+from foleypref.published.text_tokens import ROBERTA, Vocabulary
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 

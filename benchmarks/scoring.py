@@ -1,7 +1,7 @@
 """What each scorer costs: items per second and peak memory, one process a scorer, on real clips.
 
     python benchmarks/scorer_weights.py weights
-    FOLEYTUNE_WEIGHTS=weights python benchmarks/scoring.py VIDEO.mp4 … --candidates 5
+    FOLEYPREF_WEIGHTS=weights python benchmarks/scoring.py VIDEO.mp4 … --candidates 5
 
 A clip is scored with `--candidates` soundtracks: its own, and others of the same length. "first" is a clip
 with one candidate, "more" each further one: what looks at the picture does so once a clip. `--clock cpu`
@@ -22,11 +22,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from foleytune.media import read_channels
-from foleytune.plugins import build
-from foleytune.scorers import ScoreItem, Scorer
-from foleytune.scorers._presets import PRESETS
-from foleytune.streams import read_streams
+from foleypref.media.clip import read_channels
+from foleypref.media.streams import read_streams
+from foleypref.scoring.scorers import ScoreItem, Scorer
+from foleypref.scoring.scorers._presets import PRESETS
+from foleypref.settings.parts import build
 
 DEFAULT = (*dict.fromkeys((*PRESETS["v2a_dpo"], *PRESETS["av_benchmark"])), "aesthetics", "av_align", "onset")
 

@@ -1,7 +1,7 @@
 """One video through a model at real size: seconds and peak memory of every stage, then of a Flow-DPO step.
 
     python benchmarks/random_weights.py weights mmaudio-small-16k
-    FOLEYTUNE_WEIGHTS=weights python benchmarks/stages.py VIDEO.mp4 --model mmaudio-small-16k
+    FOLEYPREF_WEIGHTS=weights python benchmarks/stages.py VIDEO.mp4 --model mmaudio-small-16k
 
 Weights may be random: neither time nor memory depends on their values. A stage whose operations are counted
 is held against a matrix product of 2,048 by 2,048 on the same machine: on a CPU by processor seconds, which
@@ -22,14 +22,14 @@ from typing import Any
 
 import torch
 
-from foleytune.costs import Cost
-from foleytune.flow import noise_like_rows
-from foleytune.lora import LoraSettings, WithoutAdapters, add_adapters
-from foleytune.model_tools import frozen_copy, sample_latents, with_network
-from foleytune.models import Conditions, Model
-from foleytune.objectives._pairs import PairBatch
-from foleytune.objectives.flow_dpo import FlowDPO
-from foleytune.plugins import build
+from foleypref.flow.convention import noise_like_rows
+from foleypref.models.backbones import Conditions, Model
+from foleypref.models.costs import Cost
+from foleypref.models.lora import LoraSettings, WithoutAdapters, add_adapters
+from foleypref.models.tools import frozen_copy, sample_latents, with_network
+from foleypref.settings.parts import build
+from foleypref.training.objectives._pairs import PairBatch
+from foleypref.training.objectives.flow_dpo import FlowDPO
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def matrix_rate() -> float:
 
 
 def sound(model: Any, video: Path, num_steps: int, cost: Cost) -> tuple[Conditions, dict[str, torch.Tensor]]:
-    """Everything `foleytune generate` does for one window, stage by stage."""
+    """Everything `foleypref generate` does for one window, stage by stage."""
     with stage("frames"):
         media = model.read(video, 0.0, "rain on a tin roof", audio=False)
     with torch.inference_mode():

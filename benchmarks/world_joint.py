@@ -19,21 +19,21 @@ import numpy as np
 import torch
 from PIL import Image
 
-from foleytune.model_tools import sample_latents
-from foleytune.models import Media
-from foleytune.models.world_joint import WorldJoint
-from foleytune.scorers import ScoreItem
-from foleytune.scorers._world import PICTURE
-from foleytune.scorers.oracle_class import OracleClass
-from foleytune.scorers.oracle_joint_onset import OracleJointOnset
-from foleytune.scorers.oracle_onset import OracleOnset, agreement
-from foleytune.scorers.world_semantic import WorldSemantic
-from foleytune.scorers.world_sync import WorldSync
-from foleytune.scorers.world_tagger import WorldTagger
-from foleytune.world import SAMPLE_RATE
-from foleytune.world.drawing import render_frames
-from foleytune.world.scenes import sample_scene
-from foleytune.world.sound import synthesise
+from foleypref.models.backbones import Media
+from foleypref.models.backbones.world_joint import WorldJoint
+from foleypref.models.tools import sample_latents
+from foleypref.scoring.scorers import ScoreItem
+from foleypref.scoring.scorers._world import PICTURE
+from foleypref.scoring.scorers.oracle_class import OracleClass
+from foleypref.scoring.scorers.oracle_joint_onset import OracleJointOnset
+from foleypref.scoring.scorers.oracle_onset import OracleOnset, agreement
+from foleypref.scoring.scorers.world_semantic import WorldSemantic
+from foleypref.scoring.scorers.world_sync import WorldSync
+from foleypref.scoring.scorers.world_tagger import WorldTagger
+from foleypref.world import SAMPLE_RATE
+from foleypref.world.drawing import render_frames
+from foleypref.world.scenes import sample_scene
+from foleypref.world.sound import synthesise
 
 SPLIT, SEED = "test", 5
 SCORERS = (OracleJointOnset, WorldSync, OracleClass, WorldSemantic, WorldTagger)

@@ -15,7 +15,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from foleytune.plugins import names
+from foleypref.settings.parts import DRAWERS, PACKAGE, names
 
 PAGES = Path(__file__).parent / "api"
 LOADED = {"link": "href", "object": "data"}  # of the others it is src
@@ -32,7 +32,8 @@ def documented() -> frozenset[str]:
     text = "\n".join(path.read_text(encoding="utf-8") for path in PAGES.glob("*.md"))
     found = set(re.findall(r"automodule:: (\S+)", text))
     for drawer in re.findall(r"drawer:: (\S+)", text):
-        found |= {f"foleytune.{drawer}", *(f"foleytune.{drawer}.{name}" for name in names(drawer))}
+        place = f"{PACKAGE}.{DRAWERS[drawer].place}"
+        found |= {place, *(f"{place}.{name}" for name in names(drawer))}
     return frozenset(found)
 
 
@@ -44,9 +45,10 @@ class Drawer(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """The drawer's `__init__.py` and its files, as autodoc shows them."""
         drawer = self.arguments[0]
-        lines = ["", f".. automodule:: foleytune.{drawer}", ""]
+        place = f"{PACKAGE}.{DRAWERS[drawer].place}"
+        lines = ["", f".. automodule:: {place}", ""]
         for name in names(drawer):
-            lines += [f".. rubric:: {name}", "", f".. automodule:: foleytune.{drawer}.{name}", ""]
+            lines += [f".. rubric:: {name}", "", f".. automodule:: {place}.{name}", ""]
         return self.parse_text_to_nodes("\n".join(lines))
 
 
@@ -57,7 +59,7 @@ def _docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines:
 def _signature(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, found: str | None, back: str | None
 ) -> tuple[str, str | None] | None:
-    if what == "class" and obj.__module__.startswith("foleytune"):
+    if what == "class" and obj.__module__.startswith("foleypref"):
         return "", None  # what it is made of is in its table
     if what not in ("function", "method"):
         return None

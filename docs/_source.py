@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import foleytune
+import foleypref
 
-PACKAGE = Path(foleytune.__file__).parent
+PACKAGE = Path(foleypref.__file__).parent
 LIMITS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 SILENT = ("type:", "noqa", "fmt:")  # comments for tools
 
@@ -91,7 +91,7 @@ def definition(module: str, qualname: str) -> ast.AST | None:
 
 
 class Linked(ast.NodeTransformer):
-    """Names that a module has from the package become links: `Workspace` -> `~foleytune.store.Workspace`."""
+    """Turn names that a module imports from the package into links: `A` -> `~foleypref.room.a.A`."""
 
     def __init__(self, module: str, documented: Collection[str]) -> None:
         imports = (n for n in ast.walk(tree(module)) if isinstance(n, ast.ImportFrom) and n.module)
@@ -111,7 +111,7 @@ class Linked(ast.NodeTransformer):
 def signature(obj: Any, *, bound: bool, documented: Collection[str]) -> tuple[str, str | None] | None:
     """Arguments and return type of a function of ours as its source has them; without self if `bound`."""
     module, qualname = getattr(obj, "__module__", None) or "", getattr(obj, "__qualname__", "")
-    node = definition(module, qualname) if module.startswith("foleytune") else None
+    node = definition(module, qualname) if module.startswith("foleypref") else None
     if not isinstance(node, ast.FunctionDef):
         return None
     links = Linked(module, documented)
@@ -126,7 +126,7 @@ def signature(obj: Any, *, bound: bool, documented: Collection[str]) -> tuple[st
 def fields(cls: type) -> Iterator[tuple[str, str, str, str]]:
     """(name, type, default, meaning) of what a class of ours declares, its bases' fields first."""
     rows: dict[str, tuple[str, str, str, str]] = {}
-    ours = [base for base in reversed(cls.__mro__) if base.__module__.startswith("foleytune")]
+    ours = [base for base in reversed(cls.__mro__) if base.__module__.startswith("foleypref")]
     for base in ours:
         node = definition(base.__module__, base.__qualname__)
         if not isinstance(node, ast.ClassDef):

@@ -9,19 +9,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import foleytune
+import foleypref
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-project = "foleytune"
-author = "foleytune maintainers"
+project = "foleypref"
+author = "foleypref maintainers"
 project_copyright = f"{author}, Apache-2.0"
-release = version = foleytune.__version__
+release = version = foleypref.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "_site"]
 smartquotes = False
 highlight_language = "none"  # commands and layouts stand in indented blocks, which say no language
-nitpick_ignore_regex = [("py:.*", r"(?!foleytune\.).*")]  # other packages' names are on other sites
+nitpick_ignore_regex = [("py:.*", r"(?!foleypref\.).*")]  # other packages' names are on other sites
 
 myst_heading_anchors = 3  # page.md#heading is then checked like any link
 
@@ -33,5 +33,5 @@ autodoc_default_options = {
 }
 
 html_theme = "furo"
-html_title = f"foleytune {release}"
+html_title = f"foleypref {release}"
 html_copy_source = False

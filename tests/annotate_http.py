@@ -14,9 +14,9 @@ from uuid import uuid4
 
 import uvicorn
 
-from foleytune.annotate.app import create_app
-from foleytune.annotate.desk import Desk
-from foleytune.annotate.serve import _listen
+from foleypref.annotate.app import create_app
+from foleypref.annotate.desk import Desk
+from foleypref.annotate.serve import _listen
 
 
 class Answer(NamedTuple):

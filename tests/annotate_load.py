@@ -24,11 +24,11 @@ from uuid import UUID
 
 import numpy as np
 
-from foleytune.annotate.book import EventBook
-from foleytune.annotate.fold import fold, histories
-from foleytune.annotate.settings import AnnotateSettings
-from foleytune.annotate.soundtracks import Studio, prepare
-from foleytune.annotate.tasks import make_plan
+from foleypref.annotate.book import EventBook
+from foleypref.annotate.fold import fold, histories
+from foleypref.annotate.settings import AnnotateSettings
+from foleypref.annotate.soundtracks import Studio, prepare
+from foleypref.annotate.tasks import make_plan
 from tests.annotate_workspace import all_heard, fake_waves, fill
 
 ROOT = Path(__file__).parents[1]

@@ -39,7 +39,7 @@ def postgres() -> Iterator[str]:
     """The address of a running, empty server; it is gone afterwards."""
     programs, as_root = _programs(), os.geteuid() == 0
     assert programs is not None
-    folder = Path(mkdtemp(prefix="foleytune-pg-"))
+    folder = Path(mkdtemp(prefix="foleypref-pg-"))
     prefix = ["runuser", "-u", str(_servant()), "--"] if as_root else []
     if as_root:
         shutil.chown(folder, _servant())

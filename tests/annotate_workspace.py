@@ -1,6 +1,6 @@
 """A workspace that can be annotated without a model: tiny videos, made-up candidates, a tone for each.
 
-`python -m tests.annotate_workspace ROOT [flags of foleytune annotate]` makes one and serves it.
+`python -m tests.annotate_workspace ROOT [flags of foleypref annotate]` makes one and serves it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from uuid import uuid4
 
 import numpy as np
 
-from foleytune.annotate.book import EventBook
-from foleytune.annotate.desk import Desk
-from foleytune.annotate.events import Event, parse_event
-from foleytune.annotate.settings import AnnotateSettings
-from foleytune.annotate.soundtracks import Soundtrack, Studio
-from foleytune.annotate.tasks import make_plan
-from foleytune.annotate.tokens import Doorkeeper
-from foleytune.mux import write_video
-from foleytune.records import GROUND_TRUTH, Candidate, Clip
-from foleytune.store import Workspace
+from foleypref.annotate.book import EventBook
+from foleypref.annotate.desk import Desk
+from foleypref.annotate.events import Event, parse_event
+from foleypref.annotate.settings import AnnotateSettings
+from foleypref.annotate.soundtracks import Soundtrack, Studio
+from foleypref.annotate.tasks import make_plan
+from foleypref.annotate.tokens import Doorkeeper
+from foleypref.media.mux import write_video
+from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip
+from foleypref.workspace.store import Workspace
 
 SAMPLE_RATE, SECONDS = 8000, 1.0
 HOSTILE = "<script>alert('1')</script> & \"quotes\" \u2028 </script><img src=x onerror=alert(2)>"
@@ -128,8 +128,8 @@ def rate_all(desk: Desk, rater: str, task: Mapping[str, Any], value: int | Calla
 
 def main(args: list[str]) -> None:
     """Serve a made-up workspace, made if it is not there."""
-    from foleytune.annotate.serve import annotate
-    from foleytune.overrides import parse
+    from foleypref.annotate.serve import annotate
+    from foleypref.settings.flags import parse
 
     root = Path(args.pop(0))
     workspace = Workspace(root) if (root / "workspace.json").exists() else fill(root, 12, 5)

@@ -16,11 +16,11 @@ import torch
 
 from tests import shapes
 
-# Before foleytune: the hook rewrites a module while it is imported.
+# Before foleypref: the hook rewrites a module while it is imported.
 assert not any(name in sys.modules for name in shapes.annotated_modules())
 jaxtyping.install_import_hook(shapes.annotated_modules(), shapes.CHECKER)
 
-from foleytune.store import Workspace  # noqa: E402
+from foleypref.workspace.store import Workspace  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="session")

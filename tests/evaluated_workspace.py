@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from foleytune.mux import write_video
-from foleytune.records import GROUND_TRUTH, Candidate, Clip, Feature, Pair, Record, Score
-from foleytune.store import Workspace
+from foleypref.media.mux import write_video
+from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Feature, Pair, Record, Score
+from foleypref.workspace.store import Workspace
 
 SAMPLE_RATE = 8000
 SECONDS = 1.0

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from foleytune.models import frieren as model_file
-from foleytune.models.frieren import Frieren
-from foleytune.networks.cavp import CAVP
-from foleytune.networks.frieren import Frieren as Network
-from foleytune.networks.frieren_vae import FrierenVAE
-from foleytune.published.frieren_parts import FrierenCodec, Parts
-from foleytune.published.mmaudio_audio import SIZES, AudioSizes, build_vocoder
+from foleypref.models.backbones import frieren as model_file
+from foleypref.models.backbones.frieren import Frieren
+from foleypref.networks.cavp import CAVP
+from foleypref.networks.frieren import Frieren as Network
+from foleypref.networks.frieren_vae import FrierenVAE
+from foleypref.published.filling import Adapt
+from foleypref.published.frieren_parts import FrierenCodec, Parts
+from foleypref.published.mmaudio_audio import SIZES, AudioSizes, build_vocoder
 from tests.golden import recipes
 from tests.golden.check_frieren import network_of
 from tests.golden.check_frieren_parts import filled
@@ -56,14 +56,12 @@ def vocoder_state() -> dict[str, torch.Tensor]:
 class TinyParts(Parts):
     """Random small networks in place of files."""
 
-    def load_network(self, adapter: str, dtype: torch.dtype) -> Network:
+    def load_network(self, dtype: torch.dtype, adapt: Adapt | None = None) -> Network:
         network = network_of(NETWORK, "b")
         if self._own:
             network.load_state_dict(load_file(self._own))
-        if adapter:
-            from foleytune.lora import load_and_merge
-
-            network = load_and_merge(network, Path(adapter))  # type: ignore[assignment]
+        if adapt is not None:
+            network = adapt(network)  # type: ignore[assignment]
         return network.to(self.device, dtype)
 
     def network_hashes(self, adapter: str) -> str:

@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import nn
 
-from foleytune.flow import generator_of
-from foleytune.models.ltx2 import LTX2
+from foleypref.flow.convention import generator_of
+from foleypref.models.backbones.ltx2 import LTX2
 
 LATENT_CHANNELS, AUDIO_CHANNELS, MEL_BINS = 8, 4, 16
 TEXT_WIDTH, TEXT_LAYERS = 16, 2
@@ -207,7 +207,7 @@ def _fill(part: nn.Module, name: str) -> None:
 @cache
 def tiny_folder(newer: bool = False) -> Path:
     """The folder, made once a test run; nothing in it may be changed."""
-    root = Path(mkdtemp(prefix="foleytune-ltx2-"))
+    root = Path(mkdtemp(prefix="foleypref-ltx2-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     return write_folder(root / "LTX-2", newer=newer)
 
@@ -219,4 +219,4 @@ def tiny_ltx2(**settings: Any) -> LTX2:
 
 def patch_ltx2(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every LTX-2 that is loaded from here on and names no folder is tiny."""
-    monkeypatch.setenv("FOLEYTUNE_WEIGHTS", str(tiny_folder().parent))
+    monkeypatch.setenv("FOLEYPREF_WEIGHTS", str(tiny_folder().parent))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from foleytune.bootstrap import Bootstrap
-from foleytune.evaluation import Cell, Difference
-from foleytune.metrics import Metric, Rows
+from foleypref.evaluation.bootstrap import Bootstrap
+from foleypref.evaluation.metrics import Metric, Rows
+from foleypref.evaluation.result import Cell, Difference
 
 
 def measure(metric: Metric, rows: Rows, *, num_resamples: int, seed: int = 0) -> Cell:

@@ -9,20 +9,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from foleytune.models import mmaudio as model_file
-from foleytune.models.mmaudio import MMAudio
-from foleytune.networks.mmaudio import MMAudio as Network
-from foleytune.networks.synchformer_visual import SynchformerVisual, visual_weights
-from foleytune.published.clip import ClipEncoders, ClipSizes, load_clip
-from foleytune.published.mmaudio_audio import SIZES, MMAudioCodec, build_codec
-from foleytune.published.mmaudio_parts import LatentStatistics, Parts, _with_adapter
+from foleypref.models.backbones import mmaudio as model_file
+from foleypref.models.backbones.mmaudio import MMAudio
+from foleypref.networks.mmaudio import MMAudio as Network
+from foleypref.networks.synchformer_visual import SynchformerVisual, visual_weights
+from foleypref.published.clip import ClipEncoders, ClipSizes, load_clip
+from foleypref.published.filling import Adapt
+from foleypref.published.mmaudio_audio import SIZES, MMAudioCodec, build_codec
+from foleypref.published.mmaudio_parts import LatentStatistics, Parts
 from tests.golden import recipes
 from tests.golden.check_mmaudio_audio import vae_state, vocoder_state
 from tests.golden.check_mmaudio_conditions import open_clip_shapes, synchformer_state
@@ -37,7 +38,7 @@ CLIP = ClipSizes(378, 42, 16, 1, 2, 16, 1, 2, 24, 77, 64)
 class TinyParts(Parts):
     """Random small networks in place of files."""
 
-    def load_network(self, weights: str, adapter: str, dtype: torch.dtype) -> Network:
+    def load_network(self, weights: str, dtype: torch.dtype, adapt: Adapt | None = None) -> Network:
         network = Network(**DIMS)
         state = {k: recipes.mmaudio_weight(k, v.shape) for k, v in network.state_dict().items()}
         if weights:
@@ -45,8 +46,8 @@ class TinyParts(Parts):
         network.load_state_dict(state)
         mean, std = network.latent_mean.clone(), network.latent_std.clone()
         self.statistics, self.feature_dims = LatentStatistics(mean, std), (24, 16, 16)
-        if adapter:
-            network = _with_adapter(network, adapter)
+        if adapt is not None:
+            network = cast(Network, adapt(network))
         return network.to(self.device, dtype)
 
     def network_hashes(self, weights: str, adapter: str) -> str:

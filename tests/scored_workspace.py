@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foleytune.plugins import Part
-from foleytune.records import Candidate, Clip, Rating, Score
-from foleytune.scorers import ScoreItem, is_silent
-from foleytune.store import Workspace
+from foleypref.scoring.scorers import ScoreItem, is_silent
+from foleypref.settings.parts import Part
+from foleypref.workspace.records import Candidate, Clip, Rating, Score
+from foleypref.workspace.store import Workspace
 
 JUDGES = ("world_semantic/similarity", "world_text/similarity", "world_sync/desync_s")
 

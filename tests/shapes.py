@@ -17,7 +17,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import jaxtyping
 from typeguard import CollectionCheckStrategy, check_type
 
-PACKAGE = Path(__file__).parents[1] / "src" / "foleytune"
+PACKAGE = Path(__file__).parents[1] / "src" / "foleypref"
 CHECKER = f"{__name__}.checked"  # `install_import_hook` takes it by name
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,7 +31,7 @@ def annotated_modules() -> list[str]:
 
 def module_name(path: Path) -> str:
     """The name that a file of the package is imported by."""
-    name = ".".join(("foleytune", *path.relative_to(PACKAGE).with_suffix("").parts))
+    name = ".".join(("foleypref", *path.relative_to(PACKAGE).with_suffix("").parts))
     return name.removesuffix(".__init__")
 
 

@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foleytune import cli, judging
-from foleytune.benchmark import BenchmarkSettings, benchmark, import_folders
-from foleytune.evaluation import Evaluation, SystemRow
-from foleytune.media import MediaError, read_channels, write_audio
-from foleytune.metrics.frechet import Frechet
-from foleytune.metrics.inception import Inception
-from foleytune.metrics.kl import KL
-from foleytune.metrics.mean import Mean
-from foleytune.records import Candidate, Clip, Failure
-from foleytune.store import Workspace
-from foleytune.world.make import make
+from foleypref.benchmark import BenchmarkSettings, benchmark, import_folders
+from foleypref.cli import main as cli
+from foleypref.evaluation.metrics.frechet import Frechet
+from foleypref.evaluation.metrics.inception import Inception
+from foleypref.evaluation.metrics.kl import KL
+from foleypref.evaluation.metrics.mean import Mean
+from foleypref.evaluation.result import Evaluation, SystemRow
+from foleypref.media.clip import MediaError, read_channels, write_audio
+from foleypref.scoring import shown as judging
+from foleypref.workspace.records import Candidate, Clip, Failure
+from foleypref.workspace.store import Workspace
+from foleypref.world.make import make
 
 METRICS = (
     Frechet(embedding="world_tagger/features", paired=False, label="FD"),

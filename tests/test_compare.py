@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from foleytune import compare
-from foleytune.annotate.settings import AnnotateSettings
-from foleytune.annotate.tasks import draw_task, make_plan
-from foleytune.commands import run_compare
-from foleytune.compare import CompareSettings, Contest, contest_of, model_of, outcome, result, workspace_of
-from foleytune.models.world import World
-from foleytune.opinions import HUMAN, SIMULATED
-from foleytune.records import Candidate, Vote
-from foleytune.sample import sample
-from foleytune.store import Workspace
+from foleypref import compare
+from foleypref.annotate.settings import AnnotateSettings
+from foleypref.annotate.tasks import draw_task, make_plan
+from foleypref.cli.commands import run_compare
+from foleypref.compare import CompareSettings, Contest, contest_of, model_of, outcome, result, workspace_of
+from foleypref.models.backbones.world import World
+from foleypref.sample import sample
+from foleypref.scoring.opinions import HUMAN, SIMULATED
+from foleypref.workspace.records import Candidate, Vote
+from foleypref.workspace.store import Workspace
 from tests.world_workspace import NUM_CLIPS, world_workspace
 
 pytest.importorskip("sqlalchemy")
-from foleytune.annotate.history import History
+from foleypref.annotate.history import History
 
 SETTINGS = CompareSettings(split="align", num_clips=4, num_steps=2, guidance_scale=1.0)
 

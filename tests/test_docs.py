@@ -13,11 +13,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from foleytune import cli, commands, recipe_commands, weights_commands
-from foleytune.config import dump, resolve
-from foleytune.evaluate import EvaluateSettings
-from foleytune.hub.layout import CONFIG, FORMAT, WEIGHTS
-from foleytune.scorers import ScoreItem
+from foleypref.cli import commands
+from foleypref.cli import main as cli
+from foleypref.cli import weights as weights_commands
+from foleypref.evaluate import EvaluateSettings
+from foleypref.models.saved import CONFIG, FORMAT, WEIGHTS
+from foleypref.recipes.recipe import resolve
+from foleypref.scoring.scorers import ScoreItem
+from foleypref.settings.yaml import dump
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -27,10 +30,10 @@ BARE = ("demo", "list", "env")  # verbs that are whole commands
 
 
 def commands_in(text: str) -> list[list[str]]:
-    """Arguments of every `foleytune …` in code: indented lines, and backticks that hold more than a verb."""
+    """Arguments of every `foleypref …` in code: indented lines, and backticks that hold more than a verb."""
     text = re.sub(r" \\\n\s+", " ", text)  # a command over several lines
-    found = re.findall(r"^ {4}(?:\.venv/bin/)?foleytune (.+)$", text, re.M)
-    found += re.findall(r"`(?:\.venv/bin/)?foleytune ([^`:]+)`", text.replace("\n", " "))
+    found = re.findall(r"^ {4}(?:\.venv/bin/)?foleypref (.+)$", text, re.M)
+    found += re.findall(r"`(?:\.venv/bin/)?foleypref ([^`:]+)`", text.replace("\n", " "))
     lines = [shlex.split(line, comments=True) for line in found]
     return [
         [PLACEHOLDERS.get(word, word) for word in line]
@@ -61,7 +64,7 @@ def make_hub_folder(folder: Path) -> None:
     folder.mkdir()
     save_file({"a": torch.zeros(1)}, folder / WEIGHTS)
     said: dict[str, Any] = {"kind": "model", "weights_file": WEIGHTS, "model": {"name": "world"}}
-    terms = {"license": "apache-2.0", "non_commercial": False, "weights_used": [], "foleytune_version": "0"}
+    terms = {"license": "apache-2.0", "non_commercial": False, "weights_used": [], "foleypref_version": "0"}
     (folder / CONFIG).write_text(json.dumps({"format": FORMAT, **said, **terms}))
 
 
@@ -84,15 +87,15 @@ def nothing_runs(yaml_texts: dict[str, str], tmp_path: Path, monkeypatch: pytest
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.S)
     (tmp_path / "strong.py").write_text(blocks[-1])
     for verb in cli.STAGES:
-        monkeypatch.setattr(f"foleytune.{verb}.{verb}", note)
-    monkeypatch.setattr("foleytune.align.align", lambda *args, **more: ran.append(args))
+        monkeypatch.setattr(f"foleypref.{verb}.{verb}", note)
+    monkeypatch.setattr("foleypref.align.align", lambda *args, **more: ran.append(args))
     for name in (
         "align.make_world",
         "align.steps_until",
-        "launch.commands",
-        "launch.launch_text",
-        "launch.launches",
-        "plan.plan_text",
+        "recipes.launch.commands",
+        "recipes.launch.launch_text",
+        "recipes.launch.launches",
+        "recipes.plan.plan_text",
         "annotate.labels.export_labels",
         "annotate.labels.import_labels",
         "annotate.serve.annotate",
@@ -101,21 +104,19 @@ def nothing_runs(yaml_texts: dict[str, str], tmp_path: Path, monkeypatch: pytest
         "compare.show_result",
         "generate.generate",
         "hub.audioscores.save_audioscore",
-        "hub.command.load",
+        "cli.hub.load",
         "hub.remote.push_to_hub",
         "hub.saving.save_pretrained",
-        "interchange.export_pairs",
-        "interchange.import_pairs",
+        "scoring.pairs_folder.export_pairs",
+        "scoring.pairs_folder.import_pairs",
         "world.make.make",
-        "world.training.train_world",
-        "world.raters.simulate_ratings",
-        "about.show_workspace",
+        "scoring.simulated_raters.simulate_ratings",
+        "cli.about.show_workspace",
     ):
-        monkeypatch.setattr(f"foleytune.{name}", note)
+        monkeypatch.setattr(f"foleypref.{name}", note)
     for name in ("_list", "_check", "_fetch", "_export"):
         monkeypatch.setattr(weights_commands, name, lambda *args, **more: ran.append(args) or 0)
-    for module in (commands, recipe_commands):
-        monkeypatch.setattr(module, "open_workspace", note)
+    monkeypatch.setattr(commands, "open_workspace", note)
     return ran
 
 
@@ -126,7 +127,7 @@ def test_every_command_in_the_documents_parses(args: tuple[str, ...], nothing_ru
 
 
 def tree_paths() -> list[str]:
-    """The paths of README's file tree, relative to the root."""
+    """The paths of README's file tree, relative to the root; several names may share a line."""
     block = next(
         b for b in re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if "src/" in b
     )
@@ -134,7 +135,7 @@ def tree_paths() -> list[str]:
     for line in block.splitlines():
         names = re.split(r"\s{3,}", line.strip())[0].split()
         if line.startswith("  "):
-            paths.append(parent + names[0])
+            paths += [parent + name for name in names]
         else:
             paths += names
             parent = names[0]
@@ -145,10 +146,11 @@ def test_the_tree_in_readme_is_the_tree() -> None:
     listed = tree_paths()
     for path in listed:
         assert (ROOT / path).exists(), f"README lists {path}, which is not there"
-    package = ROOT / "src" / "foleytune"
-    there = [f"src/foleytune/{p.name}" for p in package.glob("*.py") if not p.stem.startswith("__")]
-    there += [f"src/foleytune/{p.parent.name}/" for p in package.glob("*/__init__.py")]
+    package = ROOT / "src" / "foleypref"
+    there = [f"src/foleypref/{p.name}" for p in package.glob("*.py") if not p.stem.startswith("__")]
+    there += [f"src/foleypref/{p.parent.name}/" for p in package.glob("*/__init__.py")]
     assert sorted(set(there) - set(listed)) == [], "README's tree lacks these"
+    assert len(listed) == len(set(listed))
 
 
 def test_links_lead_somewhere() -> None:
@@ -159,7 +161,7 @@ def test_links_lead_somewhere() -> None:
 
 def test_files_named_in_the_documents_exist() -> None:
     """Paths in backticks that look like ours; NAME stands for anything."""
-    package = ROOT / "src" / "foleytune"
+    package = ROOT / "src" / "foleypref"
     for path in DOCUMENTS:
         for name in re.findall(r"`((?:src|tests|docs|[a-z_]+)/[\w./-]+\.(?:py|md))`", path.read_text()):
             if "NAME" in name or "crest" in name or "NNN" in name:

@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 import yaml
 
-import foleytune
-from foleytune import cli
-from foleytune.crossval import Training
-from foleytune.fit import FitSettings
-from foleytune.plugins import DRAWERS, build
-from foleytune.records import Candidate, Pair, Score
-from foleytune.scorers import ScoreItem
-from foleytune.store import Workspace
+import foleypref
+from foleypref.cli import main as cli
+from foleypref.fit import FitSettings
+from foleypref.scoring.crossval import Training
+from foleypref.scoring.scorers import ScoreItem
+from foleypref.settings.parts import DRAWERS, build
+from foleypref.workspace.records import Candidate, Pair, Score
+from foleypref.workspace.store import Workspace
 from tests.contracts import test_scorers as contract
 from tests.world_workspace import NUM_CLIPS, world_workspace
 
@@ -81,7 +81,7 @@ def test_every_drawer_has_a_page() -> None:
 
 def test_the_citation_is_of_this_version() -> None:
     said = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert (said["version"], said["license"]) == (foleytune.__version__, "Apache-2.0")
+    assert (said["version"], said["license"]) == (foleypref.__version__, "Apache-2.0")
     assert [r["url"].rpartition("/")[2] for r in said["references"]] == ["2603.11089", "2605.12179"]
 
 
@@ -103,7 +103,7 @@ def tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[l
         (tmp_path / name).write_text(code)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    yield [shlex.split(line) for line in re.findall(r"^ {4}foleytune (.+)$", text, re.M)]
+    yield [shlex.split(line) for line in re.findall(r"^ {4}foleypref (.+)$", text, re.M)]
     sys.modules.pop("my_judges", None)
 
 
@@ -236,8 +236,8 @@ def test_settings_come_with_type_default_and_comment(source: ModuleType) -> None
 
 
 def test_part_fields_and_made_defaults_are_said_plainly(source: ModuleType) -> None:
-    from foleytune.evaluate import EvaluateSettings
-    from foleytune.sample import SampleSettings
+    from foleypref.evaluate import EvaluateSettings
+    from foleypref.sample import SampleSettings
 
     rows = {row[0]: row for row in source.fields(SampleSettings)}
     assert rows["model"][1] == "part of models"
@@ -247,17 +247,17 @@ def test_part_fields_and_made_defaults_are_said_plainly(source: ModuleType) -> N
 
 
 def test_signatures_keep_their_shapes_and_link_to_our_classes(source: ModuleType) -> None:
-    from foleytune.flow import interpolate
-    from foleytune.pair import pair
+    from foleypref.flow.convention import interpolate
+    from foleypref.pair import pair
 
-    known = {"foleytune.store", "foleytune.pair"}
+    known = {"foleypref.workspace.store", "foleypref.pair"}
     assert source.signature(interpolate, bound=False, documented=known) == (
         "(x0: Latents, x1: Latents, t: Float[Tensor, ' B'])",
         "Latents",
     )
     assert source.signature(pair, bound=False, documented=known) == (
-        "(workspace: ~foleytune.store.Workspace, settings: ~foleytune.pair.PairSettings)",
-        "~foleytune.pair.PairReport",
+        "(workspace: ~foleypref.workspace.store.Workspace, settings: ~foleypref.pair.PairSettings)",
+        "~foleypref.pair.PairReport",
     )
     arguments, back = source.signature(Workspace.read, bound=True, documented=())
     assert (arguments.startswith("(self"), back) == (False, "list[R]")
@@ -293,7 +293,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path, site: ModuleType) -> 
         assert (tmp_path / page.relative_to(DOCS).with_suffix(".html")).exists(), page
     assert site.loaded_from_abroad(tmp_path) == []
     stages = (tmp_path / "api" / "stages.html").read_text()
-    assert 'id="foleytune.fit.FitSettings"' in stages
+    assert 'id="foleypref.fit.FitSettings"' in stages
     assert "full-batch Adam steps" in stages
 
 
@@ -303,7 +303,7 @@ def test_the_plan_in_costs_is_the_plan(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     text = (DOCS / "costs.md").read_text()
-    command, printed = re.search(r"^ {4}foleytune (.+)\n\n```\n(.*?)```", text, re.S | re.M).groups()  # type: ignore[union-attr]
+    command, printed = re.search(r"^ {4}foleypref (.+)\n\n```\n(.*?)```", text, re.S | re.M).groups()  # type: ignore[union-attr]
     assert cli.main(shlex.split(command)) == 0
     said = capsys.readouterr()
     assert (said.err + said.out).replace(f"{tmp_path}/", "") == printed

@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 
-from foleytune.evaluate import EvaluateSettings, evaluate, render_table
-from foleytune.evaluation import Evaluation, SystemRow, evaluation_path, load_evaluation
-from foleytune.metrics.mean import Mean
-from foleytune.records import GROUND_TRUTH, Score
-from foleytune.store import Workspace
+from foleypref.evaluate import EvaluateSettings, evaluate, render_table
+from foleypref.evaluation.metrics.mean import Mean
+from foleypref.evaluation.result import Evaluation, SystemRow, evaluation_path, load_evaluation
+from foleypref.workspace.records import GROUND_TRUTH, Score
+from foleypref.workspace.store import Workspace
 from tests.evaluated_workspace import GAIN, REWARD, SCORERS, SYSTEMS, fill
 
 SETTINGS = EvaluateSettings(systems=SYSTEMS, reward_dimensions=REWARD, num_resamples=60)
@@ -54,7 +54,7 @@ def test_values_and_differences(filled: Workspace) -> None:
 def test_value_is_the_mean_of_the_scores(filled: Workspace) -> None:
     found = evaluate(filled, SETTINGS)
     missing = {m.clip_id for m in found.missing}
-    from foleytune.records import Candidate
+    from foleypref.workspace.records import Candidate
 
     ids = {
         c.candidate_id

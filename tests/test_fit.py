@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from foleytune.crossval import Examples, Training, clip_folds, cross_validate, statistics, train
-from foleytune.fit import FitSettings, fit
-from foleytune.fit_report import FitReport
-from foleytune.opinions import majority_labels
-from foleytune.records import Rating, Score
-from foleytune.scorers import ScoreItem
-from foleytune.scorers.audioscore import AudioScore
+from foleypref.fit import FitSettings, fit
+from foleypref.scoring.crossval import Examples, Training, clip_folds, cross_validate, statistics, train
+from foleypref.scoring.fit_report import FitReport
+from foleypref.scoring.opinions import majority_labels
+from foleypref.scoring.scorers import ScoreItem
+from foleypref.scoring.scorers.audioscore import AudioScore
+from foleypref.workspace.records import Rating, Score
 from tests import scored_workspace as made
 
 QUICK = FitSettings(num_steps=150, num_shuffles=2)

@@ -10,9 +10,8 @@ import av
 import numpy as np
 import pytest
 
-from foleytune.generate import GenerateSettings, generate
-from foleytune.media import MediaError, probe, read_wave, write_video
-from foleytune.windows import OVERLAP_S, cross_fade, windows_for
+from foleypref.generate import OVERLAP_S, GenerateSettings, cross_fade, generate, windows_for
+from foleypref.media.clip import MediaError, probe, read_wave, write_video
 
 FAST = GenerateSettings(num_steps=2, guidance_scale=2.0)
 
@@ -133,7 +132,7 @@ def test_a_picture_whose_own_container_takes_no_sound_comes_back_in_matroska(tmp
 
 
 def test_a_file_that_ends_before_its_header_says_gets_all_its_sound(tmp_path, capsys):
-    clips = Path(os.environ.get("FOLEYTUNE_CLIPS", Path(__file__).parents[2] / "shared" / "clips"))
+    clips = Path(os.environ.get("FOLEYPREF_CLIPS", Path(__file__).parents[2] / "shared" / "clips"))
     video = clips / "odd" / "o53_corrupt_tail.mp4"
     if not video.exists():
         pytest.skip("the shared clips are not here")

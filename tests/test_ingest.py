@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foleytune.ingest import IngestSettings, ingest, split_of
-from foleytune.media import write_audio, write_video
-from foleytune.records import Clip, Failure
-from foleytune.stages import StageCount
-from foleytune.store import Workspace
-from foleytune.trial import try_all
+from foleypref.ingest import IngestSettings, ingest, split_of
+from foleypref.media.clip import write_audio, write_video
+from foleypref.media.trial import try_all
+from foleypref.workspace.records import Clip, Failure
+from foleypref.workspace.store import Workspace
+from foleypref.workspace.walk import StageCount
 
-CLIPS = Path(os.environ.get("FOLEYTUNE_CLIPS", Path(__file__).resolve().parents[2] / "shared" / "clips"))
+CLIPS = Path(os.environ.get("FOLEYPREF_CLIPS", Path(__file__).resolve().parents[2] / "shared" / "clips"))
 RATE = 16000
 
 
@@ -190,7 +190,7 @@ def test_resume_after_kill_gives_the_same_bytes(tmp_path: Path) -> None:
     for index in range(80):
         video(folder / f"{index:02}.mp4", shade=index * 3, sound=None)
     code = (
-        "from foleytune.ingest import *\n"
+        "from foleypref.ingest import *\n"
         f"ingest(Workspace({str(tmp_path / 'w')!r}), IngestSettings(folder={str(folder)!r}, duration_s=1.0))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
@@ -209,7 +209,7 @@ def test_resume_after_kill_gives_the_same_bytes(tmp_path: Path) -> None:
     assert {p.name: p.read_bytes() for p in parts.glob("*.parquet")} == unbroken
 
 
-@pytest.mark.skipif(not CLIPS.is_dir(), reason="no shared clips; set FOLEYTUNE_CLIPS")
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="no shared clips; set FOLEYPREF_CLIPS")
 def test_every_shared_video_is_a_clip_or_a_reason(tmp_path: Path) -> None:
     count, clips, reasons = run(tmp_path / "w", CLIPS, duration_s=4.0)
     total = sum(

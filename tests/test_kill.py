@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from foleytune.records import RECORDS
-from foleytune.store import Workspace
+from foleypref.workspace.records import RECORDS
+from foleypref.workspace.store import Workspace
 
 STAGES = (
     "world", "ingest", "sample", "score", "rate", "fit", "pair", "train", "test", "evaluate", "report",
@@ -44,7 +44,7 @@ TINY = [
 
 
 def command(root: Path, stage: str) -> list[str]:
-    verb = [sys.executable, "-m", "foleytune", "align", "world_demo-ci", "--workspace", str(root)]
+    verb = [sys.executable, "-m", "foleypref", "align", "world_demo-ci", "--workspace", str(root)]
     return [*verb, "--until", stage, *TINY]
 
 

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from foleytune import pair as pair_stage
-from foleytune.networks.audioscore import AudioScoreNetwork
-from foleytune.opinions import human_pairs
-from foleytune.pair import PairReport, PairSettings, pair
-from foleytune.pairings import Group, Judged
-from foleytune.pairings.best_worst import NOT_AHEAD, SAME, TOO_CLOSE, BestWorst
-from foleytune.pairings.margin import Margin, expected_score
-from foleytune.records import GROUND_TRUTH, Clip, Pair, Rating, Score, Vote
-from foleytune.scorers.audioscore import AudioScore, Fitted
-from foleytune.store import Workspace
+from foleypref import pair as pair_stage
+from foleypref.networks.audioscore import AudioScoreNetwork
+from foleypref.pair import PairReport, PairSettings, pair
+from foleypref.scoring.opinions import human_pairs
+from foleypref.scoring.pairings import Group, Judged
+from foleypref.scoring.pairings.best_worst import NOT_AHEAD, SAME, TOO_CLOSE, BestWorst
+from foleypref.scoring.pairings.margin import Margin, expected_score
+from foleypref.scoring.scorers.audioscore import AudioScore, Fitted
+from foleypref.workspace.records import GROUND_TRUTH, Clip, Pair, Rating, Score, Vote
+from foleypref.workspace.store import Workspace
 from tests import scored_workspace as made
 
 NAME = made.JUDGES[0]
@@ -152,19 +152,19 @@ def test_candidates_can_be_picked(tmp_path):
     with pytest.raises(ValueError, match="several models"):
         pair(workspace, PairSettings())
     assert pair(workspace, PairSettings(model="world", weights="base")).pairs == {"auto": 2}
-    with pytest.raises(ValueError, match="foleytune sample"):
+    with pytest.raises(ValueError, match="foleypref sample"):
         pair(workspace, PairSettings(weights="no such"))
 
 
 def test_what_is_missing_is_said(tmp_path):
     workspace, _ = made.fill(tmp_path / "w", 2, {NAME: np.array([1, -1, 1, -1.0])}, num_candidates=2)
-    with pytest.raises(ValueError, match="foleytune fit"):
+    with pytest.raises(ValueError, match="foleypref fit"):
         pair(workspace, PairSettings())
     transparent(workspace, version="2")
     with pytest.raises(ValueError, match="of version 2, these candidates have 1"):
         pair(workspace, PairSettings())
     transparent(workspace, name=made.JUDGES[1])
-    with pytest.raises(ValueError, match="foleytune score"):
+    with pytest.raises(ValueError, match="foleypref score"):
         pair(workspace, PairSettings())
     transparent(workspace)
     with pytest.raises(ValueError, match="no clips of split 'train'; it has align"):

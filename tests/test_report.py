@@ -13,14 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foleytune.evaluate import EvaluateSettings, evaluate
-from foleytune.media import read_wave
-from foleytune.records import GROUND_TRUTH, Candidate, Clip
-from foleytune.report import ReportSettings, report
-from foleytune.report_charts import Interval, Series, bar_chart, histogram_chart, interval_chart, line_chart
-from foleytune.report_gallery import changes, choose
-from foleytune.report_sections import audioscore_sections, pairs_section, run_section
-from foleytune.store import Workspace
+from foleypref.evaluate import EvaluateSettings, evaluate
+from foleypref.evaluation.charts import (
+    Interval,
+    Series,
+    bar_chart,
+    histogram_chart,
+    interval_chart,
+    line_chart,
+)
+from foleypref.evaluation.gallery import changes, choose
+from foleypref.evaluation.sections import audioscore_sections, pairs_section, run_section
+from foleypref.media.clip import read_wave
+from foleypref.report import ReportSettings, report
+from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip
+from foleypref.workspace.store import Workspace
 from tests.evaluated_workspace import REWARD, SAMPLE_RATE, SYSTEMS, fake_waves, fill
 
 SECTIONS = ("results", "charts", "scores", "gallery", "audioscore", "pairs", "training", "settings")
@@ -113,7 +120,7 @@ def test_all_media_exist(built: tuple[Workspace, Path, str]) -> None:
 
 def test_a_soundtrack_script_holds_the_sound(built: tuple[Workspace, Path, str], tmp_path: Path) -> None:
     script = next(built[1].parent.glob("media/*.flac.js"))
-    found = re.fullmatch(r'foleytuneSound\("(\w+)","([\w+/=]+)"\)\n', script.read_text())
+    found = re.fullmatch(r'foleyprefSound\("(\w+)","([\w+/=]+)"\)\n', script.read_text())
     assert found is not None
     (tmp_path / "sound.flac").write_bytes(base64.b64decode(found[2]))
     wave, rate = read_wave(tmp_path / "sound.flac")

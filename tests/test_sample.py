@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 import torch
 
-from foleytune.plugins import build
-from foleytune.records import Candidate, Clip, Failure, Feature
-from foleytune.sample import SampleSettings, sample
+from foleypref.sample import SampleSettings, sample
+from foleypref.settings.parts import build
+from foleypref.workspace.records import Candidate, Clip, Failure, Feature
 from tests.world_workspace import NUM_CLIPS, world_workspace
 
 FAST = SampleSettings(num_candidates=2, num_steps=2, guidance_scale=2.0, batch_size=4)

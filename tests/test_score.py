@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from foleytune.records import GROUND_TRUTH, Candidate, Clip, Feature, Score
-from foleytune.sample import SampleSettings, sample
-from foleytune.score import ScoreSettings, build_scorers, embedding_key, score
+from foleypref.sample import SampleSettings, sample
+from foleypref.score import ScoreSettings, build_scorers, embedding_key, score
+from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Feature, Score
 from tests.world_workspace import NUM_CLIPS, world_workspace
 
 FEW = ScoreSettings(scorers=("world_tagger", "oracle_noise"), optional_scorers=(), batch_size=5)

@@ -17,14 +17,14 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import nn
 
-from foleytune import flow
-from foleytune.metrics.frechet import frechet_distance
-from foleytune.metrics.kl import kl_divergence
-from foleytune.networks.spectral import LogMel
-from foleytune.networks.world_dit import WorldDiT
-from foleytune.networks.world_towers import SceneTower
-from foleytune.objectives._pairs import PairBatch, pack
-from foleytune.objectives.flow_dpo import contrast
+from foleypref.evaluation.metrics.frechet import frechet_distance
+from foleypref.evaluation.metrics.kl import kl_divergence
+from foleypref.flow import convention as flow
+from foleypref.networks.spectral import LogMel
+from foleypref.networks.world_dit import WorldDiT
+from foleypref.networks.world_towers import SceneTower
+from foleypref.training.objectives._pairs import PairBatch, pack
+from foleypref.training.objectives.flow_dpo import contrast
 from tests import shapes
 
 MODULES = shapes.annotated_modules()
@@ -101,7 +101,7 @@ def test_wrong_shapes_are_refused(name: str) -> None:
 
 
 def test_a_wrong_result_is_refused() -> None:
-    with pytest.raises(TypeCheckError, match=r"return value of foleytune\.networks\.world_dit\.WorldDiT"):
+    with pytest.raises(TypeCheckError, match=r"return value of foleypref\.networks\.world_dit\.WorldDiT"):
         velocity(5, out=2)
 
 
@@ -113,7 +113,7 @@ def test_without_the_check_torch_says_nothing() -> None:
 def test_no_module_with_shapes_is_left_out() -> None:
     mention = [p for p in shapes.PACKAGE.rglob("*.py") if "jaxtyping" in p.read_text("utf-8")]
     assert sorted(shapes.module_name(p) for p in mention) == MODULES
-    assert "foleytune.flow" in MODULES
+    assert "foleypref.flow.convention" in MODULES
 
 
 @pytest.mark.parametrize("name", MODULES)

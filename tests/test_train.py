@@ -15,13 +15,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from foleytune import checkpoints, train_context, train_data
-from foleytune.model_tools import fingerprint_of
-from foleytune.objectives.flow_dpo import FlowDPO
-from foleytune.records import Feature, Pair
-from foleytune.runlog import RunLog, read_metrics
-from foleytune.store import Workspace
-from foleytune.train import TrainResult, TrainSettings, learning_rate, train
+from foleypref.models.tools import fingerprint_of
+from foleypref.train import TrainResult, TrainSettings, learning_rate, train
+from foleypref.training import checkpoints
+from foleypref.training import context as train_context
+from foleypref.training import data as train_data
+from foleypref.training.log import RunLog, read_metrics
+from foleypref.training.objectives.flow_dpo import FlowDPO
+from foleypref.workspace.records import Feature, Pair
+from foleypref.workspace.store import Workspace
 from tests.tiny import TinyModel, fill_workspace
 
 REPOSITORY = Path(__file__).parent.parent

@@ -18,14 +18,14 @@ from pydantic import PrivateAttr
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from foleytune.flow import Latents, generator_of, repeated
-from foleytune.media import MediaError
-from foleytune.model_tools import fingerprint_of
-from foleytune.models import Conditions, Media, ModelSpec, NetworkModel
-from foleytune.records import Candidate, Clip, Feature, Pair
-from foleytune.rewards import Judged
-from foleytune.store import Workspace
-from foleytune.train_data import Label
+from foleypref.flow.convention import Latents, generator_of, repeated
+from foleypref.media.clip import MediaError
+from foleypref.models.backbones import Conditions, Media, ModelSpec, NetworkModel
+from foleypref.models.tools import fingerprint_of
+from foleypref.training.data import Label
+from foleypref.training.reward import Judged
+from foleypref.workspace.records import Candidate, Clip, Feature, Pair
+from foleypref.workspace.store import Workspace
 
 NUM_FRAMES, NUM_CHANNELS, NUM_CONDITIONS = 6, 4, 3
 
@@ -47,7 +47,7 @@ class TinyNetwork(nn.Module):
 
 
 class TinyModel(NetworkModel):
-    """A `foleytune.models.Model` that does everything the contract asks, of a size for tests."""
+    """A `foleypref.models.backbones.Model` that does everything the contract asks, of a size for tests."""
 
     joint: bool = False  # a second modality, "video"
     hidden: int = 16
@@ -251,7 +251,7 @@ def _candidates(
 
 def _kill_when(step: int | None, save: int | None) -> None:
     """Arrange for SIGKILL in the middle of a step, or with half a checkpoint written."""
-    from foleytune.objectives.flow_dpo import FlowDPO
+    from foleypref.training.objectives.flow_dpo import FlowDPO
 
     def kill_in_step(self: FlowDPO, context: Any, at: int, policy: Any) -> Any:
         if at == step:
@@ -270,7 +270,7 @@ def _kill_when(step: int | None, save: int | None) -> None:
 
 def main() -> None:
     """Train a workspace with the settings in a file."""
-    from foleytune.train import TrainSettings, train
+    from foleypref.train import TrainSettings, train
 
     torch.set_num_threads(1)
     at = {key: int(os.environ[key]) for key in ("KILL_AT_STEP", "KILL_AT_SAVE") if key in os.environ}

@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from foleytune.published import registry
-from foleytune.published.weight_file import WeightFile
+from foleypref.published import registry
+from foleypref.published.weight_file import WeightFile
 
 GOLDEN = Path(__file__).parent / "golden"
 PLAIN = WeightFile(

@@ -7,12 +7,12 @@ from functools import cache
 
 import numpy as np
 
-from foleytune.scorers import ScoreItem
-from foleytune.scorers._world import PICTURE
-from foleytune.world import SAMPLE_RATE
-from foleytune.world.drawing import render_frames
-from foleytune.world.scenes import sample_scene
-from foleytune.world.sound import synthesise
+from foleypref.scoring.scorers import ScoreItem
+from foleypref.scoring.scorers._world import PICTURE
+from foleypref.world import SAMPLE_RATE
+from foleypref.world.drawing import render_frames
+from foleypref.world.scenes import sample_scene
+from foleypref.world.sound import synthesise
 
 LABELS = ("drum", "dog", "fire", "low_voice", "high_voice", "clap", "wine_glass", "engine")
 

@@ -8,16 +8,16 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
-from foleytune.ingest import IngestSettings, ingest
-from foleytune.store import Workspace
-from foleytune.world.make import make
+from foleypref.ingest import IngestSettings, ingest
+from foleypref.workspace.store import Workspace
+from foleypref.world.make import make
 
 NUM_CLIPS = 6
 
 
 @cache
 def _original() -> Path:
-    root = Path(mkdtemp(prefix="foleytune-world-"))
+    root = Path(mkdtemp(prefix="foleypref-world-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     make("align", NUM_CLIPS, root / "videos", num_workers=1, quiet=True)
     ingest(Workspace(root / "workspace"), IngestSettings(folder=root / "videos"))

@@ -7,10 +7,10 @@ from typing import cast
 
 import pytest
 
-from foleytune.curricula import Curriculum, walk
-from foleytune.curricula.two_stage import TwoStage
-from foleytune.plugins import Part, build, find, names
-from foleytune.records import Pair
+from foleypref.settings.parts import Part, build, find, names
+from foleypref.training.curricula import Curriculum, walk
+from foleypref.training.curricula.two_stage import TwoStage
+from foleypref.workspace.records import Pair
 
 every = pytest.mark.parametrize("name", names("curricula"))
 

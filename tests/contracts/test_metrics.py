@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foleytune import plugins
-from foleytune.metrics import Metric, Rows
+from foleypref.evaluation.metrics import Metric, Rows
+from foleypref.settings import parts as plugins
 from tests.measured import measure
 
 REQUIRED = {"mean": {"dimension": "judge/value"}}

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from foleytune import plugins
-from foleytune.flow import interpolate, noise_like_rows
-from foleytune.media import write_video
-from foleytune.model_tools import frozen_copy, sample_latents
-from foleytune.models import Media, Model
-from foleytune.published.places import MissingWeights
-from foleytune.scorers._world import PICTURE
+from foleypref.flow.convention import interpolate, noise_like_rows
+from foleypref.media.clip import write_video
+from foleypref.models.backbones import Media, Model
+from foleypref.models.tools import frozen_copy, sample_latents
+from foleypref.published.places import MissingWeights
+from foleypref.scoring.scorers._world import PICTURE
+from foleypref.settings import parts as plugins
 from tests.frieren_tiny import patch_frieren
 from tests.ltx2_tiny import SETTINGS as LTX2_SETTINGS
 from tests.ltx2_tiny import patch_ltx2

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from foleytune.flow import generator_of
-from foleytune.negatives import NEEDS, Kind, Modality, Negative, Stream
-from foleytune.plugins import Part, build, find, names
+from foleypref.flow.convention import generator_of
+from foleypref.settings.parts import Part, build, find, names
+from foleypref.training.negatives import NEEDS, Kind, Modality, Negative, Stream
 
 every = pytest.mark.parametrize("name", names("negatives"))
 on_all = pytest.mark.parametrize(

@@ -14,13 +14,13 @@ from typing import Any, TypeVar, cast
 import pytest
 import torch
 
-from foleytune.model_tools import fingerprint_of, frozen_copy
-from foleytune.objectives import Objective, TrainContext
-from foleytune.plugins import Part, build, find, names
-from foleytune.records import Clip
-from foleytune.store import Workspace
-from tests import test_objectives_maths
+from foleypref.models.tools import fingerprint_of, frozen_copy
+from foleypref.settings.parts import Part, build, find, names
+from foleypref.training.objectives import Objective, TrainContext
+from foleypref.workspace.records import Clip
+from foleypref.workspace.store import Workspace
 from tests.tiny import TinyModel, TinyReward
+from tests.training import test_objectives_maths
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "kto": {"beta": 5.0},  # at 600 the sigmoid of two random networks is 0 or 1

@@ -7,8 +7,8 @@ from typing import cast
 import numpy as np
 import pytest
 
-from foleytune.pairings import Group, Judged, Paired, Pairing, complexity
-from foleytune.plugins import build, names
+from foleypref.scoring.pairings import Group, Judged, Paired, Pairing, complexity
+from foleypref.settings.parts import build, names
 from tests.scored_workspace import make_candidate, make_clip
 
 PAIRINGS = names("pairings")

@@ -7,10 +7,10 @@ from typing import cast
 import numpy as np
 import pytest
 
-from foleytune import plugins
-from foleytune.published.places import MissingWeights
-from foleytune.records import Score
-from foleytune.scorers import NEEDS, Scorer, is_oracle
+from foleypref.published.places import MissingWeights
+from foleypref.scoring.scorers import NEEDS, Scorer, is_oracle
+from foleypref.settings import parts as plugins
+from foleypref.workspace.records import Score
 from tests.world_items import with_wave, world_item, world_items
 
 COMBINERS = {"audioscore"}  # made of other scorers and a fitted file: tests/test_fit.py

@@ -67,7 +67,7 @@ class Chromium:
     """One browser process with a profile of its own, both gone after `close`."""
 
     def __init__(self, path: str) -> None:
-        self.profile = Path(mkdtemp(prefix="foleytune-chromium-"))
+        self.profile = Path(mkdtemp(prefix="foleypref-chromium-"))
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
         command = [sys.executable, "-c", EXEC, str(theirs_in), str(theirs_out), path, *FLAGS]

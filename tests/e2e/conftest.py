@@ -87,15 +87,15 @@ def start(tab: Tab) -> None:
 def playing(tab: Tab, number: int | None = None) -> None:
     """Wait until a clip plays, that of a number where one is given."""
     wanted = "true" if number is None else f"s.number === {number}"
-    tab.wait(f"(s => s.playing && !s.busy && {wanted})(foleytune.state())")
+    tab.wait(f"(s => s.playing && !s.busy && {wanted})(foleypref.state())")
 
 
 def heard(tab: Tab) -> str:
     """Wait until the soundtrack that is on was heard enough; returns its letter."""
     tab.wait("document.querySelector('.track.on.ready') !== null")
-    return str(tab.js("foleytune.current()"))
+    return str(tab.js("foleypref.current()"))
 
 
 def saved(tab: Tab) -> None:
     """Wait until the server has everything."""
-    tab.wait("foleytune.state().network === 'idle' && foleytune.state().unsaved === 0")
+    tab.wait("foleypref.state().network === 'idle' && foleypref.state().unsaved === 0")

@@ -19,10 +19,10 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-from foleytune.annotate.degrade import degrade
-from foleytune.media import read_wave
-from foleytune.records import Candidate, Clip
-from foleytune.store import Workspace
+from foleypref.annotate.degrade import degrade
+from foleypref.media.clip import read_wave
+from foleypref.workspace.records import Candidate, Clip
+from foleypref.workspace.store import Workspace
 from tests.e2e.chromium import Chromium, Tab, find_chromium
 from tests.e2e.conftest import playing, start
 from tests.e2e.site import Site, add_candidates, make_workspace
@@ -120,7 +120,7 @@ def show_ranking(album: Album, site: Site) -> None:
 def show_operator(album: Album, site: Site) -> None:
     clock = count(int(1000 * (time.time() - 900)), 3900)  # an answer every 3.9 s, the last one a while ago
     careless = {"ann": 0.08, "bob": 0.15, "eva": 0.6}
-    with mock.patch("foleytune.annotate.book._now_ms", side_effect=clock):
+    with mock.patch("foleypref.annotate.book._now_ms", side_effect=clock):
         for place, (name, share) in enumerate(careless.items()):
             site.rater(name)
             judge(site, name, share, 12 - 2 * place)

@@ -3,7 +3,7 @@
 Frame i of the video shows i as seven black or white blocks, so it can be read from the pixels on the screen.
 Soundtrack k of a clip is noise of its own, so what is heard can be found by correlation.
 
-`python -m tests.e2e.site ROOT [flags of foleytune annotate]` serves one in a process that can be killed.
+`python -m tests.e2e.site ROOT [flags of foleypref annotate]` serves one in a process that can be killed.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from foleytune.annotate.app import create_app
-from foleytune.annotate.book import EventBook
-from foleytune.annotate.desk import Desk
-from foleytune.annotate.serve import annotate
-from foleytune.annotate.settings import OPERATOR, AnnotateSettings
-from foleytune.annotate.soundtracks import Studio
-from foleytune.annotate.tasks import make_plan
-from foleytune.annotate.tokens import Doorkeeper
-from foleytune.mux import write_video
-from foleytune.overrides import parse
-from foleytune.records import Candidate, Clip
-from foleytune.store import Workspace
+from foleypref.annotate.app import create_app
+from foleypref.annotate.book import EventBook
+from foleypref.annotate.desk import Desk
+from foleypref.annotate.serve import annotate
+from foleypref.annotate.settings import OPERATOR, AnnotateSettings
+from foleypref.annotate.soundtracks import Studio
+from foleypref.annotate.tasks import make_plan
+from foleypref.annotate.tokens import Doorkeeper
+from foleypref.media.mux import write_video
+from foleypref.settings.flags import parse
+from foleypref.workspace.records import Candidate, Clip
+from foleypref.workspace.store import Workspace
 
 FPS, NUM_FRAMES, SAMPLE_RATE = 25, 75, 44_100
 SECONDS = NUM_FRAMES / FPS

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from foleytune.annotate.book import EventBook
+from foleypref.annotate.book import EventBook
 from tests.e2e.chromium import until
 from tests.e2e.conftest import Visit, heard, playing, saved
 from tests.e2e.site import Site
@@ -45,7 +45,7 @@ def test_answers_wait_while_the_server_is_away(own: Site, rater: str, visit: Vis
     saved(tab)
     assert tab.text("#network") == "Saved"
     assert [s["value"] for s in own.said(rater)] == [0, 1, 2, 0, 1, 2]
-    tab.wait("foleytune.state().done === 1")
+    tab.wait("foleypref.state().done === 1")
 
 
 def test_a_lost_acknowledgement_counts_once(own: Site, rater: str, visit: Visit) -> None:
@@ -68,7 +68,7 @@ def test_what_waits_survives_leaving_the_page(own: Site, rater: str, visit: Visi
     tab.press("g")
     heard(tab)
     tab.press("m")
-    tab.wait("foleytune.state().network === 'away'")
+    tab.wait("foleypref.state().network === 'away'")
     tab.send("Page.navigate", url="about:blank")
     own.start()
     assert own.said(rater) == []
@@ -76,7 +76,7 @@ def test_what_waits_survives_leaving_the_page(own: Site, rater: str, visit: Visi
     tab.wait("!document.querySelector('#begin').hidden")
     tab.press(" ")
     playing(tab, 1)
-    assert tab.js("foleytune.state().given") == {"A": 2, "B": 1, "C": None, "D": None, "E": None}
+    assert tab.js("foleypref.state().given") == {"A": 2, "B": 1, "C": None, "D": None, "E": None}
     assert [s["value"] for s in own.said(rater)] == [2, 1]
 
 
@@ -88,8 +88,8 @@ def test_a_refusal_is_said_and_taken_back(own: Site, rater: str, visit: Visit) -
     tab.press("g")
     tab.wait("document.querySelector('#message').textContent === 'listen to A first'")
     playing(tab, 1)
-    assert tab.js("foleytune.state().given")["A"] is None
-    assert tab.js("foleytune.state().unsaved") == 0
+    assert tab.js("foleypref.state().given")["A"] is None
+    assert tab.js("foleypref.state().unsaved") == 0
     assert own.said(rater) == []
 
 
@@ -138,7 +138,7 @@ def test_kill_9_while_rating(process: Callable[..., Any], visit: Visit, tmp_path
                 server.wait()
             tab.press(key)
             if i == 4:
-                tab.wait("foleytune.state().network === 'away'")
+                tab.wait("foleypref.state().network === 'away'")
         server, _ = process()
         saved(tab)
     book = EventBook.of(tmp_path / "workspace")

@@ -67,13 +67,13 @@ def test_the_second_plays_by_itself_when_the_first_was_heard_to_its_end(
     heard(tab)
     tab.press("ArrowLeft")  # B was not heard: it is switched to instead
     assert tab.text("#message").startswith("Listen to B first")
-    assert tab.js("foleytune.current()") == "B"
+    assert tab.js("foleypref.current()") == "B"
     tab.press("u")
     assert tab.text("#message").startswith("There is nothing to undo")
     other = visit(comparing.rater(rater + "b"))
-    assert other.js("foleytune.current()") == "A"
-    other.wait("foleytune.current() === 'B'")
-    assert other.js("foleytune.state().heard.A") == pytest.approx(3.0, abs=0.3)
+    assert other.js("foleypref.current()") == "A"
+    other.wait("foleypref.current() === 'B'")
+    assert other.js("foleypref.state().heard.A") == pytest.approx(3.0, abs=0.3)
     assert other.presses == 0
 
 
@@ -135,7 +135,7 @@ def test_an_order_survives_a_reload_and_needs_everything_heard(
     tab.press(" ")
     playing(tab, 1)
     assert rows(tab) == "BACD"
-    assert tab.js("foleytune.current()") == "C"  # the first that is unheard
+    assert tab.js("foleypref.current()") == "C"  # the first that is unheard
     hear_all(tab, "34")
     tab.js("document.querySelector('[data-label=D] .arrows button').click()")  # the mouse can do it too
     tab.press("Enter")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
-from foleytune.annotate.events import parse_event
+from foleypref.annotate.events import parse_event
 from tests.e2e.chromium import Chromium, until
 from tests.e2e.conftest import Visit, playing, start
 from tests.e2e.site import Site

@@ -25,7 +25,7 @@ def test_one_key_a_soundtrack_rates_a_clip_and_opens_the_next(rating: Site, rate
     tab = visit(rating.rater(rater))
     assert rate_clip(tab, "bmgbg") == list("ABCDE")
     playing(tab, 2)
-    assert tab.js("foleytune.current()") == "A"
+    assert tab.js("foleypref.current()") == "A"
     saved(tab)
     said = rating.said(rater)
     assert [(s["kind"], s["label"], s["value"]) for s in said] == [
@@ -46,7 +46,7 @@ def test_a_soundtrack_is_rated_only_after_it_was_heard(rating: Site, rater: str,
     assert tab.text("#message").startswith("Listen to B first: 0.")
     assert tab.js("document.querySelector('[data-label=B]').classList.contains('nudge')")
     assert tab.js("document.querySelector('.verdict').getAttribute('aria-disabled')") == "true"
-    assert tab.js("foleytune.state().given")["B"] is None
+    assert tab.js("foleypref.state().given")["B"] is None
     assert heard(tab) == "B"
     tab.wait("document.querySelector('#message').textContent === ''")
     assert tab.js("document.querySelector('.verdict').getAttribute('aria-disabled')") == "false"
@@ -59,17 +59,17 @@ def test_a_soundtrack_is_rated_only_after_it_was_heard(rating: Site, rater: str,
 def test_digits_and_arrows_switch_and_space_pauses(rating: Site, rater: str, visit: Visit) -> None:
     tab = visit(rating.rater(rater))
     tab.press("4")
-    assert tab.js("foleytune.current()") == "D"
+    assert tab.js("foleypref.current()") == "D"
     tab.press("ArrowRight")
     tab.press("ArrowRight")
-    assert tab.js("foleytune.current()") == "A"
+    assert tab.js("foleypref.current()") == "A"
     tab.press("9")  # there is no ninth
-    assert tab.js("foleytune.current()") == "A"
+    assert tab.js("foleypref.current()") == "A"
     tab.press(" ")
-    assert tab.js("foleytune.state().playing") is False
-    at = tab.js("foleytune.audioTime()")
+    assert tab.js("foleypref.state().playing") is False
+    at = tab.js("foleypref.audioTime()")
     time.sleep(0.2)
-    assert tab.js("foleytune.audioTime()") == at
+    assert tab.js("foleypref.audioTime()") == at
     tab.press(" ")
     playing(tab)
 
@@ -78,8 +78,8 @@ def test_undo_takes_the_last_rating_back(rating: Site, rater: str, visit: Visit)
     tab = visit(rating.rater(rater))
     rate_clip(tab, "bg")
     tab.press("u")
-    tab.wait("foleytune.state().given.B === null && foleytune.current() === 'B' && !foleytune.state().busy")
-    assert tab.js("foleytune.state().given")["A"] == 0
+    tab.wait("foleypref.state().given.B === null && foleypref.current() === 'B' && !foleypref.state().busy")
+    assert tab.js("foleypref.state().given")["A"] == 0
     assert heard(tab) == "B"  # what was heard before still counts
     tab.press("m")
     saved(tab)
@@ -94,8 +94,8 @@ def test_undo_goes_back_into_the_clip_before(rating: Site, rater: str, visit: Vi
     playing(tab, 2)
     tab.press("u")
     playing(tab, 1)
-    assert tab.js("foleytune.current()") == "E"
-    assert tab.js("foleytune.state().given") == {"A": 2, "B": 2, "C": 2, "D": 2, "E": None}
+    assert tab.js("foleypref.current()") == "E"
+    assert tab.js("foleypref.state().given") == {"A": 2, "B": 2, "C": 2, "D": 2, "E": None}
     heard(tab)
     tab.press("g")
     playing(tab, 2)
@@ -107,7 +107,7 @@ def test_skip_asks_why(rating: Site, rater: str, visit: Visit) -> None:
     tab = visit(rating.rater(rater))
     tab.press("s")
     tab.wait("document.querySelector('#skip-dialog').open")
-    assert tab.js("foleytune.state().playing") is False
+    assert tab.js("foleypref.state().playing") is False
     tab.press("Escape")
     playing(tab, 1)
     tab.press("s")
@@ -124,15 +124,15 @@ def test_reload_in_the_middle_of_a_clip_loses_nothing(rating: Site, rater: str, 
     tab = visit(rating.rater(rater))
     rate_clip(tab, "bg")
     heard(tab)  # C, not rated
-    before = tab.js("foleytune.state().heard")
+    before = tab.js("foleypref.state().heard")
     tab.reload()
     tab.wait("!document.querySelector('#begin').hidden")
     assert "token" not in tab.js("location.href")
     tab.press(" ")
     playing(tab, 1)
-    state = tab.js("foleytune.state()")
+    state = tab.js("foleypref.state()")
     assert state["given"] == {"A": 0, "B": 2, "C": None, "D": None, "E": None}
-    assert tab.js("foleytune.current()") == "C"
+    assert tab.js("foleypref.current()") == "C"
     assert state["heard"]["C"] > before["C"] - 0.3
     tab.press("m")  # it was heard before the reload
     rate_clip(tab, "mm")
@@ -193,7 +193,7 @@ def test_the_end_says_so_and_can_be_undone(make_site: Any, rater: str, visit: Vi
     tab.wait("document.querySelector('#notice-title').textContent.startsWith('All done')")
     tab.press("u")
     playing(tab, 1)
-    assert tab.js("foleytune.current()") == "B"
+    assert tab.js("foleypref.current()") == "B"
 
 
 @pytest.mark.slow

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from foleytune.evaluate import EvaluateSettings, evaluate
-from foleytune.report import ReportSettings, report
-from foleytune.store import Workspace
+from foleypref.evaluate import EvaluateSettings, evaluate
+from foleypref.report import ReportSettings, report
+from foleypref.workspace.store import Workspace
 from tests.e2e.chromium import Chromium, Tab
 from tests.evaluated_workspace import HOSTILE, REWARD, SYSTEMS, fake_waves, fill
 

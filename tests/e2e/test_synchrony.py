@@ -48,7 +48,7 @@ TAP = """(() => {
         document.dispatchEvent(new KeyboardEvent("keydown", { key: keys.shift() }));
         [next, last, switched] = [next + every, performance.now(), switched + 1];
       }
-      const audio = foleytune.audioTime(), video = foleytune.videoTime();
+      const audio = foleypref.audioTime(), video = foleypref.videoTime();
       const front = document.querySelector("video[data-front]");
       paint.drawImage(front, 0, 0, BITS, 1);
       const pixels = paint.getImageData(0, 0, BITS, 1).data;
@@ -128,7 +128,7 @@ def test_a_picture_that_lost_the_sound_finds_it_again(
     rating: Site, rater: str, visit: Visit, lost_s: float
 ) -> None:
     tab = visit(rating.rater(rater), before=TAP)
-    tab.wait("foleytune.audioTime() > 0.5")
+    tab.wait("foleypref.audioTime() > 0.5")
     tab.js(f"document.querySelector('video[data-front]').currentTime += {lost_s}")
     tab.js("new Promise(go => setTimeout(go, 900))")
     found = watch(tab, 0.5)
@@ -144,7 +144,7 @@ def test_a_switch_is_exact_to_the_sample(rating: Site, rater: str, visit: Visit)
     assert len(starts) == 5
     assert len({tuple(row) for row in starts}) == 1  # one time, one offset, one length
     assert starts[0][3] is True
-    task = tab.js("foleytune.state().task_id")
+    task = tab.js("foleypref.state().task_id")
     before = "A"
     for key in "2543":
         after = "ABCDE"[int(key) - 1]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from foleytune.published.aesthetics import (
+from foleypref.published.aesthetics import (
     AXES,
     NUM_SAMPLES,
     SAMPLE_RATE,

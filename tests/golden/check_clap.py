@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from foleytune.published.clap import AUDIO, SAMPLE_RATE, build_clap, ten_seconds
-from foleytune.published.htsat import htsat_to_transformers
+from foleypref.published.clap import AUDIO, SAMPLE_RATE, build_clap, ten_seconds
+from foleypref.published.htsat import htsat_to_transformers
 from tests.golden import recipes
 from tests.golden.compare import texts
 

@@ -16,14 +16,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from foleytune import flow
-from foleytune.flow import Latents
-from foleytune.networks import frieren as network_file
-from foleytune.networks.frieren import Frieren, TimeEmbedder, network_time
-from foleytune.networks.frieren_vae import FrierenVAE
-from foleytune.published import frieren_parts
-from foleytune.published.reading import read_state
-from foleytune.solvers import integrate_dopri5, integrate_released_rk4
+from foleypref.flow import convention as flow
+from foleypref.flow.convention import Latents
+from foleypref.flow.solvers import integrate_dopri5, integrate_released_rk4
+from foleypref.networks import frieren as network_file
+from foleypref.networks.frieren import Frieren, TimeEmbedder, network_time
+from foleypref.networks.frieren_vae import FrierenVAE
+from foleypref.published import frieren_parts
+from foleypref.published.reading import read_state
 from tests.golden.check_frieren_parts import (
     TINY_VAE,
     Quantities,

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from foleytune.models.frieren import cavp_frame
-from foleytune.networks.cavp import CAVP, UNUSED
-from foleytune.networks.frieren_vae import SCALE, FrierenVAE
-from foleytune.published import frieren_parts
-from foleytune.published.frieren_parts import FrierenCodec
-from foleytune.published.mmaudio_audio import SIZES, build_vocoder
+from foleypref.models.backbones.frieren import cavp_frame
+from foleypref.networks.cavp import CAVP, UNUSED
+from foleypref.networks.frieren_vae import SCALE, FrierenVAE
+from foleypref.published import frieren_parts
+from foleypref.published.frieren_parts import FrierenCodec
+from foleypref.published.mmaudio_audio import SIZES, build_vocoder
 from tests.golden import recipes
 from tests.golden.check_mmaudio_audio import _texts, kaiser_sinc, record, vocoder_shapes
 

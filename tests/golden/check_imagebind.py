@@ -20,11 +20,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from foleytune.frame_rules import resize_short
-from foleytune.networks.imagebind import ImageBind, ImageBindSizes, without_other_halves
-from foleytune.networks.resample import HANN_FLOAT32, resample
-from foleytune.networks.synchformer_visual import sync_pixels
-from foleytune.published.imagebind import (
+from foleypref.media.frame_rules import resize_short
+from foleypref.networks.imagebind import ImageBind, ImageBindSizes, without_other_halves
+from foleypref.networks.resample import HANN_FLOAT32, resample
+from foleypref.networks.synchformer_visual import sync_pixels
+from foleypref.published.imagebind import (
     SAMPLE_RATE,
     build_imagebind,
     clip_times,

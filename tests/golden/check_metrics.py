@@ -16,17 +16,17 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from foleytune.benchmark_names import clean_name
-from foleytune.metrics import Rows
-from foleytune.metrics.frechet import frechet_distance
-from foleytune.metrics.inception import (
+from foleypref.benchmark import clean_name
+from foleypref.evaluation.metrics import Rows
+from foleypref.evaluation.metrics.frechet import frechet_distance
+from foleypref.evaluation.metrics.inception import (
     chunk_scores,
     inception_score,
     permutation,
 )
-from foleytune.metrics.kid import subset_discrepancies
-from foleytune.metrics.kl import kl_divergence, log_softmax
-from foleytune.metrics.mean import Mean
+from foleypref.evaluation.metrics.kid import subset_discrepancies
+from foleypref.evaluation.metrics.kl import kl_divergence, log_softmax
+from foleypref.evaluation.metrics.mean import Mean
 from tests.golden.compare import relative_error
 
 Quantities = Iterator[tuple[str, Tensor, Tensor]]
@@ -38,7 +38,7 @@ FRECHET_LIMIT, LIMIT = 1e-7, 1e-6
 # The reference adds kernels in float32: 1.4e-6 of its deviation is rounding, and in float32 ours is the same.
 LIMITS = {"kid.kernel_inception_distance_std": 2e-6}
 KID = {"subsets": 10, "subset_size": 64}  # the file does not say; no other setting gives its numbers
-LEFT_OUT = {  # no divergence (see `foleytune.metrics.kl`), and in no table
+LEFT_OUT = {  # no divergence (see `foleypref.evaluation.metrics.kl`), and in no table
     "kl.kl_sigmoid",
     "kl_self.kl_sigmoid",
     "kl_two_lists_last_wins.kl_sigmoid",

@@ -18,9 +18,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from foleytune.networks.mel import LogMelSpectrogram
-from foleytune.networks.resample import resample
-from foleytune.published.mmaudio_audio import (
+from foleypref.networks.mel import LogMelSpectrogram
+from foleypref.networks.resample import resample
+from foleypref.published.mmaudio_audio import (
     SIZES,
     AudioSizes,
     MMAudioCodec,

@@ -17,8 +17,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from foleytune.decoding import FramePicker
-from foleytune.frame_rules import (
+from foleypref.media.decoding import FramePicker
+from foleypref.media.frame_rules import (
     CLIP_FPS,
     SYNC_FPS,
     FirstAtOrAfter,
@@ -26,9 +26,9 @@ from foleytune.frame_rules import (
     shortened,
     sync_frame,
 )
-from foleytune.networks.synchformer_visual import PREFIX, SynchformerVisual, sync_pixels, visual_weights
-from foleytune.published.clip import ClipEncoders, ClipSizes, load_clip
-from foleytune.published.clip_tokens import clip_tokenizer
+from foleypref.networks.synchformer_visual import PREFIX, SynchformerVisual, sync_pixels, visual_weights
+from foleypref.published.clip import ClipEncoders, ClipSizes, load_clip
+from foleypref.published.clip_tokens import clip_tokenizer
 from tests.golden import recipes
 from tests.golden.compare import texts
 

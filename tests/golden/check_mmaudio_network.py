@@ -1,7 +1,8 @@
 """Golden checks of MMAudio's flow network: blocks, flows, guidance, solver, one training step with gradients.
 
-Integration, guidance and interpolation are `foleytune.flow`'s. Files at real size name their inputs, the tiny
-and micro ones carry them; sizes come from a file's metadata, else from the variant in its name.
+Integration, guidance and interpolation are those of `flow/convention.py`. Files at real size name their
+inputs, the tiny and micro ones carry them; sizes come from a file's metadata, else from the variant in its
+name.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from foleytune import flow
-from foleytune.flow import Latents
-from foleytune.networks.mmaudio import Features, MMAudio, stretch_index, time_frequencies
-from foleytune.networks.mmaudio_blocks import rotation_table
-from foleytune.networks.mmaudio_sizes import VARIANTS, sequence_lengths
-from foleytune.published.mmaudio_parts import LatentStatistics
+from foleypref.flow import convention as flow
+from foleypref.flow.convention import Latents
+from foleypref.networks.mmaudio import Features, MMAudio, stretch_index, time_frequencies
+from foleypref.networks.mmaudio_blocks import rotation_table
+from foleypref.networks.mmaudio_sizes import VARIANTS, sequence_lengths
+from foleypref.published.mmaudio_parts import LatentStatistics
 from tests.golden import recipes
 
 Quantities = Iterator[tuple[str, Tensor, Tensor]]

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from foleytune.scorers import ScoreItem
-from foleytune.scorers.pesq import Pesq
+from foleypref.scoring.scorers import ScoreItem
+from foleypref.scoring.scorers.pesq import Pesq
 from tests.golden import recipes
 
 RATE = 16000

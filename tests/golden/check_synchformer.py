@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from foleytune.frame_rules import resize_short
-from foleytune.networks.synchformer import Synchformer, offset_grid
-from foleytune.networks.synchformer_audio import MEL_FRAMES
-from foleytune.networks.synchformer_visual import sync_pixels
-from foleytune.published.synchformer import (
+from foleypref.media.frame_rules import resize_short
+from foleypref.networks.synchformer import Synchformer, offset_grid
+from foleypref.networks.synchformer_audio import MEL_FRAMES
+from foleypref.networks.synchformer_visual import sync_pixels
+from foleypref.published.synchformer import (
     DeSync,
     SyncMel,
     audio_segments,

@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from foleytune.networks import panns, passt
-from foleytune.networks.mel_basis import kaldi_basis
-from foleytune.networks.panns import SIZES, Cnn14, Variant
-from foleytune.networks.passt import PaSST, passt_mel, passt_power, ten_seconds
-from foleytune.networks.vggish import VGGish, vggish_patches
-from foleytune.published.taggers import (
+from foleypref.networks import panns, passt
+from foleypref.networks.mel_basis import kaldi_basis
+from foleypref.networks.panns import SIZES, Cnn14, Variant
+from foleypref.networks.passt import PaSST, passt_mel, passt_power, ten_seconds
+from foleypref.networks.vggish import VGGish, vggish_patches
+from foleypref.published.taggers import (
     benchmark_wave,
     build_panns,
     build_passt,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from foleytune.hub.saving import save_pretrained
-from foleytune.store import Workspace
+from foleypref.hub.saving import save_pretrained
+from foleypref.workspace.store import Workspace
 from tests.hub.runs import trained_workspace
 
 

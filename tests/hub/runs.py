@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from foleytune.flow import generator_of
-from foleytune.lora import LoraSettings
-from foleytune.markdown import read_front_matter
-from foleytune.models.world import World
-from foleytune.networks.audioscore import AudioScoreNetwork
-from foleytune.plugins import build
-from foleytune.records import Candidate, Clip, Feature, Pair
-from foleytune.scorers.audioscore import AudioScore, Fitted
-from foleytune.store import Workspace
-from foleytune.train import train
-from foleytune.train_settings import TrainSettings
+from foleypref.flow.convention import generator_of
+from foleypref.models.backbones.world import World
+from foleypref.models.lora import LoraSettings
+from foleypref.networks.audioscore import AudioScoreNetwork
+from foleypref.scoring.scorers.audioscore import AudioScore, Fitted
+from foleypref.settings.parts import build
+from foleypref.train import train
+from foleypref.training.settings import TrainSettings
+from foleypref.workspace.markdown import read_front_matter
+from foleypref.workspace.records import Candidate, Clip, Feature, Pair
+from foleypref.workspace.store import Workspace
 
 NUM_CLIPS = 4
 

@@ -11,20 +11,21 @@ from typing import Any
 import pytest
 import yaml
 
-from foleytune.config import Recipe, dump, resolve
-from foleytune.evaluation import Cell, Column, Difference, Evaluation, SystemRow, save_evaluation
-from foleytune.hub import layout
-from foleytune.hub.card import model_card
-from foleytune.hub.layout import without_places
-from foleytune.hub.provenance import read_run
-from foleytune.hub.saving import save_pretrained
-from foleytune.markdown import code, fenced, front_matter, read_front_matter, table
-from foleytune.model_tools import loaded_fingerprint
-from foleytune.models.world import World
-from foleytune.published.terms import Used, card_licence, model_weights, scorer_weights
-from foleytune.records import Pair
-from foleytune.store import Workspace
-from foleytune.train_settings import TrainSettings
+from foleypref.evaluation.result import Cell, Column, Difference, Evaluation, SystemRow, save_evaluation
+from foleypref.hub.card import model_card
+from foleypref.hub.provenance import read_run
+from foleypref.hub.saving import save_pretrained
+from foleypref.models import saved as layout
+from foleypref.models.backbones.world import World
+from foleypref.models.saved import without_places
+from foleypref.models.tools import loaded_fingerprint
+from foleypref.published.terms import Used, card_licence, model_weights, scorer_weights
+from foleypref.recipes.recipe import Recipe, resolve
+from foleypref.settings.yaml import dump
+from foleypref.training.settings import TrainSettings
+from foleypref.workspace.markdown import code, fenced, front_matter, read_front_matter, table
+from foleypref.workspace.records import Pair
+from foleypref.workspace.store import Workspace
 from tests.hub.runs import fit_of, head_of, run_by_hand, settings_of
 
 HOSTILE = "x`</details><script>alert(1)</script>\n---\n![](http://e.example/?)|**a**\u202e\x00"
@@ -223,7 +224,7 @@ def test_the_card_of_a_joint_model_asks_for_a_prompt_and_not_for_a_video(
     run = run_by_hand(tmp_path, "mmaudio-small-16k")
     (run / "settings.json").write_text(settings_of("byhand", model=model).model_dump_json())
     folder = save_pretrained(run, tmp_path / "out")
-    assert f"foleytune generate {given}" in (folder / "README.md").read_text()
+    assert f"foleypref generate {given}" in (folder / "README.md").read_text()
 
 
 def test_what_people_typed_is_shown_and_not_obeyed(trained: Workspace, tmp_path: Path) -> None:

@@ -15,24 +15,26 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from foleytune import cli
-from foleytune.fit import FitSettings, fit
-from foleytune.flow import generator_of
-from foleytune.generate import GenerateSettings
-from foleytune.hub import audioscores, layout, remote
-from foleytune.hub.audioscores import add_to_workspace, load_audioscore, save_audioscore
-from foleytune.hub.loading import from_pretrained, part_of
-from foleytune.hub.remote import push_to_hub
-from foleytune.hub.saving import save_pretrained
-from foleytune.lora import LoraSettings
-from foleytune.model_tools import loaded_fingerprint, sample_latents
-from foleytune.models import Media, Model
-from foleytune.models.world import World
-from foleytune.overrides import parse
-from foleytune.plugins import build
-from foleytune.scorers.audioscore import AudioScore
-from foleytune.store import Workspace
-from foleytune.train_settings import TrainSettings
+from foleypref.cli import main as cli
+from foleypref.fit import FitSettings, fit
+from foleypref.flow.convention import generator_of
+from foleypref.generate import GenerateSettings
+from foleypref.hub import audioscores, remote
+from foleypref.hub.audioscores import add_to_workspace, load_audioscore, save_audioscore
+from foleypref.hub.loading import from_pretrained
+from foleypref.hub.remote import push_to_hub
+from foleypref.hub.saving import save_pretrained
+from foleypref.models import saved as layout
+from foleypref.models.backbones import Media, Model
+from foleypref.models.backbones.world import World
+from foleypref.models.lora import LoraSettings
+from foleypref.models.saved_part import part_of
+from foleypref.models.tools import loaded_fingerprint, sample_latents
+from foleypref.scoring.scorers.audioscore import AudioScore
+from foleypref.settings.flags import parse
+from foleypref.settings.parts import build
+from foleypref.training.settings import TrainSettings
+from foleypref.workspace.store import Workspace
 from tests import scored_workspace as made
 from tests.hub.runs import fit_of, head_of, run_by_hand
 from tests.hub.server import hub_server
@@ -87,8 +89,8 @@ def test_a_folder_is_a_model_wherever_one_is_named(trained: Workspace, saved: Pa
 
 
 def test_adapters_of_a_model_that_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from foleytune.lora import add_adapters, save_adapters
-    from foleytune.model_tools import fingerprint_of
+    from foleypref.models.lora import add_adapters, save_adapters
+    from foleypref.models.tools import fingerprint_of
     from tests.mmaudio_tiny import tiny_mmaudio
 
     model = tiny_mmaudio(monkeypatch)
@@ -153,7 +155,7 @@ def test_an_audioscore_that_is_not_what_it_says_is_refused(rated: Workspace, tmp
         load_audioscore(folder)
     foreign = replace(other.fitted, dimensions=("tests.hub.bomb:Bomb/rms", *made.JUDGES[1:]))
     (folder / "model.safetensors").write_bytes(foreign.serialise())
-    with pytest.raises(ValueError, match="code outside foleytune"):
+    with pytest.raises(ValueError, match="code outside foleypref"):
         load_audioscore(folder)
     with pytest.raises(ValueError, match="holds an AudioScore"):
         from_pretrained(folder)
@@ -189,7 +191,7 @@ HOSTILE_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "pickle": ({"weights_file": "pytorch_model.bin"}, "beside it; found"),
     "place": ({"model": {"name": "world", "weights": "/etc/passwd"}}, "names a place"),
     "upwards": ({"model": {"name": "world", "x": "../../x"}}, "names a place"),
-    "code": ({"model": {"name": "tests.hub.bomb:Bomb"}}, "code outside foleytune"),
+    "code": ({"model": {"name": "tests.hub.bomb:Bomb"}}, "code outside foleypref"),
     "folder": ({"model": {"name": "a/b"}}, "no model is called"),
     "unknown": ({"model": {"name": "wrld"}}, "did you mean 'world'"),
     "setting": ({"model": {"name": "world", "x": 1}}, "unknown setting"),
@@ -407,13 +409,13 @@ def test_the_hubs_errors_are_one_line(
     monkeypatch.chdir(tmp_path)
     assert cli.main(["hub", "load", "ann/tuned"]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line == "foleytune hub: could not fetch ann/tuned: ConnectionError: no network"
+    assert line == "foleypref hub: could not fetch ann/tuned: ConnectionError: no network"
 
 
 def test_the_hub_is_an_extra(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     assert from_pretrained(saved).fingerprint  # a folder wants no hub
-    with pytest.raises(ValueError, match=r"foleytune\[hub\]"):
+    with pytest.raises(ValueError, match=r"foleypref\[hub\]"):
         from_pretrained("ann/tuned")
 
 
@@ -448,6 +450,14 @@ def test_the_command_line(
         assert cli.main(["hub", *args]) == 2
         assert message in capsys.readouterr().err
     assert cli.main(["hub", "--help"]) == 0
-    assert capsys.readouterr().out.startswith("usage: foleytune hub")
+    assert capsys.readouterr().out.startswith("usage: foleypref hub")
     assert audioscores.DEFAULT == "audioscore"
     assert remote.FILES == layout.FILES
+
+
+def test_a_folder_saved_under_the_earlier_name_still_opens(saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    earlier = {("foleytune_version" if key == "foleypref_version" else key): v for key, v in config.items()}
+    (saved / "config.json").write_text(json.dumps(earlier))
+    assert layout.read_config(saved).foleypref_version == config["foleypref_version"]
+    assert isinstance(from_pretrained(saved), World)

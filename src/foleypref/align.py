@@ -1,0 +1,231 @@
+"""All stages of a recipe in order: with `rounds`, which loops over some, the only file that knows several.
+
+Nothing but the recipe is kept in memory between stages: each reads what it needs from the workspace and skips
+what is there, so stopping anywhere and giving the same command again goes on where it was.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from foleypref.evaluate import EvaluateSettings
+from foleypref.models.tools import loaded_fingerprint, with_weights
+from foleypref.recipes.passes import passes_of
+from foleypref.recipes.plan import JUDGED, Step, plan, plan_text
+from foleypref.recipes.recipe import Recipe
+from foleypref.recipes.rounds import run_rounds
+from foleypref.sample import SampleSettings
+from foleypref.settings.parts import Part
+from foleypref.settings.yaml import dump
+from foleypref.training.checkpoints import tuned_weights
+from foleypref.training.settings import TrainSettings, needs_of
+from foleypref.workspace.shards import write_atomic
+from foleypref.workspace.store import Workspace
+from foleypref.workspace.walk import say
+from foleypref.world.settings import WorldSettings
+
+
+def align(
+    workspace: Workspace, recipe: Recipe, *, until: str | None = None, tflops: float | None = None
+) -> Path | None:
+    """Run the recipe's stages up to `until`; returns the report's path, or None if it did not come to that.
+
+    `tflops` is the sustained rate (1e12 operations a second) by which the plan reckons hours.
+    Writes the resolved recipe to workspace/recipe.yaml. A ValueError of a stage carries the stage's name.
+    """
+    steps = steps_until(workspace, recipe, until)
+    say(plan_text(str(workspace.root), recipe, steps, tflops))
+    write_atomic(workspace.root / "recipe.yaml", dump(recipe).encode())
+    result: object = None
+    begin = time.perf_counter()
+    for step in steps:
+        try:
+            result = RUN[step.name](workspace, recipe)
+        except ValueError as error:
+            raise ValueError(f"{step.name}: {error}") from error
+    say(f"align: {recipe.name} up to {steps[-1].name} in {time.perf_counter() - begin:.0f} s")
+    return result if isinstance(result, Path) else None
+
+
+def steps_until(workspace: Workspace, recipe: Recipe, until: str | None = None) -> list[Step]:
+    """The plan up to a stage. Raises ValueError for a recipe that cannot be run, or has no such stage."""
+    _check(recipe)
+    steps = plan(workspace, recipe)
+    names = [step.name for step in steps]
+    if until is not None and until not in names:
+        close = difflib.get_close_matches(until, names, n=1) or [f"one of {', '.join(names)}"]
+        raise ValueError(f"until: this recipe has no stage {until!r}; did you mean {close[0]}?")
+    return steps[: names.index(until) + 1] if until else steps
+
+
+def make_world(folder: Path, settings: WorldSettings) -> None:
+    """Render the clips of every split that are not there yet, with the truth in metadata.jsonl."""
+    from foleypref.world.make import make
+
+    for split, num in settings.counts().items():
+        among = settings.classes(split)
+        made = make(
+            split, num, folder, settings.seed, num_workers=settings.num_workers, quiet=True, among=among
+        )
+        say(f"world: {split}: {made.made} made, {made.skipped} skipped, {made.failed} failed")
+
+
+def _check(recipe: Recipe) -> None:
+    for row, runs in recipe.rows().items():
+        for run in runs[:1]:
+            if run.model.settings() != recipe.sample.model.settings():
+                raise ValueError(
+                    f"{row} tunes {run.model.settings()}, but the candidates are sampled from "
+                    f"{recipe.sample.model.settings()}; a recipe tunes the model it samples from"
+                )
+    if recipe.evaluate.base in recipe.final_runs():
+        raise ValueError(f"{recipe.evaluate.base!r} is the untuned model's row; give the method another name")
+
+
+def _world(workspace: Workspace, recipe: Recipe) -> None:
+    assert recipe.world is not None
+    make_world(workspace.root / recipe.ingest.folder, recipe.world)
+
+
+def _ingest(workspace: Workspace, recipe: Recipe) -> None:
+    from foleypref.ingest import ingest
+
+    folder = recipe.ingest.folder
+    if recipe.world is not None:
+        folder = workspace.root / folder
+    ingest(workspace, recipe.ingest.model_copy(update={"folder": folder}))
+
+
+def _sample(workspace: Workspace, recipe: Recipe) -> None:
+    from foleypref.sample import sample
+
+    sample(workspace, recipe.sample)
+
+
+def _score(workspace: Workspace, recipe: Recipe) -> None:
+    from foleypref.score import score
+
+    score(workspace, recipe.score.model_copy(update={"split": recipe.sample.split}))
+
+
+def _rate(workspace: Workspace, recipe: Recipe) -> None:
+    from foleypref.scoring.simulated_raters import simulate_ratings
+
+    assert recipe.rate is not None
+    # the base's candidates alone: those of later rounds must not change what AudioScore was fitted on
+    simulate_ratings(
+        workspace, recipe.rate.model_copy(update={"weights": loaded_fingerprint(recipe.sample.model)})
+    )
+
+
+def _fit(workspace: Workspace, recipe: Recipe) -> Any:
+    from foleypref.fit import fit
+
+    return fit(workspace, recipe.fit)
+
+
+def _pair(workspace: Workspace, recipe: Recipe) -> None:
+    from foleypref.pair import pair
+
+    model = recipe.sample.model
+    base = {"model": model.part_name(), "weights": loaded_fingerprint(model), "split": recipe.sample.split}
+    pair(workspace, recipe.pair.model_copy(update={"audioscore": recipe.fit.name, **base}))
+
+
+def _train(workspace: Workspace, recipe: Recipe) -> None:
+    from foleypref.train import train
+
+    for runs in recipe.rows().values():
+        for run in runs:
+            train(workspace, _of_the_base(recipe, run))
+
+
+def _of_the_base(recipe: Recipe, run: TrainSettings) -> TrainSettings:
+    """Labels name the base's candidates alone: those of rounds must not change what a row learned from."""
+    if "labels" not in needs_of(run):
+        return run
+    model = recipe.sample.model
+    base = {"model": model.part_name(), "weights": loaded_fingerprint(model)}
+    return run.model_copy(update={"labels": run.labels.model_copy(update=base)})
+
+
+def _test(workspace: Workspace, recipe: Recipe) -> None:
+    """Every system on the held-out splits, with one noise, at every guidance scale; then their scores."""
+    from foleypref.sample import sample
+    from foleypref.score import score
+
+    scorers = tuple(dict.fromkeys((*recipe.score.scorers, *recipe.test_scorers)))
+    for e in recipe.held_out():
+        for label, models in systems(workspace, recipe).items():
+            for model in models:
+                for scale in e.guidance_scales:
+                    say(f"test: {label} on {e.split} at guidance {scale:g}")
+                    for seed in e.seeds:
+                        sample(workspace, _test_settings(recipe, e, model, scale, seed))
+        score(workspace, recipe.score.model_copy(update={"split": e.split, "scorers": scorers}))
+
+
+def _test_settings(
+    recipe: Recipe, e: EvaluateSettings, model: Part, guidance_scale: float, seed: int
+) -> SampleSettings:
+    changes = {
+        "model": model, "split": e.split, "num_clips": None, "num_candidates": 1, "first_seed": seed,
+        "solver": e.solver, "num_steps": e.num_steps, "guidance_scale": guidance_scale,
+    }  # fmt: skip
+    return recipe.sample.model_copy(update=changes)
+
+
+def _evaluate(workspace: Workspace, recipe: Recipe) -> None:
+    from foleypref.evaluate import evaluate
+
+    labels = {
+        label: tuple(loaded_fingerprint(model) for model in models)
+        for label, models in systems(workspace, recipe).items()
+    }
+    judged = bool(recipe.learns_from() & JUDGED)
+    read = tuple(_fit(workspace, recipe).dimensions) if judged else ()
+    changes = {"systems": labels, "reward_dimensions": read}
+    for e in recipe.evaluations():
+        evaluate(workspace, e.model_copy(update={**changes, "compute": passes_of(workspace, recipe)}))
+
+
+def _report(workspace: Workspace, recipe: Recipe) -> Any:
+    from foleypref.report import report
+
+    changes = {
+        "model": recipe.sample.model,
+        "evaluation": recipe.evaluate.name,
+        "compare": recipe.report.compare or recipe.train.run_name,
+        "runs": tuple(run.run_name for runs in recipe.final_runs().values() for run in runs),
+    }
+    return report(workspace, recipe.report.model_copy(update=changes))
+
+
+def systems(workspace: Workspace, recipe: Recipe) -> dict[str, list[Part]]:
+    """The table's rows: the base, then every tuned row with one model a training seed."""
+    base = recipe.sample.model
+    tuned = {
+        row: [with_weights(base, tuned_weights(workspace.run_folder(run.run_name))) for run in runs]
+        for row, runs in recipe.final_runs().items()
+    }
+    return {recipe.evaluate.base: [base], **tuned}
+
+
+RUN: dict[str, Callable[[Workspace, Recipe], object]] = {
+    "world": _world,
+    "ingest": _ingest,
+    "sample": _sample,
+    "score": _score,
+    "rate": _rate,
+    "fit": _fit,
+    "pair": _pair,
+    "train": _train,
+    "rounds": run_rounds,
+    "test": _test,
+    "evaluate": _evaluate,
+    "report": _report,
+}

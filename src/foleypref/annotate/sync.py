@@ -1,0 +1,17 @@
+"""Ratings and votes of the rating tool, brought into the workspace's tables."""
+
+from __future__ import annotations
+
+from foleypref.annotate import annotate_folder, require
+from foleypref.workspace.store import Workspace
+
+
+def sync_labels(workspace: Workspace) -> None:
+    """What people said in the rating tool, as ratings and votes; nothing where nobody has opened it."""
+    folder = annotate_folder(workspace.root)
+    if not any((folder / name).exists() for name in ("book.sqlite", "database.url")):
+        return
+    require("sqlalchemy")
+    from foleypref.annotate.fold import sync
+
+    sync(workspace)

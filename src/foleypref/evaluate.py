@@ -1,0 +1,162 @@
+"""Stage 7, evaluate: systems × metrics on held-out clips -> a before/after table with intervals.
+
+Judges and oracles are told apart, and what the reward has read is marked. How the intervals come about is in
+`foleypref.evaluation.bootstrap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from pydantic import Field
+
+from foleypref.evaluation.bootstrap import Bootstrap, Replicas
+from foleypref.evaluation.metric_sets import world_metrics, world_oracles
+from foleypref.evaluation.metrics import Metric
+from foleypref.evaluation.result import Cell, Column, Evaluation, Missing, SystemRow, save_evaluation
+from foleypref.evaluation.systems import Judgements, Sampling, Selection, select
+from foleypref.evaluation.table import render_table
+from foleypref.settings.parts import Part, Settings, find, part_field
+from foleypref.workspace.records import GROUND_TRUTH, Candidate
+from foleypref.workspace.store import Workspace
+from foleypref.workspace.walk import progress_bar, say
+
+__all__ = [
+    "EvaluateSettings",
+    "evaluate",
+    "render_table",
+    "world_metrics",
+    "world_oracles",
+]
+
+
+class EvaluateSettings(Settings):
+    """What is compared on what. `systems`: label -> weights fingerprints, one a training seed."""
+
+    name: str = "evaluation"
+    systems: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    base: str = "base"  # the label that differences are taken to
+    compute: dict[str, float] = Field(default_factory=dict)  # label -> network passes it cost, to be shown
+    split: str = "test"
+    guidance_scales: tuple[float, ...] = (4.5,)
+    solver: str = "euler"  # of the candidates that are compared; "file": sounds that others made
+    num_steps: int = 25
+    seeds: tuple[int, ...] = (0,)  # noise seeds of the candidates
+    metrics: tuple[part_field("metrics"), ...] = Field(default_factory=world_metrics)  # type: ignore[valid-type]
+    oracles: tuple[part_field("metrics"), ...] = Field(default_factory=world_oracles)  # type: ignore[valid-type]
+    reward_dimensions: tuple[str, ...] = ()  # "scorer/dimension" that the reward was fitted on: marked *
+    versions: dict[str, str] = Field(default_factory=dict)  # scorer -> version, where there are several
+    common_clips: bool = True  # False: each system on the clips that it has, as av-benchmark does
+    num_resamples: int = Field(1000, ge=1)
+    bootstrap_seed: int = 0
+
+
+def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Evaluation:
+    """Measure the systems, write workspace/evaluations/<name>.json and show the table."""
+    _check_settings(workspace, settings)
+    selections = {scale: _select(workspace, settings, scale) for scale in settings.guidance_scales}
+    asked = [(metric, False) for metric in settings.metrics] + [(metric, True) for metric in settings.oracles]
+    keys = [key for metric, _ in asked for key in cast(Metric, metric).reads]
+    everything = set().union(*(selection.all_candidates() for selection in selections.values()))
+    judgements = Judgements(workspace, keys, everything, settings.versions)
+    kept = [(m, oracle) for m, oracle in asked if not set(cast(Metric, m).reads) & set(judgements.absent)]
+    if not kept:
+        raise ValueError(f"none of {', '.join(judgements.absent)} has been scored; run score first")
+    rows: list[SystemRow] = []
+    metrics = [cast(Metric, metric) for metric, _ in kept]
+    with progress_bar("evaluate", len(selections) * len(metrics)) as advance:
+        for scale, selection in selections.items():
+            rows += _rows_at(settings, metrics, judgements, selection, scale, advance)
+    evaluation = Evaluation(
+        name=settings.name,
+        base=settings.base,
+        columns=tuple(_column(metric, oracle, settings.reward_dimensions) for metric, oracle in kept),
+        rows=tuple(rows),
+        missing=tuple(
+            Missing(clip_id, scale, systems)
+            for scale, selection in selections.items()
+            for clip_id, systems in selection.missing.items()
+        ),
+        left_out=judgements.absent,
+        versions=judgements.versions,
+        settings=settings.model_dump(mode="json"),
+    )
+    path = save_evaluation(workspace, evaluation)
+    say(render_table(evaluation))
+    say(f"evaluate: {len(rows)} rows × {len(kept)} metrics -> {path}")
+    return evaluation
+
+
+def _check_settings(workspace: Workspace, settings: EvaluateSettings) -> None:
+    if not settings.systems or any(not weights for weights in settings.systems.values()):
+        there = ", ".join(sorted({c.weights for c in workspace.read(Candidate)} - {""})) or "none"
+        raise ValueError(
+            f"`systems` maps each label to weights fingerprints; candidates were made with: {there}"
+        )
+    if settings.base not in settings.systems:
+        raise ValueError(f"the base {settings.base!r} is not among the systems {', '.join(settings.systems)}")
+    if GROUND_TRUTH in settings.systems:
+        raise ValueError(f"{GROUND_TRUTH!r} is always there; give the system another label")
+    for metric in settings.metrics:
+        for key in cast(Metric, metric).reads:
+            if _needs_truth(key.rpartition("/")[0]):
+                raise ValueError(f"{key} is told the truth: put its metric under `oracles`, not `metrics`")
+
+
+def _needs_truth(scorer: str) -> bool:
+    try:
+        needs: object = getattr(find("scorers", scorer), "needs", frozenset())
+    except ValueError:  # somebody else's scorer, or one whose extra is not installed
+        return False
+    return isinstance(needs, frozenset) and "truth" in needs
+
+
+def _select(workspace: Workspace, settings: EvaluateSettings, guidance_scale: float) -> Selection:
+    s = settings
+    sampling = Sampling(s.split, s.solver, s.num_steps, s.seeds, guidance_scale)
+    return select(workspace, s.systems, sampling, common=s.common_clips)
+
+
+def _column(metric: Part, oracle: bool, reward_dimensions: tuple[str, ...]) -> Column:
+    contract = cast(Metric, metric)
+    scorers = {key.rpartition("/")[0] for key in reward_dimensions}
+    if set(contract.reads) & set(reward_dimensions):
+        mark = "*"
+    else:
+        mark = "†" if any(key.rpartition("/")[0] in scorers for key in contract.reads) else ""
+    label = getattr(metric, "label", "") or ", ".join(key.rpartition("/")[2] for key in contract.reads)
+    unit = getattr(metric, "unit", "")
+    return Column(label, unit, contract.reads, contract.higher_is_better, oracle, mark, metric.settings())
+
+
+def _rows_at(
+    settings: EvaluateSettings,
+    metrics: list[Metric],
+    judgements: Judgements,
+    selection: Selection,
+    guidance_scale: float,
+    advance: Callable[[int], None],
+) -> list[SystemRow]:
+    clip_ids, truth = selection.clip_ids, selection.truth
+    systems: dict[str, Replicas] = {
+        label: {key: judgements.rows(clip_ids, ids, truth) for key, ids in replicas.items()}
+        for label, replicas in selection.candidates.items()
+    }
+    if any(clip_id in truth for clip_id in clip_ids):
+        systems[GROUND_TRUTH] = {
+            ("", seed): judgements.rows(clip_ids, truth, truth) for seed in settings.seeds[:1]
+        }
+    cells: dict[str, list[Cell]] = {label: [] for label in systems}
+    for metric in metrics:
+        num = min(settings.num_resamples, getattr(metric, "max_resamples", settings.num_resamples))
+        bootstrap = Bootstrap(metric, len(clip_ids), settings.seeds, num, settings.bootstrap_seed)
+        for label, replicas in systems.items():
+            base = None if label in (settings.base, GROUND_TRUTH) else systems[settings.base]
+            cells[label].append(bootstrap.cell(replicas, base))
+        advance(1)
+    weights = {**settings.systems, GROUND_TRUTH: ()}
+    return [
+        SystemRow(label, weights[label], guidance_scale, len(clip_ids), tuple(cells[label]))
+        for label in systems
+    ]

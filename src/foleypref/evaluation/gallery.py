@@ -1,0 +1,166 @@
+"""The report's gallery: which clips to show, and what stands beside each.
+
+Clips are ranked by how much the compared system changed them against the base: over the table's per-clip
+dimensions, the mean of the change in units of that dimension's spread between clips, signed so that up is
+good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foleypref.evaluation.gallery_media import inlined, sound_text
+from foleypref.evaluation.page import colours
+from foleypref.evaluation.result import Column, Evaluation
+from foleypref.evaluation.table import number, signed
+from foleypref.workspace.records import GROUND_TRUTH, Clip
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Systems side by side on their common clips, first training seed and first noise seed of each."""
+
+    evaluation: Evaluation
+    clips: tuple[Clip, ...]
+    tracks: dict[str, dict[str, str]]  # system -> clip_id -> candidate_id, the truth first
+    scores: dict[str, dict[str, np.ndarray]]  # system -> "scorer/dimension" -> (n,) in the order of clips
+
+    @property
+    def columns(self) -> list[Column]:
+        """The columns that have a value for each clip."""
+        return [c for c in self.evaluation.columns if c.dimension is not None]
+
+    def matrix(self, system: str) -> np.ndarray:
+        """(n, K): a system's scores in the order of `columns`."""
+        columns = [self.scores[system][c.dimension or ""] for c in self.columns]
+        return np.column_stack(columns) if columns else np.zeros((len(self.clips), 0))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One clip of the gallery and why it is there: "improved", "worse" or "random"."""
+
+    clip: Clip
+    reason: str
+    change: float  # in spreads; NaN if nothing was scored
+
+
+@dataclass(frozen=True)
+class Files:
+    """The gallery's media as they are on disk."""
+
+    media: Path
+    audio_format: str
+    inline: bool  # into the page
+    unusable: Mapping[str, str]  # clip_id -> why it has no picture
+    lost: set[str]  # candidate_ids without sound
+    pictured: set[str]  # candidate_ids with a picture of their own, as a joint model's have
+
+
+def changes(base: np.ndarray, tuned: np.ndarray, higher_is_better: Sequence[bool]) -> np.ndarray:
+    """Scores (n, K) of two systems -> (n,) mean signed change in units of each dimension's spread."""
+    if not base.shape[1]:
+        return np.full(len(base), np.nan)
+    total, count = np.zeros(len(base)), np.zeros(len(base))
+    for k, up in enumerate(higher_is_better):
+        both = np.concatenate([base[:, k], tuned[:, k]])
+        finite = both[np.isfinite(both)]
+        spread = float(finite.std()) if finite.size else 0.0
+        if spread > 0:
+            change = (tuned[:, k] - base[:, k]) / spread * (1 if up else -1)
+            good = np.isfinite(change)
+            total[good] += change[good]
+            count[good] += 1
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def choose(clips: Sequence[Clip], change: np.ndarray, num_clips: int, seed: int = 0) -> list[Shown]:
+    """A third each of the largest improvements, the worst regressions and random ones, class by class."""
+    known = [i for i in np.argsort(-change, kind="stable") if np.isfinite(change[i])]
+    third = num_clips // 3
+    best = [i for i in known if change[i] > 0][:third]
+    worst = [i for i in reversed(known) if change[i] < 0][:third]
+    taken = {*best, *worst}
+    order = np.random.default_rng(seed).permutation(len(clips))
+    rest = _by_class(clips, [int(i) for i in order if i not in taken])
+    rest = rest[: num_clips - len(best) - len(worst)]
+    groups = (("improved", best), ("worse", worst), ("random", rest))
+    return [Shown(clips[i], reason, float(change[i])) for reason, group in groups for i in group]
+
+
+def _by_class(clips: Sequence[Clip], order: Sequence[int]) -> list[int]:
+    """One of each class in turn, so that a common class does not fill the gallery."""
+    turn: dict[str, int] = {}
+    places: list[tuple[int, int, int]] = []
+    for i in order:
+        label = str(clips[i].meta.get("label", ""))
+        places.append((turn.get(label, 0), len(places), i))
+        turn[label] = turn.get(label, 0) + 1
+    return [i for _, _, i in sorted(places)]
+
+
+def gallery_data(compared: Compared, shown: Sequence[Shown], files: Files) -> dict[str, Any]:
+    """The gallery as the page's script reads it: what all clips share once, and each clip's own.
+
+    Media are named by ids, media/<id>.mp4 and so on; only where they are inlined a clip carries their bytes.
+    """
+    colour = colours(compared.evaluation)
+    names = {system: "ground truth" if system == GROUND_TRUTH else system for system in compared.tracks}
+    place = {clip.clip_id: i for i, clip in enumerate(compared.clips)}
+    return {
+        "format": files.audio_format,
+        "systems": [{"name": name, "colour": colour[system]} for system, name in names.items()],
+        "columns": [column.label for column in compared.columns],
+        "clips": [_clip(compared, s, place[s.clip.clip_id], files) for s in shown],
+    }
+
+
+def inline_sounds(data: dict[str, Any], files: Files) -> list[tuple[str, str]]:
+    """(candidate_id, sound as base64) of a single file's soundtracks; none where they lie beside the page."""
+    if not files.inline:
+        return []
+    ids = [sound["id"] for clip in data["clips"] for sound in clip["sounds"]]
+    return [(i, sound_text(files.media, i, files.audio_format)) for i in ids]
+
+
+def _clip(compared: Compared, s: Shown, place: int, files: Files) -> dict[str, Any]:
+    clip_id = s.clip.clip_id
+    sounds = [
+        _sound(compared, number, system, ids[clip_id], place, files)
+        for number, (system, ids) in enumerate(compared.tracks.items())
+        if clip_id in ids and ids[clip_id] not in files.lost
+    ]
+    found = {
+        "id": clip_id,
+        "prompt": s.clip.prompt,
+        "class": str(s.clip.meta.get("label", "")),
+        "reason": s.reason,
+        "change": round(s.change, 4) if np.isfinite(s.change) else None,
+        "said": signed(s.change),
+        "size": [s.clip.width, s.clip.height],
+        "wrong": files.unusable.get(clip_id, ""),
+        "sounds": sounds,
+    }
+    if files.inline and not found["wrong"]:
+        found["video"] = inlined(files.media / f"{clip_id}.mp4", "video/mp4")
+    return found
+
+
+def _sound(
+    compared: Compared, number_of_system: int, system: str, candidate_id: str, place: int, files: Files
+) -> dict[str, Any]:
+    values, own = compared.scores[system], candidate_id in files.pictured
+    scores = [number(float(values[c.dimension or ""][place]), c.unit) for c in compared.columns]
+    found: dict[str, Any] = {"system": number_of_system, "id": candidate_id, "scores": scores}
+    if own:
+        found["own"] = True
+    if files.inline:
+        found["picture"] = inlined(files.media / f"{candidate_id}.webp", "image/webp")
+        if own:
+            found["video"] = inlined(files.media / f"{candidate_id}.mp4", "video/mp4")
+    return found

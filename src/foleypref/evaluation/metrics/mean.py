@@ -1,0 +1,35 @@
+"""Mean of one scored dimension over clips; NaN counts as unscored."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+
+from foleypref.evaluation.metrics import Rows
+from foleypref.settings.parts import Part
+
+
+class Mean(Part):
+    """The mean of `dimension` ("scorer/dimension") over the clips that have it, times `scale`."""
+
+    dimension: str
+    higher_is_better: bool = True
+    scale: float = Field(
+        1.0, gt=0
+    )  # what is printed for 1: tables give ImageBind's cosine as 100 times itself
+    label: str = ""  # column title; empty takes the dimension's own name
+    unit: str = ""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The one dimension."""
+        return (self.dimension,)
+
+    def value(self, rows: Rows) -> float:
+        """The scaled mean over scored rows; NaN if there are none."""
+        values = rows.scores[self.dimension][rows.scored(self.dimension)]
+        return self.scale * float(values.mean(dtype=np.float64)) if values.size else float("nan")
+
+    def num_scored(self, rows: Rows) -> int:
+        """Rows that are not NaN."""
+        return int(rows.scored(self.dimension).sum())

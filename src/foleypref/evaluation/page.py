@@ -1,0 +1,101 @@
+"""What the report says of the evaluation: its tables, its charts, and a colour a system, for the template.
+
+What it says of fits, pairs and runs is in `report_sections`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from foleypref.evaluation.charts import COLOURS, Interval, Series, histogram_chart, interval_chart
+from foleypref.evaluation.result import Cell, Column, Evaluation, SystemRow
+from foleypref.evaluation.table import guidance, header, number, signed, spread, system_name, verdict
+from foleypref.workspace.records import GROUND_TRUTH
+
+
+def colours(evaluation: Evaluation) -> dict[str, str]:
+    """A CSS colour a system; the base is grey, the truth has its own."""
+    names = [row.system for row in evaluation.rows if row.system not in (GROUND_TRUTH, evaluation.base)]
+    tuned = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(dict.fromkeys(names))}
+    return {evaluation.base: "var(--c0)", **tuned, GROUND_TRUTH: "var(--truth)"}
+
+
+def tables(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Judges and oracles, each as heads and rows of cells."""
+    found = []
+    for oracle in (False, True):
+        columns = evaluation.group(oracle)
+        if columns:
+            rows = [_table_row(evaluation, row, columns) for row in evaluation.shown_rows]
+            found.append(
+                {"oracle": oracle, "heads": [header(evaluation.columns[i]) for i in columns], "rows": rows}
+            )
+    return found
+
+
+def _table_row(evaluation: Evaluation, row: SystemRow, columns: Sequence[int]) -> dict[str, Any]:
+    return {
+        "name": system_name(row),
+        "colour": colours(evaluation)[row.system],
+        "guidance": guidance(row),
+        "kind": "truth" if row.is_truth else "base" if row.system == evaluation.base else "tuned",
+        "cells": [_table_cell(row.cells[i], evaluation.columns[i], row.num_clips) for i in columns],
+    }
+
+
+def _table_cell(cell: Cell, column: Column, num_clips: int) -> dict[str, Any]:
+    d = cell.difference
+    interval = f"[{number(cell.low)}, {number(cell.high)}]"
+    seeds = ", ".join(number(value) for value in cell.by_seed)
+    return {
+        "value": number(cell.value),
+        "spread": spread(cell.value, cell.low, cell.high),
+        "change": "" if d is None else signed(d.value),
+        "interval": "" if d is None else f"[{number(d.low)}, {number(d.high)}]",
+        "percent": "" if d is None or d.percent != d.percent else signed(d.percent, " %"),
+        "verdict": verdict(cell, column),
+        "seeds": seeds if len(cell.by_seed) > 1 else "",
+        "hint": f"{cell.n} of {num_clips} clips scored; 95 % interval {interval}",
+    }
+
+
+def interval_charts(evaluation: Evaluation) -> list[Markup]:
+    """One chart a metric: every system and guidance scale as a dot with its interval."""
+    several, colour = len(evaluation.guidance_scales) > 1, colours(evaluation)
+    charts = []
+    for i, column in enumerate(evaluation.columns):
+        items = [
+            Interval(
+                _short_name(row, several),
+                colour[row.system],
+                row.cells[i].value,
+                row.cells[i].low,
+                row.cells[i].high,
+            )
+            for row in evaluation.shown_rows
+        ]
+        charts.append(interval_chart(header(column), items))
+    return charts
+
+
+def _short_name(row: SystemRow, several: bool) -> str:
+    if row.is_truth:
+        return "ground truth"
+    return f"{row.system} @ {row.guidance_scale:g}" if several else row.system
+
+
+def score_histograms(evaluation: Evaluation, scores: Mapping[str, Mapping[str, np.ndarray]]) -> list[Markup]:
+    """`scores`: system -> "scorer/dimension" -> values over clips; one chart a dimension of the table."""
+    charts, colour = [], colours(evaluation)
+    for column in evaluation.columns:
+        if column.dimension is not None:
+            series = [
+                Series("ground truth" if s == GROUND_TRUTH else s, colour[s], values[column.dimension])
+                for s, values in scores.items()
+            ]
+            charts.append(histogram_chart(header(column), series))
+    return charts

@@ -1,0 +1,186 @@
+"""What an evaluation found, as data: columns are metrics, rows are systems, numbers have intervals.
+
+Kept as workspace/evaluations/<name>.json; NaN ("not measured") is null there. `evaluate` writes it, the table
+and the report read it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from foleypref.workspace.records import GROUND_TRUTH
+from foleypref.workspace.shards import write_atomic
+from foleypref.workspace.store import Workspace
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of the table.
+
+    mark: "*" if the reward reads the very dimension, "†" if another output of the same scorer, else "".
+    """
+
+    label: str
+    unit: str
+    reads: tuple[str, ...]
+    higher_is_better: bool
+    oracle: bool  # its scorer is told the truth; no reward ever sees it
+    mark: str
+    metric: dict[str, Any]  # the part as data
+
+    @property
+    def dimension(self) -> str | None:
+        """The scored dimension this column averages, or None for a metric over sets."""
+        return self.metric.get("dimension")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A system minus the base on the clips that both have scored; `percent` is relative to |base|.
+
+    Percentages are NaN where they say nothing: in decibels, or when the base's interval holds zero.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    percent: float
+    percent_low: float
+    percent_high: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one system: the mean over training seeds with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int  # fewest scored clips among the seeds
+    unscored: int
+    by_seed: tuple[float, ...]  # each training seed's own value
+    difference: Difference | None  # None for the base and the ground truth
+
+
+@dataclass(frozen=True)
+class SystemRow:
+    """One system at one guidance scale; `cells` in the order of the columns."""
+
+    system: str
+    weights: tuple[str, ...]
+    guidance_scale: float
+    num_clips: int
+    cells: tuple[Cell, ...]
+
+    @property
+    def is_truth(self) -> bool:
+        """True for the clips' own sound."""
+        return self.system == GROUND_TRUTH
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A clip that was left out at a guidance scale because these systems have no candidate for it."""
+
+    clip_id: str
+    guidance_scale: float
+    systems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A whole before/after table with all that it takes to make it again."""
+
+    name: str
+    base: str
+    columns: tuple[Column, ...]
+    rows: tuple[SystemRow, ...]
+    missing: tuple[Missing, ...]
+    left_out: tuple[str, ...]  # keys of asked-for metrics whose scorer has judged nothing
+    versions: dict[str, str]  # scorer -> version
+    settings: dict[str, Any]  # of `evaluate`, resolved
+
+    @property
+    def guidance_scales(self) -> tuple[float, ...]:
+        """The scales of the table, in its order."""
+        return tuple(dict.fromkeys(row.guidance_scale for row in self.rows))
+
+    @property
+    def shown_rows(self) -> tuple[SystemRow, ...]:
+        """The rows for people: a ground truth that is the same at every guidance scale comes once, last."""
+        truths = {repr(row.cells): row for row in self.rows if row.is_truth}
+        if len(truths) == 1:
+            return (*(row for row in self.rows if not row.is_truth), *truths.values())
+        return self.rows
+
+    def group(self, oracle: bool) -> list[int]:
+        """Indices of the columns that are oracles, or judges."""
+        return [i for i, column in enumerate(self.columns) if column.oracle == oracle]
+
+
+def evaluation_path(workspace: Workspace, name: str) -> Path:
+    """Where the evaluation of that name is kept."""
+    if not name or "/" in name or name.startswith("."):
+        raise ValueError(f"an evaluation's name is a plain word without slashes, found {name!r}")
+    return workspace.root / "evaluations" / f"{name}.json"
+
+
+def save_evaluation(workspace: Workspace, evaluation: Evaluation) -> Path:
+    """Write it whole; the same evaluation gives the same bytes."""
+    path = evaluation_path(workspace, evaluation.name)
+    write_atomic(path, json.dumps(_nulls(asdict(evaluation)), indent=1, ensure_ascii=False).encode())
+    return path
+
+
+def load_evaluation(workspace: Workspace, name: str) -> Evaluation:
+    """Read it back. Raises ValueError if there is none of that name."""
+    path = evaluation_path(workspace, name)
+    if not path.exists():
+        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.json"))) or "none"
+        raise ValueError(f"no evaluation is called {name!r} (there are: {there}); run `foleypref evaluate`")
+    data = json.loads(path.read_text())
+    columns = tuple(Column(**{**c, "reads": tuple(c["reads"])}) for c in data.pop("columns"))
+    rows = tuple(_row(row) for row in data.pop("rows"))
+    missing = tuple(
+        Missing(m["clip_id"], m["guidance_scale"], tuple(m["systems"])) for m in data.pop("missing")
+    )
+    left_out = tuple(data.pop("left_out"))
+    return Evaluation(columns=columns, rows=rows, missing=missing, left_out=left_out, **data)
+
+
+def _row(data: dict[str, Any]) -> SystemRow:
+    return SystemRow(
+        data["system"],
+        tuple(data["weights"]),
+        data["guidance_scale"],
+        data["num_clips"],
+        tuple(_cell(cell) for cell in data["cells"]),
+    )
+
+
+def _cell(data: dict[str, Any]) -> Cell:
+    difference = data["difference"]
+    return Cell(
+        **{
+            **_nans(data),
+            "by_seed": tuple(math.nan if v is None else v for v in data["by_seed"]),
+            "difference": None if difference is None else Difference(**_nans(difference)),
+        }
+    )
+
+
+def _nans(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: math.nan if value is None else value for key, value in data.items()}
+
+
+def _nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _nulls(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_nulls(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,214 @@
+"""Systems under comparison: which candidates each one made, and their scores and embeddings as `Rows`.
+
+A system is a label with one weights fingerprint a training seed. Everything compared was sampled alike
+(solver, steps, guidance scale, noise seeds), so two systems differ in their weights alone. A clip that any
+system lacks is left out for all and named, never dropped in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from foleypref.evaluation.metrics import Rows
+from foleypref.workspace.columns import among
+from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Feature
+from foleypref.workspace.score_matrix import score_matrix, score_table
+from foleypref.workspace.store import Workspace
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the compared candidates were made."""
+
+    split: str
+    solver: str
+    num_steps: int
+    seeds: tuple[int, ...]  # noise seeds
+    guidance_scale: float
+
+
+Replica = tuple[str, int]
+"""(weights, noise seed)"""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The candidates of all systems on the compared clips. `missing`: clip_id -> systems without one."""
+
+    clip_ids: tuple[str, ...]  # by name where they have one, then by id: an order that metrics may rest on
+    candidates: dict[str, dict[Replica, dict[str, str]]]  # system -> replica -> clip_id -> candidate_id
+    truth: dict[str, str]  # clip_id -> candidate_id
+    missing: dict[str, tuple[str, ...]]
+
+    def all_candidates(self) -> set[str]:
+        """Every candidate_id that is looked at."""
+        made = (r.values() for replicas in self.candidates.values() for r in replicas.values())
+        return {*self.truth.values(), *(i for ids in made for i in ids)}
+
+
+def select(
+    workspace: Workspace,
+    systems: Mapping[str, tuple[str, ...]],
+    sampling: Sampling,
+    *,
+    common: bool = True,
+) -> Selection:
+    """Find the systems' candidates, on the clips that all have or, without `common`, on all clips.
+
+    Raises ValueError for a system without any, or without a common clip.
+    """
+    clips = [c for c in workspace.read(Clip) if c.split == sampling.split]
+    clip_ids = [c.clip_id for c in sorted(clips, key=lambda c: (str(c.meta.get("name", "")), c.clip_id))]
+    found: dict[Replica, dict[str, str]] = {}
+    truth: dict[str, str] = {}
+    for c in workspace.read(Candidate, among("clip_id", clip_ids)):
+        if c.model == GROUND_TRUTH:
+            truth[c.clip_id] = c.candidate_id
+        elif _is_of(c, sampling):
+            found.setdefault((c.weights, c.seed), {})[c.clip_id] = c.candidate_id
+    candidates = {
+        label: {(w, seed): found.get((w, seed), {}) for w in weights for seed in sampling.seeds}
+        for label, weights in systems.items()
+    }
+    _check_found(candidates, found, sampling)
+    missing: dict[str, tuple[str, ...]] = {}
+    for clip_id in clip_ids:
+        lacking = tuple(
+            label
+            for label, replicas in candidates.items()
+            if any(clip_id not in r for r in replicas.values())
+        )
+        if lacking:
+            missing[clip_id] = lacking
+    compared = tuple(clip_id for clip_id in clip_ids if not common or clip_id not in missing)
+    if not compared:
+        raise ValueError(
+            f"no clip of split {sampling.split!r} has a candidate of every system; run sample again"
+        )
+    return Selection(compared, candidates, truth, missing)
+
+
+def _is_of(c: Candidate, sampling: Sampling) -> bool:
+    same = c.solver == sampling.solver and c.num_steps == sampling.num_steps and c.seed in sampling.seeds
+    return same and abs(c.guidance_scale - sampling.guidance_scale) < 1e-6
+
+
+def _check_found(
+    candidates: dict[str, dict[Replica, dict[str, str]]],
+    found: dict[Replica, dict[str, str]],
+    sampling: Sampling,
+) -> None:
+    for label, replicas in candidates.items():
+        for (weights, seed), ids in replicas.items():
+            if not ids:
+                there = ", ".join(sorted({w for w, _ in found})) or "none"
+                raise ValueError(
+                    f"system {label!r} has no candidates of weights {weights} and seed {seed} on split "
+                    f"{sampling.split!r} with {sampling.solver}, {sampling.num_steps} steps, guidance "
+                    f"{sampling.guidance_scale:g} (weights that have: {there}); run sample so"
+                )
+
+
+class Judgements:
+    """Scores and embeddings of chosen candidates, one version a scorer."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        keys: Iterable[str],
+        candidate_ids: set[str],
+        versions: Mapping[str, str] | None = None,
+    ) -> None:
+        """`keys`: "scorer/dimension" or "scorer/embedding". Several versions need `versions` to choose."""
+        self._workspace, self._keys = workspace, tuple(dict.fromkeys(keys))
+        scorers = {key.rpartition("/")[0] for key in self._keys}
+        scores = score_table(workspace)
+        ids, names = pa.array(sorted(candidate_ids)), pa.array(sorted(scorers))
+        here = pc.and_(pc.is_in(scores["candidate_id"], ids), pc.is_in(scores["scorer"], names))
+        self._scores = scores.filter(here)
+        embedded = workspace.read(Feature, among("item_id", candidate_ids))
+        features = [f for f in embedded if f.key.rpartition("@")[0] in scorers]
+        seen = self._scores.group_by(["scorer", "version", "dimension"]).aggregate([]).to_pylist()
+        found = {(row["scorer"], row["version"]) for row in seen}
+        found |= {(scorer, version) for scorer, _, version in (f.key.rpartition("@") for f in features)}
+        self.versions = _one_version_each(found, versions or {})
+        self._scored = {f"{row['scorer']}/{row['dimension']}" for row in seen}
+        self._places: dict[str, dict[str, tuple[str, int]]] = {}
+        for f in features:
+            scorer, _, version = f.key.rpartition("@")
+            if self.versions[scorer] == version:
+                self._places.setdefault(scorer, {})[f.item_id] = (f.shard, f.row)
+        self._embeddings = {key for key in self._keys if self._is_embedding(key)}
+        self.absent = self._find_absent()
+        """Keys whose scorer has not judged any of the candidates."""
+
+    def rows(self, clip_ids: tuple[str, ...], ids: Mapping[str, str], truth: Mapping[str, str]) -> Rows:
+        """Rows of the candidates `ids` (clip_id -> candidate_id); a clip without one is unscored."""
+        order = [ids.get(clip_id, "") for clip_id in clip_ids]
+        true = [truth.get(clip_id, "") for clip_id in clip_ids]
+        return Rows(
+            clip_ids,
+            {key: self.scores(key, order) for key in self._keys if key not in self._embeddings},
+            {key: self.vectors(key, order) for key in self._embeddings},
+            {key: self.vectors(key, true) for key in self._embeddings},
+        )
+
+    def scores(self, key: str, candidate_ids: Sequence[str]) -> np.ndarray:
+        """(n,) float64, NaN where unscored."""
+        version = self.versions.get(key.rpartition("/")[0], "")
+        # The same candidate may stand in several places (""), and score_matrix wants each once.
+        unique = list(dict.fromkeys(candidate_ids))
+        values = score_matrix(self._scores, unique, {key: version})[:, 0]
+        place = {candidate_id: i for i, candidate_id in enumerate(unique)}
+        return values[[place[candidate_id] for candidate_id in candidate_ids]]
+
+    def vectors(self, key: str, candidate_ids: Sequence[str]) -> np.ndarray:
+        """(n, D) float32, NaN rows where there is no embedding."""
+        scorer, _, name = key.rpartition("/")
+        places = self._places[scorer]
+        have = [i for i, candidate_id in enumerate(candidate_ids) if candidate_id in places]
+        any_place = next(iter(places.values()))
+        width = self._workspace.shards.rows([any_place], name).shape[1:].numel()
+        out = np.full((len(candidate_ids), width), np.nan, np.float32)
+        if have:
+            rows = self._workspace.shards.rows([places[candidate_ids[i]] for i in have], name)
+            out[have] = rows.float().reshape(len(have), width).numpy()
+        return out
+
+    def _is_embedding(self, key: str) -> bool:
+        scorer, _, name = key.rpartition("/")
+        places = self._places.get(scorer, {})
+        return bool(places) and name in self._workspace.shards.keys(next(iter(places.values()))[0])
+
+    def _find_absent(self) -> tuple[str, ...]:
+        have = self._scored | self._embeddings
+        absent = tuple(key for key in self._keys if key not in have)
+        wrong = [key for key in absent if key.rpartition("/")[0] in self.versions]
+        if wrong:
+            there = ", ".join(sorted(have))
+            raise ValueError(f"no score or embedding is called {', '.join(wrong)}; there are: {there}")
+        return absent
+
+
+def _one_version_each(seen: set[tuple[str, str]], chosen: Mapping[str, str]) -> dict[str, str]:
+    versions: dict[str, set[str]] = {}
+    for scorer, version in seen:
+        versions.setdefault(scorer, set()).add(version)
+    result = {}
+    for scorer, found in sorted(versions.items()):
+        if scorer in chosen and chosen[scorer] not in found:
+            raise ValueError(
+                f"{scorer} was not run in version {chosen[scorer]!r}; found {', '.join(sorted(found))}"
+            )
+        if scorer not in chosen and len(found) > 1:
+            raise ValueError(
+                f"these candidates were scored by {scorer} in several versions ({', '.join(sorted(found))}); "
+                "say which to read in `versions`"
+            )
+        result[scorer] = chosen.get(scorer) or next(iter(found))
+    return result

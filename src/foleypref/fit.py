@@ -1,0 +1,225 @@
+"""Stage 4, fit: ratings and judge scores -> AudioScore, with a report of how far it can be trusted.
+
+One example a candidate. Its target is the share of raters who said bad, medium and good (soft labels in the
+cross-entropy); where one class is needed, it is the majority's, and a tie goes to the tied class nearest to
+the mean rating, the lower one first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from foleypref.annotate.sync import sync_labels
+from foleypref.scoring.agreement import (
+    accuracy,
+    confusion_matrix,
+    expected_calibration_error,
+    krippendorff_alpha,
+    macro_f1,
+    pair_agreement,
+    reliability_bins,
+)
+from foleypref.scoring.crossval import (
+    Examples,
+    Training,
+    contributions,
+    cross_validate,
+    mean_log_likelihood,
+    train,
+)
+from foleypref.scoring.fit_report import FitReport, audioscore_card
+from foleypref.scoring.marginals import marginal_file
+from foleypref.scoring.opinions import Opinions, majority_labels, read_opinions
+from foleypref.scoring.scorers.audioscore import AudioScore, reads_truth, refuse_oracles
+from foleypref.settings.parts import find
+from foleypref.workspace.records import LABELS, digest
+from foleypref.workspace.score_matrix import score_matrix, score_table, scored_versions
+from foleypref.workspace.shards import write_atomic
+from foleypref.workspace.store import Workspace
+from foleypref.workspace.walk import say
+
+METHOD = 1  # raise it when the same inputs give another fit or report
+# Votes are the ratings' twins and exist for rated candidates alone; AudioScore does not feed on itself.
+NOT_JUDGES = ("audioscore", "votes")
+
+
+class FitSettings(Training):
+    """What AudioScore is fitted on. Empty `dimensions` takes every judge dimension that has scores."""
+
+    name: str = "audioscore"
+    dimensions: tuple[str, ...] = ()  # "scorer/dimension"
+    raters: tuple[str, ...] = ()  # name patterns such as "simulated-*"; empty is everyone
+    min_ratings: int = 30  # rated candidates
+
+
+def fit(workspace: Workspace, settings: FitSettings) -> FitReport:
+    """Fit and cross-validate AudioScore; writes audioscore/NAME.safetensors and .json in the workspace.
+
+    The same inputs are not fitted again. Raises ValueError for too few ratings, clips or classes, and for
+    dimensions that are missing, unknown or an oracle's.
+    """
+    if not settings.name or "/" in settings.name or settings.name.startswith("."):
+        raise ValueError(f"a fit's name is a plain word without slashes, found {settings.name!r}")
+    with workspace.lock("fit"):
+        sync_labels(workspace)
+        opinions = read_opinions(workspace, settings.raters)
+        _enough(opinions, settings.min_ratings)
+        scores = score_table(workspace)
+        versions, left_out = _choose_dimensions(scores, opinions.candidate_ids, settings)
+        values = score_matrix(scores, opinions.candidate_ids, versions)
+        shares = opinions.counts / opinions.counts.sum(1, keepdims=True)
+        examples = Examples(opinions.clip_ids, values, shares)
+        inputs = digest(
+            METHOD, settings.model_dump(mode="json"), versions, opinions.fingerprint, repr(values.tolist())
+        )
+        path = workspace.root / "audioscore" / f"{settings.name}.safetensors"
+        known = _known(path, inputs)
+        if known is not None:
+            say(f"fit: {settings.name} is up to date, skipped")
+            return known
+        marginals = _marginals(workspace, versions)
+        report, score = _fit(opinions, examples, versions, left_out, settings, inputs, marginals)
+        score.save(path)
+        write_atomic(path.with_suffix(".json"), report.model_dump_json(indent=1).encode())
+        write_atomic(path.with_suffix(".md"), audioscore_card(report).encode())
+        say(report.line())
+        return report
+
+
+def _marginals(workspace: Workspace, dimensions: Iterable[str]) -> dict[str, bytes]:
+    """Frozen marginals of scorers whose inception score is read: without them it has no meaning."""
+    names = [name.rpartition("/")[0] for name in dimensions if name.endswith("/inception")]
+    files = {name: marginal_file(workspace, name) for name in names}
+    return {name: path.read_bytes() for name, path in files.items() if path.is_file()}
+
+
+def _enough(opinions: Opinions, min_ratings: int) -> None:
+    found = len(opinions.candidate_ids)
+    if found < max(min_ratings, 1):
+        raise ValueError(
+            f"found {found} rated candidates, {min_ratings} are needed; rate more "
+            "(`foleypref annotate`) or lower `min_ratings`"
+        )
+    classes = sorted(set(majority_labels(opinions.counts).tolist()))
+    if len(classes) < 2:
+        raise ValueError(
+            f"every rated candidate is {LABELS[classes[0]]!r}, two classes are needed; rate more widely"
+        )
+
+
+def _choose_dimensions(
+    scores: pa.Table, candidate_ids: list[str], settings: FitSettings
+) -> tuple[dict[str, str], dict[str, str]]:
+    """({dimension: version}, {dimension: why it is left out}); of several versions that with most values."""
+    found = scored_versions(scores, candidate_ids)
+    left_out: dict[str, str] = {}
+    if settings.dimensions:
+        refuse_oracles(settings.dimensions)
+        missing = [name for name in settings.dimensions if name not in found]
+        if missing:
+            raise ValueError(
+                f"no rated candidate has a score of {', '.join(missing)}; run `foleypref score` with it, "
+                f"or choose from {', '.join(found) or 'none'}"
+            )
+        chosen: Sequence[str] = settings.dimensions
+    else:
+        left_out = {name: reason for name in found if (reason := _why_no_judge(name))}
+        chosen = [name for name in found if name not in left_out]
+    if not chosen:
+        raise ValueError("no rated candidate has a judge's score; run `foleypref score` first")
+    versions = {name: max(found[name].items(), key=lambda item: (item[1], item[0]))[0] for name in chosen}
+    return versions, left_out
+
+
+def _why_no_judge(dimension: str) -> str:
+    scorer = dimension.rpartition("/")[0]
+    if scorer.partition("-")[0] in NOT_JUDGES:
+        return "not a judge"
+    try:
+        if reads_truth(scorer):
+            return "reads the truth"
+        asides = getattr(find("scorers", scorer), "asides", ())
+        return "no quality" if dimension.rpartition("/")[2] in asides else ""
+    except ValueError as error:  # what cannot be looked at may be an oracle
+        say(f"fit: {dimension} is left out: {error}")
+        return str(error)
+
+
+def _known(path: Path, inputs: str) -> FitReport | None:
+    """The report of an earlier fit on the same inputs whose file is still the one it made."""
+    try:
+        report = FitReport.model_validate_json(path.with_suffix(".json").read_bytes())
+        same = report.inputs == inputs and AudioScore(weights=str(path)).load().version == report.version
+    except (OSError, ValueError):
+        return None
+    return report if same else None
+
+
+def _fit(
+    opinions: Opinions,
+    examples: Examples,
+    versions: dict[str, str],
+    left_out: dict[str, str],
+    settings: FitSettings,
+    inputs: str,
+    marginals: dict[str, bytes],
+) -> tuple[FitReport, AudioScore]:
+    names, labels = list(versions), majority_labels(opinions.counts)
+    alpha = _finite(krippendorff_alpha(opinions.table))
+    fitted = train(examples.values, examples.targets, names, list(versions.values()), settings, "final")
+    dumped = settings.model_dump(mode="json")
+    notes = {"alpha": alpha, "inputs": inputs, "settings": dumped}
+    score = AudioScore.of(dataclasses.replace(fitted, notes=notes, marginals=marginals))
+    shares = opinions.counts.sum(0) / opinions.counts.sum()
+    report = FitReport(
+        name=settings.name,
+        inputs=inputs,
+        version=score.version,
+        dimensions=versions,
+        coverage=dict(zip(names, np.isfinite(examples.values).mean(0).tolist())),
+        left_out=left_out,
+        num_candidates=len(labels),
+        num_clips=len(set(opinions.clip_ids.tolist())),
+        num_ratings=int(opinions.counts.sum()),
+        num_raters=len(opinions.table),
+        sources=opinions.sources,
+        label_shares=dict(zip(LABELS, shares.tolist())),
+        alpha=alpha,
+        majority_accuracy=float(np.bincount(labels).max() / len(labels)),
+        **_held_out(examples, labels, names, settings),
+        settings=dumped,
+    )
+    return report, score
+
+
+def _held_out(
+    examples: Examples, labels: np.ndarray, names: Sequence[str], settings: FitSettings
+) -> dict[str, Any]:
+    """The report's cross-validated fields."""
+    held = cross_validate(examples, names, settings)
+    confusion = confusion_matrix(labels, held.probabilities.argmax(1))
+    bins = reliability_bins(held.probabilities, labels)
+    classes = np.arange(len(LABELS))
+    agreement = pair_agreement(held.probabilities @ classes, examples.targets @ classes, examples.clip_ids)
+    return {
+        "accuracy": accuracy(confusion),
+        "macro_f1": macro_f1(confusion),
+        "confusion": confusion.tolist(),
+        "log_likelihood": mean_log_likelihood(held.probabilities, examples.targets),
+        "ece": expected_calibration_error(bins),
+        "reliability": [{key: _finite(value) for key, value in b._asdict().items()} for b in bins],
+        "pair_agreement": _finite(agreement.value),
+        "num_pairs": agreement.n,
+        "contributions": contributions(examples, labels, held, names, settings),
+    }
+
+
+def _finite(value: Any) -> Any:
+    """None for what JSON cannot say."""
+    return value if np.isfinite(value) else None

@@ -1,0 +1,297 @@
+"""One video in, one with sound out: the picture is copied packet by packet, never encoded again.
+
+A video longer than the model's clip is done in windows that overlap and are cross-faded; one that is shorter
+gets sound of its own length. A folder of videos is done with windows of several files in one batch; a bad
+file is said and passed over. Without a video the prompt alone is sounded. A joint model makes a picture of
+its own, in one pass: of a video it takes what it conditions on, if anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from foleypref.flow.convention import seed_of
+from foleypref.flow.solvers import AnySolver
+from foleypref.media.clip import MediaError, probe
+from foleypref.media.mux import mux, suffix_for, write_audio, write_video
+from foleypref.models.backbones import Media, Model
+from foleypref.models.tools import SHORT_S, sample_latents
+from foleypref.settings.parts import Settings, build, part_field
+from foleypref.workspace.walk import progress_bar, say
+
+SOUND_SUFFIXES = (".wav", ".flac")
+PICTURE_SUFFIXES = (".mp4", ".mov", ".mkv")  # of what a joint model makes
+VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".avi", ".mkv", ".m4v", ".flv", ".3gp")
+MAX_DURATION_S = 600.0
+
+
+class GenerateSettings(Settings):
+    """How the sound, and a joint model's picture, are made. Times in seconds."""
+
+    model: part_field("models") = build("models", "world")  # type: ignore[valid-type]
+    prompt: str = ""
+    negative_prompt: str = ""
+    duration: float | None = Field(None, gt=0)  # None: the whole video; without one, the model's own length
+    window: float | None = Field(None, gt=0)  # longest pass; None: half as much again as the model's length
+    seed: int = 0
+    solver: AnySolver = "euler"
+    num_steps: int = Field(25, ge=1)
+    guidance_scale: float = 4.5
+    batch_size: int = Field(8, ge=1)  # windows, of one video or of several
+    device: str = "cpu"
+
+
+@dataclass
+class Job:
+    """One soundtrack to be made; `path` None is text alone."""
+
+    path: Path | None
+    destination: Path
+    duration_s: float
+    windows: Windows
+    waves: list[np.ndarray] = field(default_factory=list)
+    frames: np.ndarray | None = None  # (T, H, W, 3) uint8, a joint model's
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One window of a job, read."""
+
+    job: Job
+    index: int
+    seconds: float
+    media: Media
+
+
+def generate(video: str | Path | None, out: str | Path, settings: GenerateSettings) -> list[Path]:
+    """Make a soundtrack for a video, for every video of a folder, or for the prompt alone; write it to `out`.
+
+    `out` is a file (.wav and .flac write the sound alone) or, for a folder, a folder. Returns the files.
+    Raises MediaError if the one video cannot be used; in a folder such files are named and the rest goes on.
+    """
+    source = None if video is None else Path(video)
+    if source is not None and not source.exists():
+        raise ValueError(f"{source} does not exist; give a video file or a folder of them")
+    places = _places(source, Path(out), settings)
+    model = cast(Model, settings.model).load(settings.device)
+    if model.notice:
+        say(model.notice)
+    strict = source is None or not source.is_dir()
+    jobs = [job for path, target in places if (job := _plan(model, path, target, settings, strict))]
+    written = []
+    with progress_bar("generate", sum(len(job.windows.starts) for job in jobs)) as advance:
+        pieces = _read(model, sorted(jobs, key=lambda job: job.windows.seconds), strict)
+        for batch in _batches(pieces, settings.batch_size):
+            _sound(model, batch, settings)
+            written += [path for job in _finished(batch) if (path := _write(model, job, strict))]
+            advance(len(batch))
+    if not written:
+        raise ValueError(f"{source} has no video that could be used")
+    return written
+
+
+def _places(source: Path | None, target: Path, settings: GenerateSettings) -> list[tuple[Path | None, Path]]:
+    if source is None:
+        if not settings.prompt.strip():
+            raise ValueError("there is neither a video nor a --prompt to make sound of")
+        joint = cast(Model, settings.model).spec.video is not None
+        allowed = (*SOUND_SUFFIXES, *PICTURE_SUFFIXES) if joint else SOUND_SUFFIXES
+        if target.suffix.lower() not in allowed:
+            raise ValueError(f"without a video, -o must be {' or '.join(allowed)}, found {target}")
+        return [(None, target)]
+    if not source.is_dir():
+        if target.is_dir():
+            raise ValueError(f"{target} is a folder; give -o a file name such as {target / source.name}")
+        return [(source, target)]
+    if target.suffix.lower() in (*VIDEO_SUFFIXES, *SOUND_SUFFIXES):
+        raise ValueError(f"{source} is a folder, so -o names a folder too, found {target}")
+    videos = sorted(p for p in source.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
+    if not videos:
+        raise ValueError(f"{source} holds no videos ({', '.join(VIDEO_SUFFIXES)})")
+    # some pictures are in containers that nobody writes any more (.flv), or that take no new sound
+    return [(path, target / f"{path.name}{suffix_for(path)}") for path in videos]
+
+
+def _plan(
+    model: Model, path: Path | None, destination: Path, settings: GenerateSettings, strict: bool
+) -> Job | None:
+    """How long the sound is to be and in which windows; None for a bad file among others."""
+    spec, whole = model.spec, 0.0
+    try:
+        if path is not None:
+            info = probe(path)
+            if not info.has_video:
+                raise MediaError(f"{path}: no video stream that can be decoded; use another file")
+            whole = info.duration_s or 0.0
+    except MediaError as error:
+        if strict:
+            raise
+        say(f"passed over: {error}")
+        return None
+    if spec.video is not None:
+        return _joint_plan(model, path, destination, settings)
+    duration = min(settings.duration or whole or spec.clip_seconds, MAX_DURATION_S)
+    if duration < whole and settings.duration is None:
+        say(f"{path}: longer than {MAX_DURATION_S:.0f} s; sound is made for its first {duration:.0f} s")
+    windows = windows_for(duration, spec.clip_seconds, spec.any_length, settings.window)
+    return Job(path, destination, duration, windows)
+
+
+def _joint_plan(model: Model, path: Path | None, destination: Path, settings: GenerateSettings) -> Job:
+    """One window: what a picture made apart would show next, no cross-fade could join."""
+    spec = model.spec
+    duration = settings.duration or spec.clip_seconds
+    windows = windows_for(duration, spec.clip_seconds, spec.any_length, settings.window)
+    if len(windows.starts) > 1:
+        raise ValueError(
+            f"{settings.model.part_name()} makes picture and sound together, about {spec.clip_seconds:g} s, "
+            f"asked for {duration:g} s; lower --duration"
+        )
+    return Job(path, destination, duration, windows)
+
+
+def _read(model: Model, jobs: Iterable[Job], strict: bool) -> Iterator[Piece]:
+    """The windows of all jobs, job by job, decoded as they are asked for."""
+    for job in jobs:
+        seconds, alone = job.windows.seconds, len(job.windows.starts) == 1
+        view = model.with_duration(seconds)
+        for index, start in enumerate(job.windows.starts):
+            try:
+                media = Media() if job.path is None else view.read(job.path, start, audio=False)
+            except MediaError as error:
+                if index == 0 and strict:
+                    raise
+                if index == 0:
+                    say(f"passed over: {error}")
+                    break
+                # a damaged file ends early: the rest still gets its sound
+                say(f"sound without picture from {start:g} s on: {error}")
+                media = Media()
+            if alone and model.spec.any_length and (media.seconds or seconds) < seconds - SHORT_S:
+                seconds = job.duration_s = cast(float, media.seconds)  # more was asked than there is to see
+            yield Piece(job, index, seconds, media)
+
+
+def _batches(pieces: Iterable[Piece], size: int) -> Iterator[list[Piece]]:
+    """Up to `size` windows of one length, across files."""
+    batch: list[Piece] = []
+    for piece in pieces:
+        if batch and (len(batch) == size or piece.seconds != batch[0].seconds):
+            yield batch
+            batch = []
+        batch.append(piece)
+    if batch:
+        yield batch
+
+
+def _sound(model: Model, batch: list[Piece], settings: GenerateSettings) -> None:
+    """Fill the jobs' waves; a window's noise depends on the seed and its place in its file alone."""
+    view = model.with_duration(batch[0].seconds)
+    media = [Media(piece.media.frames, None, settings.prompt) for piece in batch]
+    with torch.inference_mode():
+        negative = None
+        if settings.negative_prompt:
+            one = view.condition([Media(prompt=settings.negative_prompt)])
+            negative = {key: value.expand(len(batch), *value.shape[1:]) for key, value in one.items()}
+        latents = sample_latents(
+            view,
+            view.condition(media),
+            [seed_of(settings.seed, piece.index) for piece in batch],
+            num_steps=settings.num_steps,
+            guidance_scale=settings.guidance_scale,
+            solver=settings.solver,
+            negative=negative,
+        )
+        for piece, wave in zip(batch, view.decode(latents).float().cpu().numpy(), strict=True):
+            piece.job.waves.append(wave)
+        if view.spec.video is not None:
+            for piece, frames in zip(batch, view.decode_video(latents).cpu().numpy(), strict=True):
+                piece.job.frames = frames
+
+
+def _finished(batch: list[Piece]) -> list[Job]:
+    jobs = {id(piece.job): piece.job for piece in batch}
+    return [job for job in jobs.values() if len(job.waves) == len(job.windows.starts)]
+
+
+def _write(model: Model, job: Job, strict: bool) -> Path | None:
+    """The written file; None for one among others that cannot be written."""
+    rate = model.spec.sample_rate
+    wave = cross_fade(job.waves, job.windows.starts, rate)[: round(job.duration_s * rate)]
+    job.waves.clear()
+    shown = job.frames is not None or job.path is not None
+    if not shown or job.destination.suffix.lower() in SOUND_SUFFIXES:
+        return write_audio(job.destination, wave, rate)
+    try:
+        if job.frames is not None:
+            assert model.spec.video is not None
+            fps = model.spec.video.fps
+            frames = job.frames[: math.ceil(job.duration_s * fps)]
+            return write_video(job.destination, frames, fps, wave, rate)
+        assert job.path is not None
+        return mux(job.path, wave, rate, job.destination)
+    except MediaError as error:
+        if strict:
+            raise
+        say(f"passed over: {error}")
+        return None
+
+
+OVERLAP_S = 0.5
+
+
+ONE_PASS = 1.5  # times the model's own length: up to here, a model of any length does it in one window
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where windows of `seconds` start (s); neighbours share OVERLAP_S or, at the end, more."""
+
+    starts: tuple[float, ...]
+    seconds: float
+
+
+def windows_for(
+    duration_s: float, clip_seconds: float, any_length: bool, window_s: float | None = None
+) -> Windows:
+    """Cover `duration_s`: in windows of the model's own length, or all alike and just enough if it takes any.
+
+    `window_s` is the longest window of a model of any length; None lets half as much again as `clip_seconds`
+    go in one. Raises ValueError if the model has but one length or the window is not above the overlap.
+    """
+    if window_s is not None and not any_length:
+        raise ValueError(f"window: this model makes {clip_seconds:g} s at a time, no other; leave it out")
+    if window_s is not None and window_s <= 2 * OVERLAP_S:
+        raise ValueError(f"window must be longer than {2 * OVERLAP_S:g} s, found {window_s:g}")
+    longest = clip_seconds if window_s is None else window_s
+    if any_length and duration_s <= (ONE_PASS * clip_seconds if window_s is None else window_s):
+        return Windows((0.0,), duration_s)
+    num = max(1, math.ceil((duration_s - OVERLAP_S) / (longest - OVERLAP_S) - 1e-9))
+    seconds = (duration_s - OVERLAP_S) / num + OVERLAP_S if any_length else longest
+    return Windows(tuple(i * (seconds - OVERLAP_S) for i in range(num)), seconds)
+
+
+def cross_fade(pieces: Sequence[np.ndarray], starts: Sequence[float], rate: int) -> np.ndarray:
+    """Overlap-add of windows (n,) that start at `starts` (s), with linear ramps that sum to one."""
+    total = round(starts[-1] * rate) + len(pieces[-1])
+    wave = np.zeros(total, np.float32)
+    overlap = round(OVERLAP_S * rate)
+    ramp = np.linspace(0, 1, overlap, dtype=np.float32)
+    for index, (piece, start) in enumerate(zip(pieces, starts, strict=True)):
+        begin = round(start * rate)
+        end = total if index + 1 == len(pieces) else round(starts[index + 1] * rate) + overlap
+        piece = piece[: end - begin].astype(np.float32).copy()
+        if index > 0:
+            piece[:overlap] *= ramp
+        if index + 1 < len(pieces):
+            piece[-overlap:] *= 1 - ramp
+        wave[begin : begin + len(piece)] += piece
+    return wave

@@ -1,0 +1,179 @@
+"""A tuned model's card: what it was tuned from, on what, how well, how to make it again, what it allows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from foleypref.hub.card_metrics import metrics, results
+from foleypref.hub.provenance import Provenance
+from foleypref.models.backbones import Model
+from foleypref.models.saved import HubConfig, without_places
+from foleypref.published.terms import Used, card_licence
+from foleypref.settings.parts import describe
+from foleypref.workspace.markdown import code, fenced, front_matter, table
+
+NOT_COMMERCIAL = (
+    "Weights that allow no commercial use are behind this model, so it allows none either, whatever the "
+    "licence of the code that made it."
+)
+VIDEO_TO_AUDIO = {"pipeline_tag": "text-to-audio"}  # the nearest of the hub's tasks
+
+
+def model_card(told: Provenance, config: HubConfig) -> str:
+    """Markdown with a YAML head, as model hubs show it."""
+    blocks = [
+        front_matter(_head(told, config)),
+        f"# {code(told.settings.run_name)}",
+        _summary(told, config),
+        "## Use",
+        _use(cast(Model, told.settings.model), config),
+        "## Data",
+        _data(told),
+        "## Metrics",
+        metrics(told),
+        "## How it was made",
+        _recipe(told),
+        "## Weights it was made with, and their licences",
+        licences(told.used),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def licences(used: list[Used]) -> str:
+    """A table of weights and their terms, and what follows from them."""
+    licence = card_licence(used)
+    rows = [(code(one.weight), code(one.used_for), _terms(one)) for one in used]
+    parts = [table(("weights", "used for", "licence"), rows)]
+    if licence.non_commercial:
+        parts.append(NOT_COMMERCIAL)
+    if licence.reasons:
+        reasons = "\n".join(f"- {code(reason)}" for reason in licence.reasons)
+        parts.append(f"`license: {licence.license}` because of\n\n{reasons}")
+    return "\n\n".join(parts)
+
+
+def _terms(one: Used) -> str:
+    return code(one.licence) + (" **non-commercial**" if one.non_commercial else "")
+
+
+def _head(told: Provenance, config: HubConfig) -> dict[str, Any]:
+    objective = told.settings.objective.part_name()
+    head: dict[str, Any] = dict(card_licence(told.used).head())
+    if config.base is not None and config.base.repo:
+        head["base_model"] = config.base.repo
+        head["base_model_relation"] = "adapter" if config.is_adapter else "finetune"
+    head["library_name"] = "foleypref"
+    head |= _pipeline(cast(Model, told.settings.model))
+    head["tags"] = ["video-to-audio", "flow-matching", "preference-alignment", objective.replace("_", "-")]
+    if config.is_adapter:
+        head["tags"].append("lora")
+    if told.measured:
+        head["model-index"] = [{"name": told.settings.run_name, "results": results(told.measured)}]
+    return head
+
+
+def _pipeline(model: Model) -> dict[str, str]:
+    """The nearest of the hub's tasks, or nothing where the base is not here to tell."""
+    try:
+        return {"pipeline_tag": "any-to-any"} if "video" in model.spec.latents else VIDEO_TO_AUDIO
+    except ValueError:  # LTX-2's sizes are in its folder
+        return {}
+
+
+def _summary(told: Provenance, config: HubConfig) -> str:
+    base, settings = config.base, told.settings
+    assert base is not None
+    objective = settings.objective.part_name()
+    about = f" ({describe('objectives', objective).rstrip('.')})" if ":" not in objective else ""
+    what = "LoRA adapters for" if config.is_adapter else "Tuned from"
+    where = f", [{base.repo}](https://huggingface.co/{base.repo})" if base.repo else ""
+    notice = getattr(settings.model, "notice", "")
+    lines = [
+        f"{what} {code(base.name)}{where}, with the objective {code(objective)}{about} by foleypref "
+        f"{config.foleypref_version}: {told.result['steps']} steps, seed {settings.seed}.",
+        f"- base network's fingerprint: `{base.fingerprint}`",
+        f"- flow convention: {config.flow}",
+    ]
+    if stopped := told.result.get("stopped"):
+        lines.append(f"- it ended early: {code(stopped)}; weights of step {told.result['exported_step']}")
+    if notice:
+        lines.append(f"- {notice}")
+    return lines[0] + "\n\n" + "\n".join(lines[1:])
+
+
+def _use(model: Model, config: HubConfig) -> str:
+    whole = "model = from_pretrained('FOLDER or owner/name', device='cuda')"
+    given = "VIDEO.mp4" if _pipeline(model) == VIDEO_TO_AUDIO else "--prompt 'a dog barks'"
+    python = f"from foleypref.hub.loading import from_pretrained\n\n{whole}"
+    shell = (
+        "foleypref hub load owner/name    # prints FOLDER\n"
+        f"foleypref generate {given} --model FOLDER -o out.mp4"
+    )
+    parts = [fenced(python, "python"), fenced(shell, "sh")]
+    if config.base is not None and config.base.repo:
+        lacks = "The base network and its" if config.is_adapter else "The base's"
+        parts.append(
+            f"{lacks} encoders and codecs are not in here: `foleypref weights fetch {config.base.name}` "
+            "gets them."
+        )
+    return "\n\n".join(parts)
+
+
+def _data(told: Provenance) -> str:
+    data = told.data
+    if data is None:
+        stored = told.result.get("identity", {})
+        kinds = [
+            str(stored[kind]).rpartition(" ")[0] for kind in ("pairs", "clips", "labels") if kind in stored
+        ]
+        return f"{', '.join(kinds) or 'Not told'}; the workspace no longer has what it learned from."
+    lines = [
+        f"- {data.num_clips} clips, {data.num_candidates} candidates; "
+        f"{data.num_held_out_clips} clips held out"
+    ]
+    for name, counts in (("pairs", data.pairs), ("labelled candidates", data.labels)):
+        if counts:
+            found = ", ".join(f"{n} {code(source)}" for source, n in counts.items())
+            lines.append(f"- {sum(counts.values())} {name}: {found}")
+    if told.settings.negatives is not None:
+        rules = ", ".join(code(rule.part_name()) for rule in told.settings.negatives.rules)
+        lines.append(f"- pairs made by rule on the fly: {rules}")
+    return "\n".join(lines)
+
+
+def _recipe(told: Provenance) -> str:
+    said = told.settings.model_dump(mode="json")
+    said = without_places(said | {"model": told.model})
+    text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
+    shown = [
+        "Pairs as above in a workspace, this in `train.yaml`, and",
+        fenced("foleypref train WORKSPACE --config train.yaml", "sh"),
+        fenced(text, "yaml"),
+    ]
+    if not told.tunes_published:
+        shown.insert(0, "It was tuned from another tuned model, whose weights are to be named in `model`.")
+    recipe = told.folder.resolve().parent.parent / "recipe.yaml"
+    if recipe.is_file() and (whole := _whole_recipe(recipe, told.settings.run_name)):
+        block = fenced(whole, "yaml")
+        shown.append(
+            "The whole alignment, `foleypref align recipe.yaml --workspace runs/again`:\n\n"
+            f"<details><summary>recipe.yaml</summary>\n\n{block}\n\n</details>"
+        )
+    return "\n\n".join(shown)
+
+
+def _whole_recipe(path: Path, run_name: str) -> str:
+    """The workspace's recipe without paths, if it has a row that this run is of."""
+    from foleypref.recipes.recipe import load  # every stage's settings
+
+    try:
+        recipe = load(path)
+    except ValueError:  # of another version
+        return ""
+    named = [run.run_name for runs in recipe.final_runs().values() for run in runs]
+    if run_name not in named:
+        return ""
+    return yaml.safe_dump(without_places(recipe.model_dump(mode="json")), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,180 @@
+"""Frieren (arXiv 2406.00320): base, reflow and distilled, from the released checkpoints; it hears no prompt.
+
+`frieren` (which is `frieren-base`), `frieren-reflow`, `frieren-distilled`: one network, three trainings. All
+want guidance at 4.5, also the last two, which were trained through it; base and reflow take 25 Euler steps,
+distilled one. Tune from base: without guidance, the others' velocity is no flow's. The weights' licence is
+not stated. Files are looked for in `weights_folder`, in $FOLEYPREF_WEIGHTS or in ~/.cache/foleypref/weights.
+
+Sees 32 frames, 4 a second, by CAVP: 8.000 s of picture, each frame spread over 256 ms of 8.192 s of sound.
+The network was trained with that drift and undoes it, so nothing here does. Other lengths are made of
+windows. A picture of fewer frames holds its last one until there are 32. CAVP looks at up to 40 frames at a
+time, what comes after the 32 included, as for the released features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, cast
+
+import av
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from pydantic import PrivateAttr
+from torch import Tensor
+
+from foleypref.flow.convention import Latents
+from foleypref.media.clip import collect_frames, held, read_wave
+from foleypref.media.decoding import FramePicker
+from foleypref.media.frame_rules import shown_pixels
+from foleypref.models.backbones import Conditions, Media, ModelSpec, NetworkModel
+from foleypref.models.costs import Cost
+from foleypref.models.lora import merging
+from foleypref.models.tools import fingerprint_of, unwrapped
+from foleypref.networks.cavp import FPS, GROUP, SIDE
+from foleypref.networks.frieren import FRAME_LATENTS
+from foleypref.networks.frieren import Frieren as Network
+from foleypref.published.frieren_parts import SAMPLE_RATE, Parts
+from foleypref.workspace.records import digest
+
+Variant = Literal["base", "reflow", "distilled"]
+
+NUM_FRAMES = 32  # of picture, and so 256 latents
+LATENT_DIM, FEATURE_DIM = 20, 512
+LATENT_HOP = 512  # samples
+
+
+class Frieren(NetworkModel):
+    """Which network. `weights` is a tuned network's file ("" the released one)."""
+
+    variant: Variant = "base"
+    weights: str = ""
+    adapter: str = ""  # folder of peft adapters, merged into the network at load
+    weights_folder: str = ""
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the network's weights; train in float32
+
+    notice: ClassVar[str] = (
+        "Frieren's weights have no stated licence: ask its authors before you pass them on"
+    )
+    lora_targets: ClassVar[str] = (
+        r".*transformer_blocks\.\d+\.(attn[12]\.(to_[qkv]|to_out\.0)|ff\.net\.(0\.proj|2))"
+    )
+
+    _parts: Parts | None = PrivateAttr(default=None)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """256 latent frames of 20 channels, 31.25 a second: 8.192 s of 16 kHz sound, and no other length."""
+        latents = FRAME_LATENTS * NUM_FRAMES
+        return ModelSpec({"audio": (latents, LATENT_DIM)}, SAMPLE_RATE, latents * LATENT_HOP / SAMPLE_RATE)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the network's, the autoencoder's and the vocoder's files and of the weights' dtype."""
+        return digest("frieren", self._loaded.network_hashes(self.adapter), self.dtype)
+
+    @property
+    def feature_key(self) -> str:
+        """Hash of CAVP, its grouping and the decoder; the same for every variant."""
+        return f"frieren/{self._loaded.cavp_hash()}/fps{FPS}x{GROUP}/av{av.__version__}"
+
+    @property
+    def latent_key(self) -> str:
+        """The autoencoder and the decoder."""
+        return f"frieren/{fingerprint_of(self._loaded.codec.vae)}/av{av.__version__}"
+
+    def load(self, device: str | torch.device = "cpu") -> Self:
+        """Read the network; the codec and CAVP follow when they are first wanted."""
+        self._parts = Parts(self.variant, self.weights, self.weights_folder, torch.device(device))
+        self._network = self._parts.load_network(getattr(torch, self.dtype), merging(self.adapter))
+        return self
+
+    def with_duration(self, seconds: float) -> Self:
+        """This model was trained at 8.192 s and makes nothing else."""
+        if seconds != self.spec.clip_seconds:
+            own = self.spec.clip_seconds
+            raise ValueError(
+                f"frieren makes {own:g} s of sound at a time, asked for {seconds:g} s; use windows"
+            )
+        return self
+
+    def read(self, path: Path, start_s: float = 0.0, prompt: str = "", *, audio: bool = True) -> Media:
+        """Up to 40 frames, 4 a second by ffmpeg's rule, as stream "cavp"; `seconds` counts the first 32."""
+
+        def picker(stream: Any) -> FramePicker:
+            def convert(frame: Any) -> np.ndarray:
+                return cavp_frame(shown_pixels(frame, stream.sample_aspect_ratio))
+
+            return FramePicker(FPS, GROUP / FPS, None, None, convert)
+
+        frames = np.stack(collect_frames(path, picker, start_s=start_s).frames)
+        wave = None
+        if audio:
+            wave, _ = read_wave(path, SAMPLE_RATE, start_s=start_s, duration_s=self.spec.clip_seconds)
+        return Media({"cavp": frames}, wave, prompt, min(len(frames), NUM_FRAMES) / FPS)
+
+    @torch.no_grad()
+    def condition(self, media: Sequence[Media]) -> Conditions:
+        """cavp (B, 32, 512), a vector of length 1 a frame, zeros without a picture; prompts are not heard.
+
+        Null conditions are zeros too, in CAVP's own space: the condition stage then says its bias.
+        """
+        parts = self._loaded
+        found = torch.zeros(len(media), NUM_FRAMES, FEATURE_DIM, device=parts.device)
+        for row, item in enumerate(media):  # one clip at a time: its 40 frames are batch enough
+            frames = item.frames.get("cavp", np.empty(0))
+            if len(frames):
+                seen = held(frames, max(NUM_FRAMES, len(frames)))
+                found[row] = parts.cavp_features(seen)[:NUM_FRAMES]
+        return {"cavp": found}
+
+    def prepare(self, conditions: Conditions) -> Conditions:
+        """The network's projections of frames, which depend on neither x_t nor t."""
+        return cast(Network, self.network).prepare_conditions(conditions)
+
+    def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
+        """v(x_t, t | conditions) of latents {"audio": (B, 256, 20)}.
+
+        The network cuts t to whole thousandths, as it was trained, and looks at x_t once for all groups of
+        rows that conditions may have.
+        """
+        return {"audio": self.network(x_t["audio"], t, conditions)}
+
+    @torch.no_grad()
+    def encode(self, waves: Tensor) -> Latents:
+        """Waves (B, N), cut or padded to 131072 -> {"audio": (B, 256, 20)}, the posterior's mean."""
+        parts, samples = self._loaded, self._samples
+        waves = F.pad(waves, (0, max(0, samples - waves.shape[1])))[:, :samples]
+        return {"audio": parts.codec.encode(waves.to(parts.device))}
+
+    @torch.no_grad()
+    def decode(self, latents: Latents) -> Tensor:
+        """{"audio": (B, 256, 20)} -> waves (B, 131072) at 16 kHz."""
+        parts = self._loaded
+        return parts.codec.decode(latents["audio"].to(parts.device).float(), parts.vocoder_rows)
+
+    def cost(self) -> Cost:
+        """Counted on the networks, the same for every variant."""
+        from foleypref.models.cost_frieren import frieren_cost  # diffusers: seconds to import
+
+        return frieren_cost(NUM_FRAMES)
+
+    def export(self, path: str) -> None:
+        """Write the tuned network: .safetensors alone, .ckpt as a whole checkpoint that the release loads."""
+        self._loaded.export_network(unwrapped(self.network), Path(path).expanduser())
+
+    @property
+    def _loaded(self) -> Parts:
+        assert self._parts is not None, "call load() first"
+        return self._parts
+
+    @property
+    def _samples(self) -> int:
+        return FRAME_LATENTS * NUM_FRAMES * LATENT_HOP
+
+
+def cavp_frame(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 -> (224, 224, 3), stretched; Pillow's bilinear, which averages where it shrinks."""
+    return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR))

@@ -1,0 +1,243 @@
+"""LTX-2 (arXiv 2601.03233): video and sound from a prompt, through diffusers, from a local folder.
+
+A joint model of 19 B parameters: 14 B see, 5 B hear, and two attentions a block, `audio_to_video_attn` and
+`video_to_audio_attn`, are all that lies between; these are what LoRA tunes. The weights are under the LTX-2
+Community License, which is no open-source licence. Their folder is `weights_folder`, or `LTX-2` where weights
+are looked for; docs/ltx2.md says how to get it.
+
+LTX-2 counts from data to noise, z = (1 - σ) x + σ ε, and predicts ε - x: σ = 1 - t and v = -output. Latents
+are rows in time, of the picture (F, S, C) with S latents a frame, of the sound (L, D). Nothing but the prompt
+conditions; the empty one is the null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import av
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from pydantic import Field, PrivateAttr
+from torch import Tensor
+
+from foleypref.flow.convention import Latents, repeated
+from foleypref.media.clip import collect_frames, held, read_wave
+from foleypref.media.decoding import FramePicker
+from foleypref.media.frame_rules import shown_pixels
+from foleypref.models.backbones import Conditions, Media, ModelSpec, NetworkModel, VideoSpec
+from foleypref.models.costs import Cost
+from foleypref.models.lora import merging
+from foleypref.models.tools import unwrapped
+from foleypref.published.ltx2_parts import Parts
+from foleypref.published.ltx2_sizes import Sizes, find_folder, shifted_times, sizes_in
+from foleypref.workspace.records import digest
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+class LTX2(NetworkModel):
+    """Which folder, what picture, how exact. `weights` is a tuned transformer's file ("" the folder's)."""
+
+    weights: str = ""
+    adapter: str = ""  # folder of peft adapters, merged into the transformer at load
+    weights_folder: str = ""  # with model_index.json in it, or where LTX-2 lies below
+    height: int = Field(512, ge=8)  # pixels, a multiple of 32
+    width: int = Field(768, ge=8)
+    num_frames: int = Field(121, ge=1)  # one more than a multiple of 8
+    fps: float = Field(24.0, gt=0)
+    text_tokens: int = Field(1024, ge=8)  # as trained; fewer are cached in less space, and are another prompt
+    dtype: Dtype = "bfloat16"  # of the transformer's weights; adapters stay float32
+    schedule: Literal["shifted", "equal"] = "shifted"  # of a solver's steps; as released, or as elsewhere
+    feature_dtype: Dtype = "bfloat16"  # of text encoder and video autoencoder; cached apart
+
+    notice: ClassVar[str] = (
+        "LTX-2's weights are under the LTX-2 Community License: read it before you use them commercially or "
+        "pass on what they make or become"
+    )
+    lora_targets: ClassVar[str] = (
+        r"transformer_blocks\.\d+\.(audio_to_video|video_to_audio)_attn\.(to_[qkv]|to_out\.0)"
+    )
+
+    _parts: Parts | None = PrivateAttr(default=None)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Latents of picture and sound of `num_frames` frames. Raises ValueError off the grid of latents."""
+        sizes = self._sizes
+        frames, rows, columns = sizes.video_grid(self.num_frames, self.height, self.width)
+        seconds = self.num_frames / self.fps
+        latents: dict[str, tuple[int, ...]] = {
+            "video": (frames, rows * columns, sizes.channels),
+            "audio": (sizes.audio_frames(seconds), sizes.audio_features),
+        }
+        video = VideoSpec(self.num_frames, self.height, self.width, self.fps)
+        return ModelSpec(latents, sizes.output_rate, seconds, any_length=True, video=video)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of transformer and codecs, and of the settings that change a candidate."""
+        settings = (*self._picture, self.text_tokens, self.dtype, self.feature_dtype, self.schedule)
+        return digest("ltx2", self._loaded.network_hashes(self.weights, self.adapter), settings)
+
+    @property
+    def feature_key(self) -> str:
+        """Hash of text encoder and connectors, and the number of tokens: no picture conditions."""
+        return f"ltx2/{self._loaded.text_hash()}/{self.text_tokens}{self._exactness}"
+
+    @property
+    def latent_key(self) -> str:
+        """Hash of the codecs, the picture's size and rate, and the decoder: what latents of clips hang on."""
+        picture = f"{self.width}x{self.height}x{self.num_frames}@{self.fps:g}"
+        return f"ltx2/{self._loaded.codec_hash()}/{picture}/av{av.__version__}{self._exactness}"
+
+    def load(self, device: str | torch.device = "cpu") -> Self:
+        """Read the transformer; text encoder and codecs follow when they are first wanted."""
+        self._parts = Parts(self.weights_folder, torch.device(device), getattr(torch, self.feature_dtype))
+        self._network = self._parts.load_network(
+            self.weights, getattr(torch, self.dtype), merging(self.adapter)
+        )
+        return self
+
+    def with_duration(self, seconds: float) -> Self:
+        """A view of the next length on the grid of frames that is no shorter; everything loaded is shared."""
+        return self.model_copy(update={"num_frames": self._sizes.frames_for(seconds * self.fps)})
+
+    def read(self, path: Path, start_s: float = 0.0, prompt: str = "", *, audio: bool = True) -> Media:
+        """Frames at the model's rate as stream "video", scaled to cover its size and cropped; mono sound."""
+        size, seconds = (self.height, self.width), self.num_frames / self.fps
+
+        def picker(stream: Any) -> FramePicker:
+            def convert(frame: Any) -> np.ndarray:
+                return covering(shown_pixels(frame, stream.sample_aspect_ratio), size)
+
+            return FramePicker(self.fps, seconds, None, None, convert)
+
+        frames = np.stack(collect_frames(path, picker, start_s=start_s).frames)
+        wave = None
+        if audio:
+            wave, _ = read_wave(path, self._sizes.output_rate, start_s=start_s, duration_s=seconds)
+        return Media({"video": frames}, wave, prompt, len(frames) / self.fps)
+
+    def condition(self, media: Sequence[Media]) -> Conditions:
+        """video_text (B, K, Wv), audio_text (B, K, Wa), text_mask (B, K): prompts after the connectors."""
+        return self._loaded.text_states([item.prompt for item in media], self.text_tokens)
+
+    def null(self, conditions: Conditions) -> Conditions:
+        """The empty prompt's."""
+        empty = self._loaded.null_states(self.text_tokens)
+        return {
+            key: empty[key].to(value).expand(len(value), *empty[key].shape[1:]).contiguous()
+            for key, value in conditions.items()
+        }
+
+    def prepare(self, conditions: Conditions) -> Conditions:
+        """As they are: the text encoder's and the connectors' work is in them."""
+        return conditions
+
+    def times(self, num_steps: int) -> list[float] | None:
+        """Shifted towards noise by the number of the picture's latents, as the released pipeline has them."""
+        if self.schedule == "equal":
+            return None
+        frames, rows, columns = self._sizes.video_grid(self.num_frames, self.height, self.width)
+        return shifted_times(find_folder(self.weights_folder), frames * rows * columns, num_steps)
+
+    def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
+        """v(x_t, t | conditions) of {"video": (B, F, S, C), "audio": (B, L, D)}, one t for both."""
+        self._loaded.release_text()
+        x_t, t = repeated(x_t, t, len(conditions["text_mask"]))
+        frames, rows, columns = self._sizes.video_grid(self.num_frames, self.height, self.width)
+        dtype = getattr(torch, self.dtype)
+        sigma = (1 - t) * self._sizes.time_scale
+        video, audio = self.network(
+            hidden_states=x_t["video"].flatten(1, 2).to(dtype),
+            audio_hidden_states=x_t["audio"].to(dtype),
+            encoder_hidden_states=conditions["video_text"].to(dtype),
+            audio_encoder_hidden_states=conditions["audio_text"].to(dtype),
+            timestep=sigma,
+            sigma=sigma,
+            encoder_attention_mask=conditions["text_mask"],
+            audio_encoder_attention_mask=conditions["text_mask"],
+            num_frames=frames,
+            height=rows,
+            width=columns,
+            fps=self.fps,
+            audio_num_frames=x_t["audio"].shape[1],
+            return_dict=False,
+        )
+        v = {"video": -video.unflatten(1, (frames, rows * columns)), "audio": -audio}
+        return {key: v[key].to(x_t[key].dtype) for key in x_t}
+
+    def encode(self, waves: Tensor) -> Latents:
+        """Mono waves (B, N), cut or padded to the picture's length -> {"audio": (B, L, D)}."""
+        num = self._samples
+        waves = F.pad(waves, (0, max(0, num - waves.shape[1])))[:, :num]
+        return {"audio": self._loaded.encode_audio(waves, self.spec.latents["audio"][0])}
+
+    def encode_media(self, media: Sequence[Media]) -> Latents:
+        """Both modalities; a picture that ends early holds its last frame. ValueError if one is missing."""
+        audio = super().encode_media(media)
+        if blind := sum(len(item.frames.get("video", ())) == 0 for item in media):
+            raise ValueError(f"{blind} of {len(media)} clips have no picture to encode")
+        frames = (held(item.frames["video"], self.num_frames) for item in media)
+        return {"video": torch.stack([self._loaded.encode_video(one) for one in frames]), **audio}
+
+    def decode(self, latents: Latents) -> Tensor:
+        """{"audio": (B, L, D)} -> mono waves (B, N) of the picture's length, the mean of two channels.
+
+        Latents end up to 50 ms before the picture does: there is silence.
+        """
+        num = self._samples
+        waves = torch.cat([self._loaded.decode_audio(row) for row in latents["audio"].split(1)])
+        return F.pad(waves, (0, max(0, num - waves.shape[1])))[:, :num]
+
+    def decode_video(self, latents: Latents) -> Tensor:
+        """{"video": (B, F, S, C)} -> frames (B, T, H, W, 3) uint8 on the CPU, one clip at a time."""
+        _, rows, columns = self._sizes.video_grid(self.num_frames, self.height, self.width)
+        return torch.stack([self._loaded.decode_video(row, rows, columns) for row in latents["video"]])
+
+    def cost(self) -> Cost:
+        """Counted on the parts' configurations, the folder's or else the released ones."""
+        from foleypref.models.cost_ltx2 import ltx2_cost  # diffusers: seconds to import
+
+        grid = self._sizes.video_grid(self.num_frames, self.height, self.width)
+        audio = self.spec.latents["audio"][0]
+        return ltx2_cost(self.weights_folder, grid, audio, self.text_tokens, self.dtype)
+
+    def export(self, path: str) -> None:
+        """Write the transformer with diffusers' keys as .safetensors, in `dtype`."""
+        self._loaded.export_network(unwrapped(self.network), Path(path).expanduser())
+
+    @property
+    def _loaded(self) -> Parts:
+        assert self._parts is not None, "call load() first"
+        return self._parts
+
+    @property
+    def _sizes(self) -> Sizes:
+        return self._parts.sizes if self._parts is not None else sizes_in(self.weights_folder)
+
+    @property
+    def _samples(self) -> int:
+        return round(self.num_frames / self.fps * self._sizes.output_rate)
+
+    @property
+    def _picture(self) -> tuple[int, int, int, float]:
+        return self.height, self.width, self.num_frames, self.fps
+
+    @property
+    def _exactness(self) -> str:
+        return "" if self.feature_dtype == "float32" else f"/{self.feature_dtype}"
+
+
+def covering(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 -> (height, width, 3): scaled with its aspect kept until it covers, centre cropped."""
+    height, width = size
+    scale = max(height / pixels.shape[0], width / pixels.shape[1])
+    shape = (max(width, round(pixels.shape[1] * scale)), max(height, round(pixels.shape[0] * scale)))
+    image = Image.fromarray(pixels).resize(shape, Image.Resampling.BICUBIC)
+    left, top = (shape[0] - width) // 2, (shape[1] - height) // 2
+    return np.asarray(image.crop((left, top, left + width, top + height)))

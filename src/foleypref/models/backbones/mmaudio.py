@@ -1,0 +1,196 @@
+"""MMAudio (arXiv 2412.15322), all five variants, from the official weights; these are CC-BY-NC 4.0.
+
+`mmaudio-large-44k-v2`, `-large-44k`, `-medium-44k`, `-small-44k`, `-small-16k`. Sees the video through CLIP
+(8 frames a second) and Synchformer (25), makes any length of sound but was trained at 8 s. What is tuned from
+the weights stays non-commercial. Files are looked for in `weights_folder`, in $FOLEYPREF_WEIGHTS or in
+~/.cache/foleypref/weights; `foleypref weights list mmaudio-large-44k-v2` says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, cast
+
+import av
+import numpy as np
+import torch
+from pydantic import Field, PrivateAttr
+from torch import Tensor, nn
+
+from foleypref.flow.convention import Latents
+from foleypref.media.clip import held, read_wave
+from foleypref.media.frame_rules import CLIP_SIDE, SYNC_SIDE, FrameRule, read_conditioning_frames
+from foleypref.models.backbones import Conditions, Media, ModelSpec, NetworkModel
+from foleypref.models.costs import Cost
+from foleypref.models.lora import merging
+from foleypref.models.tools import fingerprint_of, unwrapped
+from foleypref.networks.mmaudio import MMAudio as Network
+from foleypref.networks.mmaudio_sizes import SYNC_FPS, VARIANTS, Lengths, sequence_lengths
+from foleypref.published.mmaudio_parts import Parts, sample_rate_of
+from foleypref.workspace.records import digest
+
+Variant = Literal["small-16k", "small-44k", "medium-44k", "large-44k", "large-44k-v2"]
+
+TEXT_LENGTH = 77  # tokens
+
+
+class MMAudio(NetworkModel):
+    """Which network, how long, how exact. `weights` is a tuned network's file ("" the official one)."""
+
+    variant: Variant = "large-44k-v2"
+    weights: str = ""
+    adapter: str = ""  # folder of peft adapters, merged into the network at load
+    weights_folder: str = ""
+    duration: float = Field(8.0, ge=0.64)  # seconds
+    frame_rule: FrameRule = "demo"  # "training": as the training features were extracted
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the network's weights; train in float32
+    feature_dtype: Literal["float32", "bfloat16"] = "float32"  # of CLIP and Synchformer; cached apart
+    compile: bool = False  # torch.compile the network
+
+    notice: ClassVar[str] = "MMAudio's weights are CC-BY-NC 4.0: not for commercial use"
+    lora_targets: ClassVar[str] = r"(joint|fused)_blocks\..*\.?(attn\.qkv|linear1|ffn\.w[123])"
+
+    _parts: Parts | None = PrivateAttr(default=None)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """L latent frames of 20 (16 kHz) or 40 (44.1 kHz) channels, 31.25 or 43.07 of them a second."""
+        shape = (self._lengths.latent, int(self._sizes["latent_dim"]))
+        return ModelSpec({"audio": shape}, self._sample_rate, self.duration, any_length=True)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the network's and the codec's files, and of the settings that change a candidate."""
+        settings = (self.duration, self.frame_rule, self.dtype, self.feature_dtype)
+        return digest("mmaudio", self._loaded.network_hashes(self.weights, self.adapter), settings)
+
+    @property
+    def feature_key(self) -> str:
+        """Hash of CLIP and Synchformer, frame rule, length and decoder; the same for every variant."""
+        encoders = self._loaded.encoder_hash()
+        dtype = "" if self.feature_dtype == "float32" else f"/{self.feature_dtype}"
+        return f"mmaudio/{encoders}/{self.frame_rule}/{self.duration:g}s/av{av.__version__}{dtype}"
+
+    @property
+    def latent_key(self) -> str:
+        """The autoencoder, the latents' statistics, the length and the decoder."""
+        parts = self._loaded
+        statistics = parts.statistics.mean.tolist(), parts.statistics.std.tolist()
+        codec = digest(fingerprint_of(parts.codec.vae), *statistics)
+        return f"mmaudio/{codec}/{self.duration:g}s/av{av.__version__}"
+
+    def load(self, device: str | torch.device = "cpu") -> Self:
+        """Read the network; the codec and the encoders of conditions follow when they are first wanted."""
+        feature_dtype = getattr(torch, self.feature_dtype)
+        self._parts = Parts(self.variant, self.weights_folder, torch.device(device), feature_dtype)
+        network = self._parts.load_network(self.weights, getattr(torch, self.dtype), merging(self.adapter))
+        if self.compile:
+            network.compile(dynamic=False)
+        self._network = network
+        return self
+
+    def with_duration(self, seconds: float) -> Self:
+        """A view for another length; everything loaded is shared."""
+        return self.model_copy(update={"duration": seconds})
+
+    def read(self, path: Path, start_s: float = 0.0, prompt: str = "", *, audio: bool = True) -> Media:
+        """Both frame streams, `clip` and `sync`, in one pass; the sound, if wanted, in another."""
+        found = read_conditioning_frames(path, start_s, self.duration, self.frame_rule)
+        wave = None
+        if audio:
+            wave, _ = read_wave(path, self._sample_rate, start_s=start_s, duration_s=self.duration)
+        frames = {"clip": found.clip_frames, "sync": found.sync_frames}
+        return Media(frames, wave, prompt, found.duration_s)
+
+    @torch.no_grad()
+    def condition(self, media: Sequence[Media]) -> Conditions:
+        """clip (B, C, 1024), sync (B, S, 768), text (B, 77, 1024), and has_video, has_text (B, 1).
+
+        A picture that ends early holds its last frame. Rows without one, or without a prompt, are zeros here
+        and become the network's own stand-ins in `prepare`, which training may move.
+        """
+        parts, lengths = self._loaded, self._lengths
+        shown = [row for row, item in enumerate(media) if item.frames]
+        said = [row for row, item in enumerate(media) if item.prompt.strip()]
+        found = self._nothing(len(media))
+        for row in shown:  # one clip at a time: its 264 frames are batch enough
+            frames = media[row].frames
+            found["clip"][row] = parts.clip_vectors(_held(frames["clip"], lengths.clip, CLIP_SIDE))
+            sync = _held(frames["sync"], int(SYNC_FPS * self.duration), SYNC_SIDE)
+            found["sync"][row] = parts.sync_tokens(sync)
+        if said:
+            found["text"][said] = parts.text_states([media[row].prompt for row in said])
+        found["has_video"][shown], found["has_text"][said] = 1.0, 1.0
+        return found
+
+    def prepare(self, conditions: Conditions) -> Conditions:
+        """The network's projections of conditions, which depend on neither x_t nor t."""
+        return cast(Network, self.network).prepare_conditions(conditions)
+
+    def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
+        """v(x_t, t | conditions) of normalised latents {"audio": (B, L, dim)}.
+
+        The network looks at x_t once for all groups of rows that conditions may have.
+        """
+        return {"audio": self.network(x_t["audio"], t, conditions)}
+
+    @torch.no_grad()
+    def encode(self, waves: Tensor) -> Latents:
+        """Waves (B, N) -> {"audio": (B, L, dim)}: the posterior's mean, normalised."""
+        parts, lengths = self._loaded, self._lengths
+        waves = waves[:, : lengths.samples].to(parts.device).float()
+        waves = nn.functional.pad(waves, (0, lengths.samples - waves.shape[1]))
+        return {"audio": parts.statistics.normalise(parts.codec.encode(waves))}
+
+    @torch.no_grad()
+    def decode(self, latents: Latents) -> Tensor:
+        """{"audio": (B, L, dim)} -> waves (B, N), the spec's rate times its length, up to a whole frame."""
+        parts = self._loaded
+        audio = latents["audio"].to(parts.device).float()
+        return parts.codec.decode(parts.statistics.unnormalise(audio), rows_at_once=parts.vocoder_rows)
+
+    def cost(self) -> Cost:
+        """Counted on the networks of this variant at this length."""
+        from foleypref.models.cost_mmaudio import mmaudio_cost  # transformers: seconds to import
+
+        return mmaudio_cost(self.variant, self.duration)
+
+    def export(self, path: str) -> None:
+        """Write the network in the official layout: .safetensors, or .pth as upstream loads it."""
+        self._loaded.export_network(unwrapped(self.network), Path(path))
+
+    @property
+    def _loaded(self) -> Parts:
+        assert self._parts is not None, "call load() first"
+        return self._parts
+
+    @property
+    def _sizes(self) -> dict[str, Any]:
+        return VARIANTS[self.variant.replace("-", "_")]
+
+    @property
+    def _sample_rate(self) -> int:
+        return sample_rate_of(self.variant)
+
+    @property
+    def _lengths(self) -> Lengths:
+        return sequence_lengths(self.duration, self._sample_rate)
+
+    def _nothing(self, rows: int) -> Conditions:
+        clip, sync, text = self._loaded.feature_dims
+        shapes = {
+            "clip": (self._lengths.clip, clip),
+            "sync": (self._lengths.sync, sync),
+            "text": (TEXT_LENGTH, text),
+            "has_video": (1,),
+            "has_text": (1,),
+        }
+        return {key: torch.zeros(rows, *shape, device=self._loaded.device) for key, shape in shapes.items()}
+
+
+def _held(frames: np.ndarray, num: int, side: int) -> np.ndarray:
+    """Exactly `num` frames: a picture that ends early holds its last one."""
+    if len(frames) == 0:
+        return np.zeros((num, side, side, 3), np.uint8)
+    return held(frames, num)

@@ -1,0 +1,145 @@
+"""What LTX-2 costs, counted on its parts at their configured size, the folder's or the released ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foleypref.models.costs import FLOAT16, META, Cost, count, count_pair, nothing
+from foleypref.published.ltx2_files import TRANSFORMER, imported
+from foleypref.published.ltx2_sizes import RELEASED, Sizes, find_folder, read_config, read_sizes
+from foleypref.published.places import MissingWeights
+
+BYTES = {"float32": 4, "bfloat16": 2}
+_GEMMA_12B = {
+    "hidden_size": 3840, "intermediate_size": 15360, "num_hidden_layers": 48, "num_attention_heads": 16,
+    "num_key_value_heads": 8, "head_dim": 256, "vocab_size": 262_208,
+}  # fmt: skip
+
+
+@lru_cache
+def ltx2_cost(
+    folder: str, grid: tuple[int, int, int], audio_frames: int, num_tokens: int, dtype: str
+) -> Cost:
+    """For clips of `grid` (F, rows, columns) latents and so many of sound, prompts of `num_tokens`.
+
+    Frozen weights have the size of `dtype`. Raises ValueError where diffusers or transformers is missing.
+    """
+    place = _place(folder)
+    sizes = read_sizes(place) if place else RELEASED
+    config = _config(place, "transformer")
+    whole, *few = (_network(config, layers) for layers in (None, 1, 2))
+
+    def at_size(measure: Callable[[Any], float]) -> float:
+        """By one and by two blocks, which are all alike: 48 of them take a minute to count."""
+        first, second = (measure(network) for network in few)
+        return first + (whole.config.num_layers - 1) * (second - first)
+
+    def run(network: Any, rows: int) -> Tensor:
+        return _velocity(rows, network, sizes, grid, audio_frames, num_tokens)
+
+    with torch.no_grad():
+        one = at_size(lambda network: count(lambda: run(network, 1)))
+    numbers = grid[0] * grid[1] * grid[2] * sizes.channels + audio_frames * sizes.audio_features
+    return Cost(
+        features=_features(place, num_tokens),
+        network_pass=one,
+        decoding=_decoding(place, sizes, grid, audio_frames),
+        encoding=_encoding(place, sizes, grid, audio_frames),
+        pair=at_size(lambda network: count_pair(lambda: run(network, 2))),
+        feature_bytes=FLOAT16 * num_tokens * (sizes.video_text + sizes.audio_text + 1),
+        latent_bytes=FLOAT16 * numbers,
+        parameters=sum(p.numel() for p in whole.parameters()),
+        weight_bytes=BYTES[dtype],
+    )
+
+
+def _network(config: dict[str, Any], num_layers: int | None) -> Any:
+    layers = {} if num_layers is None else {"num_layers": num_layers}
+    with META:
+        return imported(*TRANSFORMER).from_config({**config, **layers})
+
+
+def _velocity(
+    rows: int, network: Any, sizes: Sizes, grid: tuple[int, int, int], audio: int, tokens: int
+) -> Tensor:
+    """The sum of both streams' outputs: what a gradient goes back from."""
+    found = network(
+        hidden_states=nothing(rows, grid[0] * grid[1] * grid[2], sizes.channels),
+        audio_hidden_states=nothing(rows, audio, sizes.audio_features),
+        encoder_hidden_states=nothing(rows, tokens, sizes.video_text),
+        audio_encoder_hidden_states=nothing(rows, tokens, sizes.audio_text),
+        timestep=nothing(rows),
+        sigma=nothing(rows),
+        num_frames=grid[0],
+        height=grid[1],
+        width=grid[2],
+        audio_num_frames=audio,
+        return_dict=False,
+    )
+    return torch.stack([part.sum() for part in found])
+
+
+def _features(place: Path | None, num_tokens: int) -> float:
+    """Gemma and the connectors on one prompt; Gemma's language half alone, whatever the folder's config."""
+    text = read_config(place, "text_encoder").get("text_config", {}) if place else _GEMMA_12B
+    known = {key: text.get(key, value) for key, value in _GEMMA_12B.items()}
+    with META:
+        config = imported("transformers", "Gemma3TextConfig")(**known)
+        gemma = imported("transformers", "Gemma3TextModel")(config).eval()
+        connectors = imported("diffusers.pipelines.ltx2", "LTX2TextConnectors").from_config(
+            _config(place, "connectors")
+        )
+    width = connectors.config.caption_channels * connectors.config.text_proj_in_factor
+    whole = torch.ones(1, num_tokens, device=META, dtype=torch.long)
+    with torch.no_grad():
+        seen = count(lambda: gemma(inputs_embeds=nothing(1, num_tokens, known["hidden_size"])))
+        return seen + count(lambda: connectors(nothing(1, num_tokens, width), whole))
+
+
+def _decoding(place: Path | None, sizes: Sizes, grid: tuple[int, int, int], audio: int) -> float:
+    """Latents to frames and to sound."""
+    module, ltx2 = "diffusers", "diffusers.pipelines.ltx2"
+    vocoder_config = _config(place, "vocoder")
+    with META:
+        vae = imported(module, "AutoencoderKLLTX2Video").from_config(_config(place, "vae"))
+        audio_vae = imported(module, "AutoencoderKLLTX2Audio").from_config(_config(place, "audio_vae"))
+        vocoder = imported(ltx2, vocoder_config.get("_class_name", "LTX2Vocoder")).from_config(vocoder_config)
+    packed = (1, sizes.audio_channels, audio, sizes.mel_bins // sizes.MEL_FACTOR)
+    mel = (1, audio_vae.config.output_channels, sizes.MEL_FACTOR * (audio - 1) + 1, sizes.mel_bins)
+    with torch.no_grad():
+        pictures = count(lambda: vae.decode(nothing(1, sizes.channels, *grid)))
+        return (
+            pictures
+            + count(lambda: audio_vae.decode(nothing(*packed)))
+            + count(lambda: vocoder(nothing(*mel)))
+        )
+
+
+def _encoding(place: Path | None, sizes: Sizes, grid: tuple[int, int, int], audio: int) -> float:
+    """Frames and mel to latents."""
+    with META:
+        vae = imported("diffusers", "AutoencoderKLLTX2Video").from_config(_config(place, "vae"))
+        audio_vae = imported("diffusers", "AutoencoderKLLTX2Audio").from_config(_config(place, "audio_vae"))
+    frames = sizes.temporal * (grid[0] - 1) + 1
+    picture = (1, vae.config.in_channels, frames, sizes.spatial * grid[1], sizes.spatial * grid[2])
+    mel = (1, audio_vae.config.in_channels, sizes.MEL_FACTOR * (audio - 1) + 1, sizes.mel_bins)
+    with torch.no_grad():
+        return count(lambda: vae.encode(nothing(*picture))) + count(lambda: audio_vae.encode(nothing(*mel)))
+
+
+def _place(folder: str) -> Path | None:
+    try:
+        return find_folder(folder)
+    except MissingWeights:
+        return None
+
+
+def _config(place: Path | None, part: str) -> dict[str, Any]:
+    """A part's configuration; {} stands for its class's defaults, which are the released LTX-2's."""
+    return read_config(place, part) if place else {}

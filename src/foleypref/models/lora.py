@@ -1,0 +1,134 @@
+"""LoRA through peft: adapters on a flow network, the network without them as the reference for free.
+
+Low-rank adaptation (arXiv 2106.09685): W + (α / r)·B·A with B zero at the start, so policy = reference at
+step 0 and the known first loss still holds. peft writes the adapters, and loads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from foleypref.models.sharding import gathered, shared_out
+from foleypref.settings.parts import Settings
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+_MISSING = "lora needs the package {!r}; install it with `pip install 'foleypref[lora]'`"
+
+
+class LoraSettings(Settings):
+    """Rank and strength of the adapters, and the layers that get one."""
+
+    r: int = Field(16, ge=1)
+    lora_alpha: float = Field(16.0, gt=0)  # the update is scaled by lora_alpha / r
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | None = None  # regular expression on module names; None: what the model names
+
+
+def add_adapters(network: nn.Module, settings: LoraSettings, default_targets: str, seed: int) -> PeftModel:
+    """The network with fresh adapters, everything else frozen; `seed` draws them.
+
+    Raises ValueError if peft is missing or no module matches.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ModuleNotFoundError as error:
+        raise ValueError(_MISSING.format(error.name)) from None
+    import torch
+
+    targets = settings.target_modules or default_targets
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=cast(int, settings.lora_alpha),  # annotated int, any number works
+        lora_dropout=settings.lora_dropout,
+        target_modules=targets,
+        bias="none",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return cast("PeftModel", get_peft_model(cast(Any, network), config))
+        except ValueError as error:
+            raise ValueError(f"lora.target_modules {targets!r}: {error}") from error
+
+
+class WithoutAdapters(nn.Module):
+    """The reference of a LoRA run: the policy's own weights with the adapters switched off.
+
+    It owns nothing (the network is kept out of the module tree), so it costs no memory.
+    """
+
+    def __init__(self, network: PeftModel) -> None:
+        super().__init__()
+        self._network = (network,)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the network said before training, whatever its adapters have learned."""
+        with self._network[0].disable_adapter():
+            return self._network[0](*args, **kwargs)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+        """The frozen weights alone, so that a fingerprint does not move with the adapters."""
+        state = self._network[0].get_base_model().state_dict()
+        return {k.replace(".base_layer.", "."): v for k, v in state.items() if "lora_" not in k}
+
+
+def is_adapted(network: nn.Module) -> bool:
+    """Whether `add_adapters` has been here."""
+    return hasattr(network, "peft_config")
+
+
+def trained_state(network: nn.Module) -> dict[str, Tensor]:
+    """What training changes: the adapters of an adapted network, else everything; shares are `gathered`."""
+    state = network.state_dict()
+    return gathered({k: v for k, v in state.items() if "lora_" in k} if is_adapted(network) else state)
+
+
+def load_trained_state(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """The inverse of `trained_state`. Raises RuntimeError for other keys, as torch does."""
+    own = network.state_dict()
+    state = shared_out(state, own)
+    if not is_adapted(network):
+        network.load_state_dict(state)
+        return
+    missing = {key for key in own if "lora_" in key} - set(state)
+    unexpected = network.load_state_dict(state, strict=False).unexpected_keys
+    if missing or unexpected:
+        raise RuntimeError(f"adapters do not fit: missing {sorted(missing)}, unexpected {unexpected}")
+
+
+def save_adapters(network: nn.Module, folder: Path) -> None:
+    """Write adapter_model.safetensors and adapter_config.json as peft does."""
+    cast("PeftModel", network).save_pretrained(str(folder), safe_serialization=True)
+
+
+def merged(network: nn.Module) -> nn.Module:
+    """The plain network with W + (α/r)·B·A for weights; takes the adapters out of `network` itself."""
+    return cast(Any, network).merge_and_unload()  # type: ignore[no-any-return]
+
+
+def load_and_merge(network: nn.Module, folder: Path) -> nn.Module:
+    """The network with a folder of adapters merged into its weights. Raises ValueError if they do not fit."""
+    if not (folder / "adapter_config.json").is_file():
+        raise ValueError(f"{folder} holds no adapter_config.json; give the folder that peft wrote")
+    try:
+        from peft import PeftModel
+    except ModuleNotFoundError as error:
+        raise ValueError(_MISSING.format(error.name)) from None
+    try:
+        return merged(PeftModel.from_pretrained(cast(Any, network), str(folder)))
+    except (ValueError, RuntimeError) as error:
+        last = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"the adapters in {folder} do not fit {type(network).__name__}: {last}") from None
+
+
+def merging(folder: str) -> Callable[[nn.Module], nn.Module] | None:
+    """Return what merges the adapters of `folder` into a network; None without a folder."""
+    return partial(load_and_merge, folder=Path(folder).expanduser()) if folder else None

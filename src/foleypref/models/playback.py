@@ -1,0 +1,132 @@
+"""Decode candidates and clips for playing: waves, pictures, silent videos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foleypref.flow.convention import Latents
+from foleypref.media.clip import MediaError, probe, read_clip, read_wave
+from foleypref.media.mux import write_video
+from foleypref.models.backbones import Model
+from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip
+from foleypref.workspace.store import Workspace
+from foleypref.workspace.walk import progress_bar, say
+
+Waves = Callable[[Sequence[str]], Mapping[str, tuple[np.ndarray, int]]]
+"""candidate_ids -> {candidate_id: (wave (N,) float32, sample rate in Hz)}; ids it cannot make are absent."""
+
+
+Pictures = Callable[[Sequence[str]], Mapping[str, tuple[np.ndarray, float]]]
+"""candidate_ids -> {candidate_id: (frames (T, H, W, 3) uint8, frames a second)} of a joint model."""
+
+
+MAX_SIDE = 480  # pixels of the longer side of the gallery's video
+
+
+class ModelMedia:
+    """What candidates sound and look like, decoded by the model, which is loaded once it is needed."""
+
+    def __init__(self, workspace: Workspace, model: Model, device: str = "cpu") -> None:
+        self._workspace, self._model, self._device = workspace, model, device
+        self._candidates, self._clips = workspace.by_id(Candidate), workspace.by_id(Clip)
+        self._loaded: Model | None = None
+
+    def waves(self, candidate_ids: Sequence[str]) -> dict[str, tuple[np.ndarray, int]]:
+        """`Waves`: decoded from latents, of the ground truth read from the clip."""
+        found: dict[str, tuple[np.ndarray, int]] = {}
+        rate = self._model.spec.sample_rate
+        made = self._made(candidate_ids)
+        if made:
+            decoded = self._decoded(made, lambda model, latents: model.decode(latents).float())
+            found = {c.candidate_id: (wave, rate) for c, wave in zip(made, decoded)}
+        for candidate_id in set(candidate_ids) - found.keys():
+            clip = self._clips[self._candidates[candidate_id].clip_id]
+            seconds = self._model.spec.clip_seconds
+            try:
+                wave, _ = read_wave(
+                    self._workspace.root / clip.path, rate, start_s=clip.start_s, duration_s=seconds
+                )
+            except MediaError as error:
+                say(f"report: {error}")
+                continue
+            found[candidate_id] = (wave, rate)
+        return found
+
+    def pictures(self, candidate_ids: Sequence[str]) -> dict[str, tuple[np.ndarray, float]]:
+        """`Pictures` of a joint model; of the ground truth there is none."""
+        video, made = self._model.spec.video, self._made(candidate_ids)
+        if not made or video is None:
+            return {}
+        decoded = self._decoded(made, lambda model, latents: model.decode_video(latents))
+        return {c.candidate_id: (frames, video.fps) for c, frames in zip(made, decoded)}
+
+    def _made(self, candidate_ids: Sequence[str]) -> list[Candidate]:
+        found = (self._candidates[i] for i in candidate_ids)
+        return [candidate for candidate in found if candidate.model != GROUND_TRUTH]
+
+    def _decoded(self, made: Sequence[Candidate], decode: Callable[[Model, Latents], Tensor]) -> np.ndarray:
+        if self._loaded is None:
+            self._loaded = self._model.load(self._device)
+        rows = self._workspace.latents(made).items()
+        with torch.inference_mode():
+            return decode(self._loaded, {k: v.float().to(self._device) for k, v in rows}).cpu().numpy()
+
+
+def write_videos(root: Path, clips: Sequence[Clip], media: Path) -> dict[str, str]:
+    """The silent pictures of clips as media/<clip_id>.mp4, where absent; returns what is wrong by clip_id."""
+    wrong: dict[str, str] = {}
+    todo = [clip for clip in clips if not (media / f"{clip.clip_id}.mp4").exists()]
+
+    def write(clip: Clip) -> tuple[str, str]:
+        try:
+            _write_silent(root / clip.path, clip, media / f"{clip.clip_id}.mp4")
+        except MediaError as error:
+            return clip.clip_id, str(error)
+        return clip.clip_id, ""
+
+    with _workers() as pool, progress_bar("videos", len(todo)) as advance:
+        for clip_id, reason in pool.map(write, todo):
+            if reason:
+                wrong[clip_id] = reason
+            advance(1)
+    return wrong
+
+
+def _write_silent(source: Path, clip: Clip, path: Path) -> None:
+    info = probe(source)
+    size = _fitted(info.height or clip.height, info.width or clip.width)
+    found = read_clip(source, start_s=clip.start_s, duration_s=clip.duration_s, size=size, audio=False)
+    if found.frames is None:
+        raise MediaError(f"{source}: has no picture")
+    write_video(path, found.frames, info.fps or clip.fps or 25.0)
+
+
+def _fitted(height: int, width: int) -> tuple[int, int]:
+    """(height, width) with the longer side at most MAX_SIDE, both even as H.264 wants."""
+    scale = min(1.0, MAX_SIDE / max(height, width))
+    return max(2, round(height * scale / 2) * 2), max(2, round(width * scale / 2) * 2)
+
+
+@contextmanager
+def _workers() -> Iterator[ThreadPoolExecutor]:
+    """Threads, as codecs work outside of Python's lock; Ctrl-C waits for files at work and not for all."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def event_times(clip: Clip) -> list[float]:
+    """The true event times of a clip in seconds, if its metadata has them."""
+    times = clip.meta.get("event_times_s") or ()
+    return [float(t) for t in times if isinstance(t, int | float)]

@@ -1,0 +1,122 @@
+"""Adapters in a hub folder: peft's layout, checked before peft sees it, and merged where a model wants that.
+
+adapter_config.json has few keys here and names every adapted layer. What else peft would act on (modules to
+import, patterns, other methods than LoRA) is refused: a folder from elsewhere is data and nothing more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any, cast
+
+from foleypref.models.backbones import Model
+from foleypref.models.lora import load_and_merge
+from foleypref.models.saved import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    CONFIG,
+    WEIGHTS,
+    HubConfig,
+    checked_file,
+    checked_weights,
+    read_json,
+)
+from foleypref.models.tools import fingerprint_of
+from foleypref.published.places import cache_folder
+from foleypref.published.sniff import safetensors_header
+from foleypref.settings.parts import Part
+from foleypref.workspace.records import digest
+from foleypref.workspace.shards import write_atomic
+
+_KEPT = (
+    "peft_version",
+    "peft_type",
+    "task_type",
+    "inference_mode",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "bias",
+)
+_KEY = re.compile(r"base_model\.model\.([\w.]+)\.lora_([AB])\.weight")
+_FIXED: dict[str, Any] = {"peft_type": "LORA", "bias": "none", "task_type": None}
+
+
+def adapter_config(folder: Path) -> bytes:
+    """adapter_config.json of adapters that training wrote, with every layer named and no path in it."""
+    said = read_json(folder / ADAPTER_CONFIG)
+    config = {key: said[key] for key in _KEPT if key in said} | {
+        "target_modules": sorted(_ranks(folder / ADAPTER)),
+        "base_model_name_or_path": None,
+    }
+    return (json.dumps(config, indent=1) + "\n").encode()
+
+
+def check_adapter(folder: Path) -> None:
+    """Raise ValueError unless both files are plain LoRA and agree with each other."""
+    path = checked_file(folder, ADAPTER_CONFIG)
+    ranks = _ranks(checked_weights(folder, ADAPTER))
+    said = read_json(path)
+    foreign = sorted(key for key in said if key not in (*_KEPT, "target_modules", "base_model_name_or_path"))
+    wrong = [key for key, value in _FIXED.items() if said.get(key) != value]
+    if foreign or wrong or said.get("base_model_name_or_path"):
+        key = (foreign or wrong or ["base_model_name_or_path"])[0]
+        raise ValueError(f"{path}: {key} = {said.get(key)!r} is not plain LoRA; only that is loaded")
+    if said.get("target_modules") != sorted(ranks):
+        raise ValueError(f"{path}: target_modules are not the {len(ranks)} layers that {ADAPTER} adapts")
+    if not all(isinstance(said.get(key), int | float) for key in ("r", "lora_alpha")):
+        raise ValueError(f"{path}: r and lora_alpha are numbers, found {said.get('r')!r}")
+    if set(ranks.values()) != {said["r"]}:
+        raise ValueError(f"{path}: r is {said['r']}, the adapters have {sorted(set(ranks.values()))}")
+
+
+def check_base(base: Model, config: HubConfig) -> None:
+    """Raise ValueError unless a loaded model is the one that the adapters were trained on."""
+    wanted = "" if config.base is None else config.base.fingerprint
+    if wanted and (found := fingerprint_of(base.network)) != wanted:
+        raise ValueError(
+            f"the adapters were trained on a {config.model['name']} of fingerprint {wanted}, here it is "
+            f"{found}; get the same base weights, or a folder with the whole network (`hub save --merged`)"
+        )
+
+
+def merged_folder(part: Part, folder: Path, config: HubConfig) -> Path:
+    """A hub folder with the whole network, checked adapters merged, in our cache; made at the first use.
+
+    For models that take no adapters: their weights, and so their fingerprint, are then the tuned ones.
+    """
+    with (folder / ADAPTER).open("rb") as file:
+        adapter = hashlib.file_digest(file, "sha256").hexdigest()
+    base = "" if config.base is None else config.base.fingerprint
+    key = digest("merged adapters", part.settings(), base, adapter, read_json(folder / ADAPTER_CONFIG))
+    place = cache_folder() / "derived" / key
+    if (place / CONFIG).is_file() and (place / WEIGHTS).is_file():
+        return place
+    model = cast(Model, part.model_copy()).load()
+    check_base(model, config)
+    model.set_network(load_and_merge(model.network, folder))
+    place.mkdir(parents=True, exist_ok=True)
+    partial = place / ".partial.safetensors"
+    model.export(str(partial))
+    partial.replace(place / WEIGHTS)
+    write_atomic(place / CONFIG, config.model_copy(update={"weights_file": WEIGHTS}).text())
+    return place
+
+
+def _ranks(path: Path) -> dict[str, int]:
+    """The adapted layers of a file with their ranks. Raises ValueError for anything but LoRA's A and B."""
+    ranks: dict[str, int] = {}
+    keys = {key: entry for key, entry in safetensors_header(path).items() if key != "__metadata__"}
+    for key, entry in keys.items():
+        found, shape = _KEY.fullmatch(key), cast(list[int], entry["shape"])
+        if found is None or len(shape) < 2:
+            raise ValueError(f"{path}: {key!r} is no LoRA tensor; only plain LoRA is loaded")
+        rank = shape[0] if found[2] == "A" else shape[1]
+        if ranks.setdefault(found[1], rank) != rank:
+            raise ValueError(f"{path}: the two tensors of {found[1]} have different ranks")
+    if not ranks or len(keys) != 2 * len(ranks):
+        raise ValueError(f"{path}: {len(keys)} tensors for {len(ranks)} layers; two each were expected")
+    return ranks

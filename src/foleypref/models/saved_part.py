@@ -1,0 +1,55 @@
+"""A saved model's folder as a part of the models drawer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from foleypref.models.saved import WEIGHTS, HubConfig, checked_weights, read_config
+from foleypref.models.saved_adapters import check_adapter, merged_folder
+from foleypref.settings.errors import one_line_errors
+from foleypref.settings.parts import Part, build
+
+
+def part_of(folder: str | Path, **settings: Any) -> Part:
+    """The model of a hub folder as a part that is not loaded: what `--model FOLDER` means."""
+    path = Path(folder).expanduser()
+    return _part(path, read_config(path), settings, ())
+
+
+def check_folder(folder: Path) -> HubConfig:
+    """config.json of a hub folder whose files are all there and are what it says. Raises ValueError."""
+    config = read_config(folder)
+    checked_weights(folder, config.weights_file)
+    if config.is_adapter:
+        check_adapter(folder)
+    return config
+
+
+def _part(folder: Path, config: HubConfig, settings: dict[str, Any], own: Sequence[str]) -> Part:
+    if config.kind != "model":
+        raise ValueError(
+            f"{folder} holds an AudioScore; `foleypref hub load {folder} --workspace WORKSPACE` takes it"
+        )
+    check_folder(folder)
+    said = dict(config.model)
+    name = str(said.pop("name", ""))
+    if ":" in name and name not in own:
+        raise ValueError(
+            f"{folder} wants {name!r}, which is code outside foleypref; if you trust it, pass own=({name!r},)"
+        )
+    if "/" in name:  # a folder in a folder
+        raise ValueError(f"{folder}: no model is called {name!r}")
+    with one_line_errors(str(folder)):
+        place = _place(folder, config, build("models", name, **{**said, **settings}))
+        return build("models", name, **{**said, **place, **settings})
+
+
+def _place(folder: Path, config: HubConfig, base: Part) -> dict[str, str]:
+    """The setting by which a model finds the folder's weights."""
+    if not config.is_adapter:
+        return {"weights": str(folder / config.weights_file)}
+    if "adapter" in type(base).model_fields:
+        return {"adapter": str(folder)}
+    return {"weights": str(merged_folder(base, folder, config) / WEIGHTS)}

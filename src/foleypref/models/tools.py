@@ -1,0 +1,139 @@
+"""What can be done with any model: reading a clip, views and frozen copies, sampling from noise.
+
+The contract itself is in `foleypref.models.backbones`; nothing here knows one model from another.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from foleypref.flow.convention import Latents, VelocityFn, guidance_passes, guide, noise_like_rows
+from foleypref.flow.solvers import COUPLED, AnySolver, solve
+from foleypref.media.clip import MediaError
+from foleypref.models.backbones import Conditions, Media, Model
+from foleypref.models.sharding import whole
+from foleypref.settings.parts import Part
+from foleypref.workspace.records import Clip
+
+SHORT_S = 0.5  # a picture that ends this much before the model's length holds its last frame
+
+M = TypeVar("M", bound=Model)
+
+
+def read_clip_media(root: Path, clip: Clip, model: Model, *, audio: bool = True) -> Media:
+    """Decode a clip the way a model wants it. Raises MediaError, also where the picture is too short for it.
+
+    `root` is the workspace's, against which relative paths are read; `audio=False` leaves the sound out.
+    """
+    media = model.read(root / clip.path, clip.start_s, clip.prompt, audio=audio and clip.has_audio)
+    wanted = model.spec.clip_seconds
+    if media.seconds is not None and media.seconds < wanted - SHORT_S:
+        raise MediaError(
+            f"{clip.path}: {media.seconds:.2f} s of picture from {clip.start_s:g} s on, the model takes "
+            f"{wanted:g} s; set its duration lower or leave the clip out"
+        )
+    return media
+
+
+def with_weights(model: Part, weights: str | Path) -> Part:
+    """The model with tuned weights, adapters that it had are in them; or with a folder of adapters."""
+    if Path(weights).is_dir():
+        return model.with_settings(adapter=str(weights))
+    bare = {"adapter": ""} if "adapter" in type(model).model_fields else {}
+    return model.with_settings(weights=str(weights), **bare)
+
+
+def with_network(model: M, network: nn.Module) -> M:
+    """A view of `model` around another flow network; everything else (autoencoder, settings) is shared."""
+    view = copy.copy(model)
+    view.set_network(network)
+    return view
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network itself, out of the wrappers (DDP) that keep it as their `module`."""
+    while isinstance(inner := getattr(network, "module", None), nn.Module):
+        network = inner
+    return network
+
+
+def frozen_copy(model: M) -> M:
+    """The reference: a view of `model` around a frozen copy of its flow network, as it is now.
+
+    Take it before the network is wrapped (DDP): a wrapper would be copied with it.
+    """
+    return with_network(model, copy.deepcopy(model.network).requires_grad_(False).eval())
+
+
+def fingerprint_of(network: nn.Module) -> str:
+    """Hash of a network's parameters and buffers, names and bytes: 16 hex characters."""
+    state = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        state.update(whole(tensor.detach()).cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()[:16]
+
+
+def loaded_fingerprint(model: Part) -> str:
+    """Hash of all weights that shape a model's candidates; a copy is loaded to tell, and let go."""
+    return cast(Model, model.model_copy()).load().fingerprint
+
+
+def sample_latents(
+    model: Model,
+    conditions: Conditions,
+    seeds: Sequence[int],
+    *,
+    num_steps: int,
+    guidance_scale: float,
+    solver: AnySolver = "euler",
+    negative: Conditions | None = None,
+) -> Latents:
+    """Integrate the flow from seeded noise, both guidance halves in one forward: latents (B, L, D).
+
+    Row i's noise depends on seeds[i] alone. `negative` takes the place of the null conditions. At a scale of
+    1 or less the conditional flow is followed alone.
+    """
+    if solver in COUPLED and len(seeds) > 1:
+        rows = [
+            sample_latents(
+                model,
+                {key: value[row : row + 1] for key, value in conditions.items()},
+                [seed],
+                num_steps=num_steps,
+                guidance_scale=guidance_scale,
+                solver=solver,
+                negative=negative and {key: value[row : row + 1] for key, value in negative.items()},
+            )
+            for row, seed in enumerate(seeds)
+        ]
+        return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
+    device = next(iter(conditions.values())).device
+    x0 = {key: noise.to(device) for key, noise in noise_like_rows(model.spec.latents, seeds).items()}
+    velocity = _flow_of(model, conditions, guidance_scale, negative)
+    return solve(velocity, x0, num_steps, solver, model.times(num_steps))
+
+
+def _flow_of(
+    model: Model, conditions: Conditions, guidance_scale: float, negative: Conditions | None
+) -> VelocityFn:
+    """The guided velocity, its conditions prepared."""
+    if guidance_passes(guidance_scale) == 1:
+        prepared = model.prepare(conditions)
+        return lambda x, t: model.velocity(x, t, prepared)
+    null = model.null(conditions) if negative is None else negative
+    both = model.prepare({key: torch.cat([conditions[key], null[key]]) for key in conditions})
+
+    def velocity(x_t: Latents, t: Tensor) -> Latents:
+        v = model.velocity(x_t, t, both)
+        n = len(t)
+        return guide({k: v[k][:n] for k in v}, {k: v[k][n:] for k in v}, guidance_scale)
+
+    return velocity

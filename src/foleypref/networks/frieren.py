@@ -1,0 +1,171 @@
+"""Frieren's flow network: velocity of audio latents given CAVP features of the video.
+
+Letters: B batch, T latents, F = T / 8 video frames, C latent channels, D width, k groups of rows in guidance,
+t time with 0 noise and 1 data. Latents are (B, T, C) here, (B, C, T) upstream.
+Written from the published description of Frieren (arXiv 2406.00320); keys and shapes are its checkpoints'.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from foleypref.networks.frieren_blocks import Block, FinalLayer
+from foleypref.networks.time_conv import ChannelLastConv1d
+
+FRAME_LATENTS = 8  # latents a video frame is stretched over: 256 ms of sound for 250 ms of picture
+TIME_STEPS = 1000
+FREQUENCIES = 256
+
+RELEASED: dict[str, int] = {
+    "latent_dim": 20,
+    "feature_dim": 512,
+    "context_dim": 768,
+    "hidden_dim": 576,
+    "num_heads": 8,
+    "depth": 4,
+    "max_len": 1000,
+}
+"""Constructor arguments of the released network, the same for all three variants."""
+
+
+def network_time(t: Tensor) -> Tensor:
+    """Flow time t (B,) in [0, 1] -> the integer that the network was trained with, 1000 t cut off: (B,).
+
+    The product is float32's, as upstream: 0.29 is 290 although 0.29 in float32 is below it, and a sum of
+    five times 0.04 is 199.
+    """
+    return (t.float() * TIME_STEPS).long()
+
+
+class TimeEmbedder(nn.Module):
+    """cos, then sin of a time of 0…1000 at 128 frequencies, then an MLP: (B,) -> (B, D)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    @staticmethod
+    def sinusoid(time: Tensor) -> Tensor:
+        """time (B,) -> (B, 256) float32: in bfloat16 the angles would lose whole turns."""
+        half = FREQUENCIES // 2
+        exponents = torch.arange(half, dtype=torch.float32, device="cpu") * -math.log(10000.0) / half
+        # the exponential in float64: float32's last bit is the machine's, and 1000 radians are 6e-5 of it
+        angles = time.float()[:, None] * exponents.double().exp().float().to(time.device)
+        return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+    def forward(self, time: Tensor, dtype: torch.dtype) -> Tensor:
+        """time (B,), integer or not, on the scale of 0…1000."""
+        return self.mlp(self.sinusoid(time).to(dtype))
+
+
+class ContextEmbedder(nn.Module):
+    """Linear, GELU by its tanh approximation, unlike the blocks', Linear, LayerNorm."""
+
+    def __init__(self, context_dim: int, dim: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(context_dim, dim), nn.GELU("tanh"), nn.Linear(dim, dim), nn.LayerNorm(dim)
+        )
+
+    def forward(self, context: Tensor) -> Tensor:
+        """context (B, F, context_dim) -> (B, F, D)."""
+        return self.mlp(context)
+
+
+class Estimator(nn.Module):
+    """The transformer on time token and latents; half the width comes from x_t, half from the video."""
+
+    def __init__(
+        self, latent_dim: int, context_dim: int, hidden_dim: int, num_heads: int, depth: int, max_len: int
+    ) -> None:
+        super().__init__()
+        dim = hidden_dim
+        self.gradient_checkpointing = False
+        self.t_embedder = TimeEmbedder(dim)
+        self.c_embedder = ContextEmbedder(context_dim, dim)
+        self.proj_in = ChannelLastConv1d(latent_dim, dim, 5)
+        self.x_proj, self.c_proj = nn.Linear(dim, dim // 2), nn.Linear(dim, dim // 2)
+        self.pos_emb = nn.Embedding(max_len, dim)
+        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
+        self.final_layer = FinalLayer(dim, latent_dim)
+
+    def prepare(self, context: Tensor) -> Tensor:
+        """What the condition stage gives, (B, F, context_dim) -> half of the blocks' width, (B, F, D / 2)."""
+        return self.c_proj(self.c_embedder(context))
+
+    def forward(self, x: Tensor, time: Tensor, prepared: Tensor) -> Tensor:
+        """x (B, T, C), time (B,) of 0…1000, prepared (k B, T / 8, D / 2) -> velocity (k B, T, C).
+
+        Raises ValueError for more latents than there are positions.
+        """
+        groups, length = len(prepared) // len(x), x.shape[1]
+        assert len(prepared) == groups * len(x), f"{len(x)} rows of x, {len(prepared)} of conditions"
+        assert length == FRAME_LATENTS * prepared.shape[1], f"{length} latents, {prepared.shape[1]} frames"
+        if length >= len(self.pos_emb.weight):
+            most = len(self.pos_emb.weight) - 1
+            raise ValueError(f"{length} latents are more than the network's {most}: give a shorter clip")
+        x = self.x_proj(self.proj_in(x)).repeat(groups, 1, 1)
+        frames = prepared[:, :, None].expand(-1, -1, FRAME_LATENTS, -1).flatten(1, 2)  # (k B, T, D / 2)
+        token = self.t_embedder(time, x.dtype).repeat(groups, 1)[:, None]
+        h = torch.cat([token, torch.cat([x, frames], dim=-1)], dim=1)  # (k B, 1 + T, D)
+        h = h + self.pos_emb.weight[: length + 1]
+        for block in self.blocks:
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                h = cast(Tensor, checkpoint(block, h, use_reentrant=False))
+            else:
+                h = block(h)
+        return self.final_layer(h[:, 1:])
+
+
+class Frieren(nn.Module):
+    """Estimator and condition stage, which are trained together: v(x_t, t | CAVP features).
+
+    No video is zeros in CAVP's space, before the condition stage, whose bias is then what every frame says.
+    `gradient_checkpointing` recomputes every block in backward: less memory, the same gradients.
+    """
+
+    def __init__(self, *, feature_dim: int, context_dim: int, **sizes: Any) -> None:
+        super().__init__()
+        self.model = nn.ModuleDict({"diffusion_model": Estimator(context_dim=context_dim, **sizes)})
+        linear = nn.Linear(feature_dim, context_dim)
+        self.cond_stage_model = nn.ModuleDict({"embedder": nn.Sequential(linear)})
+
+    @property
+    def estimator(self) -> Estimator:
+        """The part under `model.diffusion_model`."""
+        return cast(Estimator, self.model["diffusion_model"])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' dtype, in which everything but time is computed."""
+        return self.estimator.pos_emb.weight.dtype
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether blocks are run again in the backward pass."""
+        return self.estimator.gradient_checkpointing
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, value: bool) -> None:
+        self.estimator.gradient_checkpointing = value
+
+    def prepare_conditions(self, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`cavp` (B, F, 512), unit vectors or zeros -> `frames` (B, F, D / 2), whatever x_t and t will be."""
+        context = self.cond_stage_model["embedder"](conditions["cavp"].to(self.dtype))
+        return {"frames": self.estimator.prepare(context)}
+
+    def forward(self, x_t: Tensor, t: Tensor, conditions: dict[str, Tensor]) -> Tensor:
+        """x_t (B, T, C), t (B,) in [0, 1] -> velocity (k B, T, C), in x_t's dtype.
+
+        Time is cut to a whole thousandth here. `conditions` has k B rows, prepared or not: x_t and t serve
+        every B of them and are projected once.
+        """
+        if "frames" not in conditions:
+            conditions = self.prepare_conditions(conditions)
+        v = self.estimator(x_t.to(self.dtype), network_time(t), conditions["frames"])
+        return v.to(x_t.dtype)

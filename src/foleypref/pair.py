@@ -1,0 +1,241 @@
+"""Stage 5, pair: judged candidates -> preference pairs, each clip's on its own, plus those people decided.
+
+The pairs that the stage makes are a function of the other tables, so each run replaces those that it made
+before; imported pairs and those of other sources stay. A clip that gives no pair is counted under its reason.
+Ground truth is not paired: it is no model's sample, and wild sound may be wrong.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from foleypref.annotate.sync import sync_labels
+from foleypref.flow.convention import generator_of
+from foleypref.scoring.opinions import HUMAN, SIMULATED, human_pairs
+from foleypref.scoring.pairings import Group, Judged, Pairing
+from foleypref.scoring.scorers.audioscore import AudioScore
+from foleypref.settings.parts import Settings, build, part_field
+from foleypref.workspace.records import AUTO, GROUND_TRUTH, Candidate, Clip, ImportedPair, Pair, Rating, Vote
+from foleypref.workspace.score_matrix import fitted_matrix
+from foleypref.workspace.shards import write_atomic
+from foleypref.workspace.store import Workspace
+from foleypref.workspace.walk import say
+
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # 0.7 divides the paper's two training stages
+EDGES = np.linspace(-1, 1, 21)
+ROWS_AT_ONCE = 20_000  # candidates held as Python objects
+NO_CANDIDATES = "no candidates"
+SETTLED = "people decided these two candidates"
+
+
+class PairSettings(Settings):
+    """Which candidates are paired, and how. `model` and `weights` pick some; None takes what is there."""
+
+    pairing: part_field("pairings") = build("pairings", "best_worst")  # type: ignore[valid-type]
+    audioscore: str = "audioscore"  # the name it was fitted under
+    split: str = "align"
+    model: str | None = None  # part name
+    weights: str | None = None  # fingerprint
+    source: str = AUTO  # of the automatic pairs; pairs of other sources ("round…") stay beside them
+    human: bool = True  # add pairs from ratings and votes
+    max_human_pairs: int | None = None  # a random choice of so many
+    seed: int = 0
+
+
+class PairReport(BaseModel):
+    """What became of the clips. Histogram and shares are of automatic pairs alone; others are at 0."""
+
+    model_config = ConfigDict(frozen=True)
+
+    audioscore: str  # version
+    num_clips: int
+    num_candidates: int
+    num_unscored: int  # candidates no judge has scored; they are not paired
+    pairs: dict[str, int]  # made by this run, by source
+    others: dict[str, int]  # left in place: imported pairs and those of other sources, by source
+    reasons: dict[str, int]  # clips without an automatic pair, by reason
+    settled: int  # automatic pairs left to people's verdict on the same two candidates
+    histogram_edges: list[float]
+    histogram: list[int]  # of complexity
+    share_above: dict[str, float | None]  # of complexity, by threshold
+    settings: dict[str, Any]
+
+    def line(self) -> str:
+        """The stage's last line."""
+        pairs = _counts(self.pairs) or "no pairs"
+        others = f" (left in place: {_counts(self.others)})" if self.others else ""
+        reasons = "; ".join(f"{n}: {reason}" for reason, n in self.reasons.items()) or "none"
+        return f"pair: {self.num_clips} clips -> {pairs}{others}; clips without an automatic pair: {reasons}"
+
+
+def pair(workspace: Workspace, settings: PairSettings) -> PairReport:
+    """Replace the pairs that this stage made before, leave all others in place, and write pairs.json.
+
+    Raises ValueError without an AudioScore, clips or candidates, for candidates of several models, and for
+    scores whose versions are not those AudioScore was fitted on.
+    """
+    with workspace.lock("pair"):
+        sync_labels(workspace)
+        path = workspace.root / "audioscore" / f"{settings.audioscore}.safetensors"
+        score = AudioScore(weights=str(path)).load()
+        clips = {clip.clip_id: clip for clip in workspace.read(Clip) if clip.split == settings.split}
+        candidates = _candidates(workspace, settings, list(clips))
+        probabilities, judged = _judge(workspace, score, candidates["candidate_id"])
+        decided = _decided(workspace, settings, clips, candidates) if settings.human else []
+        groups = _groups(clips, candidates, probabilities, judged)
+        others = _others(workspace, settings)
+        known = {p.pair_id for p in others}
+        automatic = _automatic(cast(Pairing, settings.pairing), groups, decided, settings.source)
+        automatic = automatic._replace(pairs=[p for p in automatic.pairs if p.pair_id not in known])
+        absent = len(clips) - len(pc.unique(candidates["clip_id"]))
+        pairs = [*automatic.pairs, *(p for p in decided if p.pair_id not in known)]
+        workspace.replace_table(Pair, [*others, *pairs])
+        report = PairReport(
+            audioscore=score.version,
+            num_clips=len(clips),
+            num_candidates=len(candidates),
+            num_unscored=int((~judged).sum()),
+            pairs=_by_source(pairs),
+            others=_by_source(others),
+            reasons=dict(sorted((automatic.reasons + Counter({NO_CANDIDATES: absent})).items())),
+            settled=automatic.settled,
+            **_complexities(automatic.pairs),
+            settings=settings.model_dump(mode="json"),
+        )
+        name = "pairs.json" if settings.source == AUTO else f"pairs-{settings.source}.json"
+        write_atomic(workspace.root / name, report.model_dump_json(indent=1).encode())
+        say(report.line())
+        return report
+
+
+class Automatic(NamedTuple):
+    """AudioScore's pairs; clips without one, by reason; pairs dropped as people decided them."""
+
+    pairs: list[Pair]
+    reasons: Counter[str]
+    settled: int
+
+
+def _others(workspace: Workspace, settings: PairSettings) -> list[Pair]:
+    """Read the pairs that this run leaves in place: imported ones, and those of sources it does not make."""
+    own = {settings.source}
+    if settings.human or settings.source == AUTO:
+        own |= {HUMAN, SIMULATED}  # a later round without human pairs keeps those of the first
+    imported = workspace.ids(ImportedPair)
+    return [p for p in workspace.read(Pair) if p.source not in own or p.pair_id in imported]
+
+
+def _by_source(pairs: list[Pair]) -> dict[str, int]:
+    return dict(sorted(Counter(p.source for p in pairs).items()))
+
+
+def _counts(by_source: dict[str, int]) -> str:
+    return ", ".join(f"{num} {source}" for source, num in by_source.items())
+
+
+def _automatic(
+    pairing: Pairing, groups: Iterable[Group], decided: list[Pair], source: str = AUTO
+) -> Automatic:
+    known = {frozenset((p.chosen, p.rejected)) for p in decided}
+    pairs: list[Pair] = []
+    reasons: Counter[str] = Counter()
+    settled = 0
+    for group in groups:
+        found, reason = pairing.pairs(group)
+        kept = [p for p in found if frozenset((p.chosen, p.rejected)) not in known]
+        settled += len(found) - len(kept)
+        if not kept:
+            reasons[reason or SETTLED] += 1
+        pairs += kept if source == AUTO else [_renamed(p, source) for p in kept]
+    return Automatic(pairs, reasons, settled)
+
+
+def _renamed(pair: Pair, source: str) -> Pair:
+    pair_id = Pair.make_id(pair.clip_id, pair.chosen, pair.rejected, source)
+    return replace(pair, pair_id=pair_id, source=source)
+
+
+def _complexities(pairs: list[Pair]) -> dict[str, Any]:
+    values = np.array([p.complexity for p in pairs])
+    above = {f"{t:g}": float((values > t).mean()) if len(values) else None for t in THRESHOLDS}
+    counts = np.histogram(values, EDGES)[0].tolist()
+    return {"histogram_edges": EDGES.round(6).tolist(), "histogram": counts, "share_above": above}
+
+
+def _candidates(workspace: Workspace, settings: PairSettings, clip_ids: list[str]) -> pa.Table:
+    """The candidates to pair, sorted by clip and id."""
+    if not clip_ids:
+        splits = sorted({clip.split for clip in workspace.read(Clip)})
+        found = f"it has {', '.join(splits)}" if splits else "it has no clips at all"
+        raise ValueError(f"{workspace.root} has no clips of split {settings.split!r}; {found}")
+    table = workspace.table(Candidate)
+    mask = pc.is_in(table["clip_id"], value_set=pa.array(clip_ids, pa.string()))
+    mask = pc.and_(mask, pc.not_equal(table["model"], GROUND_TRUTH))
+    for column, wanted in (("model", settings.model), ("weights", settings.weights)):
+        if wanted is not None:
+            mask = pc.and_(mask, pc.equal(table[column], wanted))
+    table = table.filter(mask)
+    models = sorted(set(pc.unique(table["model"]).to_pylist()))
+    if not models:
+        raise ValueError(
+            f"no candidates of split {settings.split!r} fit model {settings.model!r} and weights "
+            f"{settings.weights!r}; run `foleypref sample` first"
+        )
+    if len(models) > 1:  # their latents have nothing in common
+        raise ValueError(f"candidates come from several models ({', '.join(models)}); name one in `model`")
+    return table.sort_by([("clip_id", "ascending"), ("candidate_id", "ascending")]).combine_chunks()
+
+
+def _judge(workspace: Workspace, score: AudioScore, ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """AudioScore's probabilities (N, 3), and whether any judge has scored the candidate (N,)."""
+    wanted = dict(zip(score.fitted.dimensions, score.fitted.versions))
+    values = fitted_matrix(workspace, ids.combine_chunks(), wanted)
+    judged = np.isfinite(values).any(1)
+    if not judged.any():
+        raise ValueError(f"no candidate has a score of {', '.join(wanted)}; run `foleypref score` first")
+    return score.probabilities(values), judged
+
+
+def _groups(
+    clips: dict[str, Clip], candidates: pa.Table, probabilities: np.ndarray, judged: np.ndarray
+) -> Iterator[Group]:
+    """One group a clip that has candidates, some rows at a time so that memory stays flat."""
+    clip_ids = pc.dictionary_encode(candidates["clip_id"].combine_chunks()).indices.to_numpy()
+    starts = np.flatnonzero(np.r_[True, clip_ids[1:] != clip_ids[:-1]])
+    first = 0
+    while first < len(starts):
+        last = max(int(np.searchsorted(starts, starts[first] + ROWS_AT_ONCE)), first + 1)
+        end = starts[last] if last < len(starts) else len(clip_ids)
+        rows = candidates.slice(starts[first], end - starts[first])
+        columns = [rows[name].to_pylist() for name in Candidate.columns()]
+        made = [Candidate(*row) for row in zip(*columns)]
+        chances = probabilities[starts[first] : end].tolist()
+        for begin, stop in zip(starts[first:last], [*starts[first + 1 : last], end]):
+            inside = range(begin - starts[first], stop - starts[first])
+            members = tuple(Judged(made[i], *chances[i]) for i in inside if judged[starts[first] + i])
+            yield Group(clips[made[inside[0]].clip_id], members)
+        first = last
+
+
+def _decided(
+    workspace: Workspace, settings: PairSettings, clips: dict[str, Clip], candidates: pa.Table
+) -> list[Pair]:
+    """Pairs that raters decided, a random choice of `max_human_pairs` if there are more."""
+    ratings, votes = workspace.read(Rating), workspace.read(Vote)
+    named = {r.candidate_id for r in ratings} | {c for v in votes for c in (v.first, v.second)}
+    mask = pc.is_in(candidates["candidate_id"], value_set=pa.array(sorted(named), pa.string()))
+    rated = candidates.filter(mask).select(["candidate_id", "clip_id"]).to_pydict()
+    pairs = human_pairs(clips, dict(zip(rated["candidate_id"], rated["clip_id"])), ratings, votes)
+    if settings.max_human_pairs is None or len(pairs) <= settings.max_human_pairs:
+        return pairs
+    order = torch.randperm(len(pairs), generator=generator_of(settings.seed, "human pairs")).tolist()
+    return [pairs[i] for i in sorted(order[: settings.max_human_pairs])]

@@ -1,0 +1,151 @@
+"""A pickled checkpoint once turned into safetensors, which loads by mapping and cannot run anything.
+
+The conversion lies beside the original as FILE.foleypref.safetensors, or in foleypref's cache where that
+folder is read-only. It is written beside its place, synced and renamed, one process at a time, so a file with
+its name is whole; the hash of the original in its metadata says whether it is still the original's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from foleypref.published.hashes import Hashes
+from foleypref.published.places import CONVERTED, CONVERTED_EARLIER, companions
+from foleypref.workspace.shards import DTYPES
+
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_VERSION = "1"  # of what a conversion holds; another one is made again
+
+
+def converted(path: Path, hashes: Hashes, read: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of the file at `path`, from its conversion; `read` gives them where none is there yet.
+
+    Tensors that were one in the original are one again. If no folder takes the conversion, the tensors come
+    from `read` every time.
+    """
+    places = companions(path, path.name + CONVERTED)
+    earlier = [path.with_name(path.name + CONVERTED_EARLIER)]
+    found = _valid([*places, *earlier], hashes)
+    if found is None:
+        with _alone(path):
+            found = _valid(places, hashes) or _convert(places, path, hashes, read)
+    return read() if found is None else load_conversion(found)
+
+
+def load_conversion(path: Path) -> dict[str, Tensor]:
+    """The tensors of a conversion, mapped from the file, with its ties restored."""
+    state = load_file(path)
+    return state | {name: state[kept] for name, kept in json.loads(_metadata(path).get("ties", "{}")).items()}
+
+
+def source_of(path: Path) -> Hashes | None:
+    """Which original a conversion was made from; None if the file is no whole conversion of this version."""
+    try:
+        metadata = _metadata(path)
+    except Exception:  # absent, torn or foreign: safetensors raises its own type
+        return None
+    if metadata.get("version") != _VERSION or "source_sha256" not in metadata:
+        return None
+    return Hashes(md5=metadata["source_md5"], sha256=metadata["source_sha256"])
+
+
+def _valid(places: list[Path], hashes: Hashes) -> Path | None:
+    return next((place for place in places if source_of(place) == hashes), None)
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(str(path), framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
+def _convert(
+    places: list[Path], path: Path, hashes: Hashes, read: Callable[[], dict[str, Tensor]]
+) -> Path | None:
+    """Write the conversion to the first place that takes it; None if none does."""
+    tensors, ties = _untied(read())
+    metadata = {
+        "version": _VERSION, "source": path.name, "source_md5": hashes.md5, "source_sha256": hashes.sha256,
+        "ties": json.dumps(ties),
+    }  # fmt: skip
+    if unknown := {t.dtype for t in tensors.values()} - set(_DTYPE_NAMES):
+        raise ValueError(f"{path} holds tensors of {unknown.pop()}, which weights of a network do not have")
+    for place in places:
+        tmp = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            for leftover in place.parent.glob(f".{place.name}.*.tmp"):  # of a process that was killed
+                leftover.unlink()
+            write_safetensors(tmp, tensors, metadata)
+            tmp.replace(place)
+            _sync_folder(place.parent)
+            return place
+        except OSError:  # a read-only folder, or a full disk: the next place
+            with contextlib.suppress(OSError):
+                tmp.unlink()
+    return None
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write and sync a safetensors file a tensor at a time: a mapped state is never whole in memory."""
+    header: dict[str, object] = {"__metadata__": metadata}
+    offset = 0
+    # Wide types first, as the format's own writer does it: every tensor is then aligned to its type.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    for name in names:
+        tensor = tensors[name]
+        end = offset + tensor.numel() * tensor.element_size()
+        shape = list(tensor.shape)
+        header[name] = {"dtype": _DTYPE_NAMES[tensor.dtype], "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in names:
+            flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+            file.write(flat.view(torch.uint8).numpy().data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _untied(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Each distinct tensor once, and name -> kept name for those that are the same memory."""
+    kept: dict[tuple[object, ...], str] = {}
+    ties: dict[str, str] = {}
+    for name, tensor in state.items():
+        if tensor.numel() == 0:
+            continue
+        view = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+        if view in kept:
+            ties[name] = kept[view]
+        else:
+            kept[view] = name
+    return {name: tensor for name, tensor in state.items() if name not in ties}, ties
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock on the original while it is converted: of eight workers one writes and seven wait."""
+    with path.open("rb") as file:
+        with contextlib.suppress(OSError):  # some network disks have no locks; then each writes its own
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,163 @@
+"""Download one URL to a .part file: resumed where the server can, and quick to say that nobody is there."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import ssl
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+TIMEOUT_S = 10.0  # for a connection, and for silence on it
+_BLOCK = 1 << 20  # bytes
+_REPORT_EVERY_S = 5.0
+
+
+class Unreachable(ValueError):
+    """Nobody answers at an address."""
+
+
+def download(url: str, part: Path, label: str, *, quiet: bool = False) -> None:
+    """Bring `part` to the whole content of `url`, going on where an earlier try stopped.
+
+    ValueError if nobody answers, the server refuses, the disk is too small, or the connection breaks: what
+    has come by then stays. `label` begins every message.
+    """
+    reach(url)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{label}: another process is downloading {part}; wait for it") from error
+        except OSError:  # some network disks have no locks
+            pass
+        while not _attempt(url, part, file, label, quiet):
+            file.truncate(0)  # the part is of another version of the file: from the start
+        file.flush()
+        os.fsync(file.fileno())
+    forget(part)
+
+
+def reach(url: str) -> None:
+    """Raise `Unreachable` within seconds if nobody answers at the host of `url`; a refusal is an answer."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        return
+    failed: list[object] = ["no answer"]
+
+    def knock() -> None:
+        request = urllib.request.Request(f"{parts.scheme}://{parts.netloc}/", method="HEAD")
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S):
+                failed.clear()
+        except urllib.error.HTTPError:
+            failed.clear()
+        except (urllib.error.URLError, OSError) as error:
+            reason = getattr(error, "reason", error)
+            # A certificate that this Python does not know is an answer; whoever downloads judges it.
+            failed[:] = [] if isinstance(reason, ssl.SSLError) else [reason]
+
+    # A thread, because looking up a name can take longer than any timeout of ours.
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(TIMEOUT_S * 1.5)
+    if failed:
+        raise Unreachable(f"{parts.netloc} cannot be reached ({failed[0]})")
+
+
+def forget(part: Path) -> None:
+    """Remove what is remembered of a part."""
+    _tag_file(part).unlink(missing_ok=True)
+
+
+def say(text: str, quiet: bool) -> None:
+    """A line of progress on stderr."""
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _attempt(url: str, part: Path, file: IO[bytes], label: str, quiet: bool) -> bool:
+    """One request for what is missing; False if the part is of no use and must be begun again."""
+    start = file.seek(0, os.SEEK_END)
+    headers = {"User-Agent": "foleypref", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+        if tag := _tag(part):
+            headers["If-Range"] = tag  # the whole file, if it has been replaced meanwhile
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S
+        ) as answer:
+            if start and (getattr(answer, "status", None) != 206 or _range(answer)[0] != start):
+                return False
+            _tag_file(part).write_text(json.dumps({"etag": answer.headers.get("ETag")}))
+            _copy(answer, part, file, start, label, quiet)
+            return True
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and start:  # nothing left to send: the part is whole, or of another file
+            return _range(error)[1] == start
+        raise ValueError(f"{label}: {url} answers {error.code} {error.reason}") from error
+    except urllib.error.URLError as error:
+        raise ValueError(f"{label}: {url} cannot be read ({error.reason})") from error
+    except OSError as error:  # a time-out or a reset in the middle
+        reason = str(error) or type(error).__name__
+        raise ValueError(_stopped(label, file, None, reason)) from error
+
+
+def _copy(answer: Any, part: Path, file: IO[bytes], start: int, label: str, quiet: bool) -> None:
+    length = answer.headers.get("Content-Length")
+    total = _range(answer)[1] or (start + int(length) if length else None)
+    free = shutil.disk_usage(part.parent).free
+    if total is not None and total - start > free:
+        raise ValueError(
+            f"{label} needs {total - start:,} more bytes and {part.parent} has {free:,} free; make room, or "
+            "choose another folder with --folder or FOLEYPREF_WEIGHTS"
+        )
+    done, told = start, time.monotonic()
+    while block := answer.read(_BLOCK):
+        file.write(block)
+        done += len(block)
+        if time.monotonic() - told > _REPORT_EVERY_S:
+            told = time.monotonic()
+            say(f"{label}: {done / 1e9:.2f} of {(total or 0) / 1e9:.2f} GB", quiet)
+    if total is not None and done < total:
+        raise ValueError(_stopped(label, file, total, "the connection closed"))
+
+
+def _stopped(label: str, file: IO[bytes], total: int | None, reason: str) -> str:
+    file.flush()
+    of = f" of {total:,}" if total else ""
+    return (
+        f"{label}: the download stopped after {file.tell():,}{of} bytes ({reason}); the same command goes on"
+    )
+
+
+def _range(answer: Any) -> tuple[int | None, int | None]:
+    """First byte and whole size, by the Content-Range of an answer."""
+    told = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", answer.headers.get("Content-Range") or "")
+    if told is None:
+        return None, None
+    return (int(told[1]) if told[1] else None), int(told[2])
+
+
+def _tag_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _tag(part: Path) -> str | None:
+    """The server's name for the version that a part was begun from; strong ones only, as If-Range wants."""
+    try:
+        tag = json.loads(_tag_file(part).read_text())["etag"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return tag if isinstance(tag, str) and not tag.startswith("W/") else None

@@ -1,0 +1,90 @@
+"""LTX-2's codecs between media and the flow's latents: diffusers' autoencoders, statistics kept beside them.
+
+Latents are normalised a channel (of the picture) or a packed feature (of the sound), as the pipeline has it.
+Letters: T frames, F latent frames, S latents a frame, C channels; B batch, N samples, L audio latents, D
+features of each.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foleypref.networks.mel import LogMelSpectrogram
+from foleypref.networks.resample import HANN_FLOAT32, resample
+from foleypref.published.ltx2_sizes import Sizes
+
+N_FFT = 1024  # samples: of the mel frames that the audio autoencoder was trained on
+FLOOR = 1e-5  # of a mel magnitude
+
+
+@torch.no_grad()
+def encode_video(vae: Any, frames: np.ndarray) -> Tensor:
+    """Frames (T, H, W, 3) uint8 -> normalised latents (F, S, C), the posterior's mean."""
+    pixels = torch.from_numpy(frames).to(vae.device).permute(3, 0, 1, 2)[None]  # (1, 3, T, H, W)
+    found = vae.encode((pixels.float() / 127.5 - 1).to(vae.dtype)).latent_dist.mode().float()
+    mean, std = _statistics(vae, (1, -1, 1, 1, 1))
+    found = (found - mean) * vae.config.scaling_factor / std
+    return cast(Tensor, found[0].permute(1, 2, 3, 0).flatten(1, 2))
+
+
+@torch.no_grad()
+def decode_video(vae: Any, latents: Tensor, rows: int, columns: int) -> Tensor:
+    """Normalised latents (F, S, C), S = rows · columns -> frames (T, H, W, 3) uint8 on the CPU."""
+    mean, std = _statistics(vae, (1, -1, 1, 1, 1))
+    packed = latents.float().unflatten(1, (rows, columns)).permute(3, 0, 1, 2)[None]
+    z = (packed * std / vae.config.scaling_factor + mean).to(vae.dtype)
+    time = torch.zeros(1, device=z.device, dtype=z.dtype) if vae.config.timestep_conditioning else None
+    pixels = vae.decode(z, time, return_dict=False)[0][0].float()  # (3, T, H, W) in [-1, 1]
+    return cast(Tensor, ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 3, 0).cpu())
+
+
+def mel_front(sizes: Sizes) -> LogMelSpectrogram:
+    """ln of mel magnitudes in frames centred on their time, as the audio autoencoder was trained."""
+    return LogMelSpectrogram(
+        sizes.audio_rate,
+        N_FFT,
+        sizes.audio_hop,
+        sizes.mel_bins,
+        log="ln",
+        floor=FLOOR,
+        eps=0.0,
+        padding=N_FFT // 2,
+        clip=False,
+    )
+
+
+@torch.no_grad()
+def encode_audio(vae: Any, mel: LogMelSpectrogram, sizes: Sizes, waves: Tensor, num_latents: int) -> Tensor:
+    """Mono waves (B, N) at the vocoder's rate -> normalised latents (B, L, D), the posterior's mean.
+
+    Both channels hear the same. The autoencoder is causal: L latents are 4 L - 3 mel frames.
+    """
+    sound = resample(waves.float(), sizes.output_rate, sizes.audio_rate, HANN_FLOAT32)
+    heard = mel(sound).transpose(1, 2)  # (B, frames, bins)
+    frames = sizes.MEL_FACTOR * (num_latents - 1) + 1
+    heard = F.pad(heard, (0, 0, 0, max(0, frames - heard.shape[1])), value=math.log(FLOOR))[:, :frames]
+    stereo = heard[:, None].expand(-1, vae.config.in_channels, -1, -1)
+    found = vae.encode(stereo.to(vae.dtype)).latent_dist.mode().float()  # (B, channels, L, bins / 4)
+    mean, std = _statistics(vae, (1, 1, -1))
+    return cast(Tensor, (found.transpose(1, 2).flatten(2) - mean) / std)
+
+
+@torch.no_grad()
+def decode_audio(vae: Any, vocoder: Any, latents: Tensor) -> Tensor:
+    """Normalised latents (B, L, D) -> waves (B, N) at the vocoder's rate, the mean of its channels."""
+    mean, std = _statistics(vae, (1, 1, -1))
+    packed = latents.float() * std + mean
+    z = packed.unflatten(2, (vae.config.latent_channels, -1)).transpose(1, 2)
+    mel = vae.decode(z.to(vae.dtype), return_dict=False)[0]
+    return cast(Tensor, vocoder(mel.to(vocoder.dtype)).float().mean(1).clamp(-1, 1))
+
+
+def _statistics(vae: Any, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The latents' mean and standard deviation, which an autoencoder keeps beside its weights."""
+    return vae.latents_mean.float().reshape(shape), vae.latents_std.float().reshape(shape)

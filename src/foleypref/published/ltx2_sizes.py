@@ -1,0 +1,153 @@
+"""Where a folder of LTX-2 in diffusers' layout lies, and the numbers in its configurations.
+
+Read from JSON alone, so that shapes and plans are known before anything is loaded; without a folder they are
+those of the released LTX-2 (19 B). Letters: F latent frames, S latents a frame, C channels, L audio latents.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foleypref.published.places import MissingWeights, locate
+
+INDEX = "LTX-2/model_index.json"
+"""The registry's name of the file that makes a folder a diffusers pipeline."""
+
+_CLASS = "LTX2VideoTransformer3DModel"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What shapes depend on; the defaults are the released LTX-2's."""
+
+    channels: int = 128  # C of a video latent
+    spatial: int = 32  # pixels of a latent's side
+    temporal: int = 8  # frames of a latent, but for the first, which is one frame
+    audio_channels: int = 8
+    mel_bins: int = 64
+    audio_rate: int = 16_000  # Hz of the audio autoencoder's mel frames
+    audio_hop: int = 160  # samples a mel frame
+    output_rate: int = 24_000  # Hz of the vocoder
+    time_scale: float = 1000.0  # what σ is multiplied by for the transformer
+    video_text: int = 3840  # width of what the connectors give each stream
+    audio_text: int = 3840
+
+    MEL_FACTOR = 4  # mel frames, and mel bins, of an audio latent: fixed in the autoencoder's class
+
+    @property
+    def audio_features(self) -> int:
+        """Features of an audio latent frame: channels times mel bins."""
+        return self.audio_channels * (self.mel_bins // self.MEL_FACTOR)
+
+    def video_grid(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """(F, latent rows, latent columns) of a picture. Raises ValueError off the autoencoder's grid."""
+        if height % self.spatial or width % self.spatial:
+            raise ValueError(
+                f"height and width must be multiples of {self.spatial} pixels, found {height} × {width}"
+            )
+        if num_frames % self.temporal != 1 % self.temporal:
+            fit = self.frames_for(num_frames)
+            raise ValueError(
+                f"num_frames is 1 more than a multiple of {self.temporal}, found {num_frames}: take {fit}"
+            )
+        return (num_frames - 1) // self.temporal + 1, height // self.spatial, width // self.spatial
+
+    def frames_for(self, least: float) -> int:
+        """The smallest number of frames on the grid that is no less than `least`."""
+        return 1 + self.temporal * max(0, math.ceil((least - 1) / self.temporal - 1e-6))
+
+    def audio_frames(self, seconds: float) -> int:
+        """L of so much sound, as the pipeline counts."""
+        return round(seconds * self.audio_rate / self.audio_hop / self.MEL_FACTOR)
+
+
+RELEASED = Sizes()
+
+
+def find_folder(folder: str) -> Path:
+    """The folder with `model_index.json`: the one given, one in it, or one in the hub's cache.
+
+    Raises MissingWeights, which says how to get it.
+    """
+    own = Path(folder).expanduser()
+    if folder and (own / "model_index.json").is_file():
+        return own
+    return locate(INDEX, folder or None).parent
+
+
+def sizes_in(folder: str) -> Sizes:
+    """Sizes of the model in `folder`, or where weights are looked for; without one the released sizes."""
+    try:
+        return read_sizes(find_folder(folder))
+    except MissingWeights:
+        return RELEASED
+
+
+def shifted_times(folder: Path, num_latents: int, num_steps: int) -> list[float]:
+    """The released steps, `num_steps` + 1 times from 0 to 1, by the folder's own scheduler.
+
+    They are shifted towards noise, the more the more latents a picture has.
+    """
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    if num_steps == 1:  # there is nothing to shift, and the scheduler would divide by 0
+        return [0.0, 1.0]
+    config = read_config(folder, "scheduler", "scheduler_config.json")
+    few, many = config.get("base_image_seq_len", 1024), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.95), config.get("max_shift", 2.05)
+    scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
+    mu = low + (high - low) * (num_latents - few) / (many - few)
+    scheduler.set_timesteps(sigmas=[1 - i / num_steps for i in range(num_steps)], mu=mu)
+    return [1 - float(sigma) for sigma in scheduler.sigmas]
+
+
+def read_sizes(folder: Path) -> Sizes:
+    """Sizes from the configurations of a folder. Raises ValueError if it holds another model."""
+    network = read_config(folder, "transformer")
+    if network.get("_class_name") != _CLASS:
+        found = network.get("_class_name", "nothing that has a name")
+        raise ValueError(f"{folder / 'transformer'} holds {found}, expected {_CLASS}; give a folder of LTX-2")
+    patches = [network.get(name, 1) for name in ("patch_size", "patch_size_t", "audio_patch_size")]
+    if patches != [1, 1, 1]:
+        raise ValueError(f"{folder}: latents in patches of {patches} are not supported, only single ones")
+    vae, audio, text = (read_config(folder, name) for name in ("vae", "audio_vae", "connectors"))
+    return Sizes(
+        channels=network.get("in_channels", RELEASED.channels),
+        spatial=_ratio(vae, "spatial", "patch_size", 4),
+        temporal=_ratio(vae, "temporal", "patch_size_t", 1),
+        audio_channels=audio.get("latent_channels", RELEASED.audio_channels),
+        mel_bins=audio.get("mel_bins") or RELEASED.mel_bins,
+        audio_rate=audio.get("sample_rate", RELEASED.audio_rate),
+        audio_hop=audio.get("mel_hop_length", RELEASED.audio_hop),
+        output_rate=read_config(folder, "vocoder").get("output_sampling_rate", RELEASED.output_rate),
+        time_scale=float(network.get("timestep_scale_multiplier", RELEASED.time_scale)),
+        video_text=_width(text, "video"),
+        audio_text=_width(text, "audio"),
+    )
+
+
+def read_config(folder: Path, part: str, name: str = "config.json") -> dict[str, Any]:
+    """A part's configuration. Raises ValueError where it is missing or no JSON."""
+    path = folder / part / name
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; get the whole folder, all parts of LTX-2's pipeline") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is no configuration ({error}); get it again") from error
+
+
+def _ratio(vae: dict[str, Any], kind: str, patch: str, default: int) -> int:
+    """How much the video autoencoder shrinks; where the configuration leaves it open, as its class counts."""
+    told = vae.get(f"{kind}_compression_ratio")
+    scaling = vae.get("spatio_temporal_scaling", (True,) * 4)
+    return int(told) if told else int(vae.get(patch, default)) * 2 ** sum(scaling)
+
+
+def _width(connectors: dict[str, Any], stream: str) -> int:
+    heads = connectors.get(f"{stream}_connector_num_attention_heads", 30)
+    return int(heads * connectors.get(f"{stream}_connector_attention_head_dim", 128))

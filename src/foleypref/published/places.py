@@ -1,0 +1,159 @@
+"""Where weight files lie: the weights folder, the layouts that people already have, and the hub's cache.
+
+A file is found by its name anywhere below the weights folder, so upstream's `weights/` and `ext_weights/` and
+the hub's `models--owner--name/snapshots/…` are taken as they are; the hub's own cache is looked into too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from foleypref.published.registry import find
+from foleypref.published.weight_file import WeightFile
+
+VARIABLE = "FOLEYPREF_WEIGHTS"
+CONVERTED = ".foleypref.safetensors"  # ends the name of a conversion of ours: see `conversion.py`
+EARLIER = "foleytune"  # the project's earlier name: folders and files that were written under it still open
+CONVERTED_EARLIER = f".{EARLIER}.safetensors"
+MAX_DEPTH = 6  # folders below the weights folder; a hub cache inside it needs five
+MAX_FOLDERS = 20_000  # looked into at most: somebody's whole disk is no weights folder
+_SKIPPED = {"blobs", "refs", ".git", ".venv", "node_modules", "__pycache__", ".locks", ".no_exist"}
+_GENERIC = {  # names that many models share
+    "checkpoint.pt",
+    "open_clip_pytorch_model.bin",
+    "model.safetensors",
+    "config.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+    "model_index.json",
+}
+_CONVERSION = r"(?:[._-](?:fp16|fp32|bf16|half))?\.safetensors"
+
+
+class MissingWeights(ValueError):
+    """A published file that is not on this disk: what it is, where it was looked for, how to get it."""
+
+
+def weights_folder(folder: Path | str | None = None) -> Path:
+    """Return the folder of weights: the argument, else $FOLEYPREF_WEIGHTS, else ~/.cache/foleypref/weights.
+
+    The variable and the cache folder of the project's earlier name count where the new ones are absent.
+    """
+    variables = (VARIABLE, f"{EARLIER.upper()}_WEIGHTS")
+    named = next((os.environ[name] for name in variables if os.environ.get(name)), None)
+    return Path(folder or named or _default_folder()).expanduser()
+
+
+def cache_folder() -> Path:
+    """Return the folder of files that foleypref can make again."""
+    return Path("~/.cache/foleypref").expanduser()
+
+
+def _default_folder() -> Path:
+    own, earlier = cache_folder() / "weights", cache_folder().with_name(EARLIER) / "weights"
+    return earlier if earlier.is_dir() and not own.is_dir() else own
+
+
+def hub_cache() -> Path:
+    """The Hugging Face hub's cache on this machine, by the hub's own variables."""
+    home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
+
+
+def locate(name: str, folder: Path | str | None = None) -> Path:
+    """The published file `name` on this disk; ValueError says what is missing and how to get it."""
+    entry = find(name)
+    root = weights_folder(folder)
+    for place in _usual_places(entry, root):
+        if place.is_file() and _right_size(place, entry):
+            return place
+    found = sorted(
+        (rank, len(path.parts), str(path)) for path in _files(root) if (rank := _rank(path, entry))
+    )
+    if found:
+        return Path(found[0][2])
+    raise MissingWeights(_missing(entry, root))
+
+
+def is_conversion(path: Path, entry: WeightFile) -> bool:
+    """Whether a file found for `entry` is a safetensors conversion of it and not the published file."""
+    return path.suffix == ".safetensors" and path.name != entry.file
+
+
+def companions(path: Path, name: str) -> list[Path]:
+    """Where what we make of a file may lie: beside it, or in our cache if its folder is not ours to fill."""
+    digest = hashlib.sha256(str(path.resolve().parent).encode()).hexdigest()[:12]
+    cached = cache_folder() / "derived" / digest / name
+    return [cached] if "snapshots" in path.parts else [path.with_name(name), cached]
+
+
+def _usual_places(entry: WeightFile, root: Path) -> Iterator[Path]:
+    yield root / entry.name
+    for below in ("weights", "ext_weights"):
+        yield root / below / entry.name
+    repos = [repo for repo in (entry.repo, *entry.other_repos) if repo]
+    for repo in repos:
+        for cache in (root, root / "hub", hub_cache()):
+            snapshots = cache / f"models--{repo.replace('/', '--')}" / "snapshots"
+            yield from sorted(snapshots.glob(f"*/{entry.path_in_repo}"))
+
+
+def _rank(path: Path, entry: WeightFile) -> int:
+    """How well a file fits an entry by name and size: 1 best, 0 not at all."""
+    if path.name == entry.file:
+        if entry.file in _GENERIC and not _belongs(path, entry):
+            return 0
+        # A wrong size beats a conversion: damage is told, not stepped around.
+        return (1 if _belongs(path, entry) else 2) if _right_size(path, entry) else 3
+    own_name = entry.file not in _GENERIC or _belongs(path, entry)
+    if own_name and path.name in (entry.file + CONVERTED, entry.file + CONVERTED_EARLIER):
+        return 4
+    stems = [*entry.other_stems, *([PurePosixPath(entry.file).stem] if own_name else [])]
+    return 5 if any(re.fullmatch(re.escape(stem) + _CONVERSION, path.name) for stem in stems) else 0
+
+
+def _belongs(path: Path, entry: WeightFile) -> bool:
+    """Whether its folder says that it is this entry's, where the file's name alone does not."""
+    folders = path.parts[:-1]
+    own = PurePosixPath(entry.name).parts[:-1]
+    repos = [repo.split("/")[1] for repo in (entry.repo, *entry.other_repos) if repo]
+    in_repo = any(folder.endswith(repo) for folder in folders for repo in repos)
+    return in_repo or folders[len(folders) - len(own) :] == own
+
+
+def _right_size(path: Path, entry: WeightFile) -> bool:
+    return entry.bytes is None or path.stat().st_size == entry.bytes
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Every file below `root`, shallow folders first, to the two limits."""
+    waiting = deque([(root, 0)])
+    for _ in range(MAX_FOLDERS):
+        if not waiting:
+            return
+        folder, depth = waiting.popleft()
+        try:
+            paths = sorted(folder.iterdir())
+            files = [path for path in paths if path.is_file()]
+        except OSError:  # no such folder, or not ours to read
+            continue
+        yield from files
+        if depth < MAX_DEPTH:
+            waiting += [(path, depth + 1) for path in paths if path.name not in _SKIPPED and path.is_dir()]
+
+
+def _missing(entry: WeightFile, root: Path) -> str:
+    how_far = f"{MAX_DEPTH} folders deep" if root.is_dir() else "no such folder"
+    looked = f"looked in {root} ({how_far})" + (f" and {hub_cache()}" if entry.repo else "")
+    size = f", {entry.bytes:,} bytes" if entry.bytes else ""
+    if entry.page:
+        how = f"get it by hand from {entry.page} and save it as {root / entry.name}"
+    else:
+        how = f"`foleypref weights fetch {entry.name}` gets it from {entry.source}"
+    return f"{entry.name} ({entry.role}{size}) is missing: {looked}; {how}; {entry.terms}"

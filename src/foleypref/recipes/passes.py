@@ -1,0 +1,74 @@
+"""What a recipe asks of networks, in forward passes of one latent: what methods are compared by.
+
+A backward pass counts as two forward passes. A step of a solver counts as `solvers.passes_per_step` says, and
+guidance doubles it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import cast
+
+from foleypref.flow.convention import guidance_passes
+from foleypref.flow.solvers import passes_per_step
+from foleypref.recipes.recipe import Recipe
+from foleypref.train import TrainSettings
+from foleypref.training.objectives import Objective
+from foleypref.training.settings import needs_of
+from foleypref.workspace.records import Clip
+from foleypref.workspace.store import Workspace
+
+
+def passes_of(workspace: Workspace, recipe: Recipe) -> dict[str, float]:
+    """What each row costs: the candidates it learns from, and its training.
+
+    What AudioScore was fitted on is left out, as all rows share it.
+    """
+    num_clips = clips_of(workspace, recipe)[recipe.sample.split]
+    sampled = sampled_passes(recipe, num_clips)
+    found = {
+        row: trained_passes(runs[0]) + (sampled if _reads_candidates(runs[0]) else 0)
+        for row, runs in recipe.rows().items()
+    }
+    rounds = recipe.rounds
+    if rounds is not None:
+        runs = rounds.runs(recipe.train_seeds[0])
+        again = sampled_passes(recipe, num_clips, rounds.num_clips, rounds.num_candidates)
+        found[rounds.row] = sum(map(trained_passes, runs)) + sampled + (len(runs) - 1) * again
+    return found
+
+
+def _reads_candidates(run: TrainSettings) -> bool:
+    return bool(needs_of(run) & {"pairs", "labels"})
+
+
+def trained_passes(run: TrainSettings) -> float:
+    """Of one run, by what its objective takes an item."""
+    return run.max_steps * batch_of(run) * cast(Objective, run.objective).forwards
+
+
+def sampled_passes(
+    recipe: Recipe, num_clips: int, only: int | None = None, num_candidates: int | None = None
+) -> int:
+    """Of the recipe's candidates, or of so many seeds of some of its clips."""
+    s = recipe.sample
+    limits = [n for n in (s.num_clips, only) if n is not None]
+    num = min([num_clips, *limits]) * (num_candidates or s.num_candidates)
+    return num * integration_passes(s.num_steps, s.solver, s.guidance_scale)
+
+
+def clips_of(workspace: Workspace, recipe: Recipe) -> Counter[str]:
+    """Clips by split: those the recipe renders, those that are there, or those that it expects."""
+    if recipe.world is not None:
+        return Counter(recipe.world.counts())
+    return Counter(clip.split for clip in workspace.read(Clip)) or Counter(recipe.expected_clips)
+
+
+def integration_passes(num_steps: int, solver: str, guidance_scale: float) -> int:
+    """Count the network passes that one latent takes from noise to data; for dopri5 the least it can be."""
+    return num_steps * passes_per_step(solver) * guidance_passes(guidance_scale)
+
+
+def batch_of(run: TrainSettings) -> int:
+    """Items a step, on one process."""
+    return run.per_device_train_batch_size * run.gradient_accumulation_steps

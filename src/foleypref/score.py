@@ -1,0 +1,205 @@
+"""Stage 3, score: scorers × candidates -> raw scores, and embeddings for the metrics over sets.
+
+A clip whose picture or sound is damaged is said to be so, and its candidates are judged by what is left. A
+clip's picture and its own sound are decoded once for all its candidates, a candidate's latents once for
+all scorers that are loaded together. Scores are stored raw with scorer and version; what cannot be judged is
+unscored with a reason.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal, NamedTuple, cast
+
+from pydantic import Field
+from torch import Tensor
+
+from foleypref.models.backbones import Model
+from foleypref.published.places import MissingWeights
+from foleypref.scoring.marginals import with_marginal
+from foleypref.scoring.scorers import ScoreItem, Scorer
+from foleypref.scoring.scorers._presets import expand
+from foleypref.scoring.shown import decode_candidates, judged_seconds, score_item, show_clip
+from foleypref.settings.parts import Settings, build, part_field
+from foleypref.workspace.engines import run_map
+from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Failure, Feature, Record, Score
+from foleypref.workspace.store import Workspace
+from foleypref.workspace.walk import StageCount, run_batches, say
+
+WORLD_JUDGES = ("world_semantic", "world_text", "world_sync", "world_tagger")
+WORLD_ORACLES = ("oracle_onset", "oracle_class", "oracle_noise", "oracle_envelope")
+
+
+class ScoreSettings(Settings):
+    """Which candidates are scored by what. `model` decodes latents; its flow weights do not matter."""
+
+    scorers: tuple[str, ...] = (*WORLD_JUDGES, *WORLD_ORACLES)  # or v2a_dpo, av_benchmark, commercial
+    optional_scorers: tuple[str, ...] = ("pesq",)  # left out, with a word, where extra or weights lack
+    model: part_field("models") = build("models", "world")  # type: ignore[valid-type]
+    split: str | None = None  # None is every split
+    ground_truth: bool = True  # score the clips' own sound too
+    batch_size: int = 40
+    scorers_at_once: int = Field(0, ge=0)  # 1: each loads, scores everything, is freed; 0: all together
+    num_workers: int = Field(1, ge=1)  # processes on this machine; with several GPUs each gets one
+    shard: str = ""  # "3/8": this process does the fourth of eight shares, others the rest
+    engine: Literal["processes", "ray"] = "processes"  # ray: `num_workers` actors of a Ray cluster
+    device: str = "cpu"
+
+
+class Loaded(NamedTuple):
+    """A scorer ready to judge. Its version is asked once: it may look for files and hash them."""
+
+    name: str
+    scorer: Scorer
+    version: str
+
+
+def score(workspace: Workspace, settings: ScoreSettings) -> StageCount:
+    """Score what has not been scored by these scorers in these versions."""
+    return run_map(ScoreWork, workspace, settings)
+
+
+class ScoreWork:
+    """`score`, share by share: what is loaded stays loaded, the plan is made once."""
+
+    def __init__(self, workspace: Workspace, settings: ScoreSettings) -> None:
+        self.workspace, self.settings = workspace, settings
+        self.scorers = build_scorers(settings)
+        self.clips = {c.clip_id: c for c in workspace.read(Clip) if settings.split in (None, c.split)}
+        self.plan = _plan(workspace, self.clips, settings.ground_truth)
+        if not self.plan:
+            raise ValueError(
+                f"{workspace.root} has nothing to score in split {settings.split!r}; run sample first"
+            )
+        self.model: Model | None = None
+        if any(candidate.shard for candidate in self.plan):
+            self.model = cast(Model, settings.model).load(settings.device)
+        self._together: list[Loaded] | None = None
+
+    def __call__(self, shard: tuple[int, int]) -> StageCount:
+        """Score what is missing of shard i of n."""
+        total = StageCount("score")
+        at_once = self.settings.scorers_at_once or max(1, len(self.scorers))
+        with self.workspace.lock("score", shard):
+            for begin in range(0, len(self.scorers), at_once):
+                group = self._loaded(self.scorers[begin : begin + at_once])
+                total.add(self._score_with(group, shard))
+        return total
+
+    def _loaded(self, scorers: list[tuple[str, Scorer]]) -> list[Loaded]:
+        """Copies, so that a turn's weights go with it: the next scorers may want the memory."""
+        if self._together is not None:
+            return self._together
+        found = []
+        for name, scorer in scorers:
+            try:
+                ready = with_marginal(self.workspace, name, scorer, self.settings.device)
+                judge = copy.copy(ready).load(self.settings.device)
+                found.append(Loaded(name, judge, judge.version))
+            except MissingWeights as error:
+                if name not in expand(self.settings.optional_scorers):
+                    raise
+                say(f"score: without {name}: {error}")
+        if len(scorers) == len(self.scorers):
+            self._together = found
+        return found
+
+    def _score_with(self, scorers: list[Loaded], shard: tuple[int, int]) -> StageCount:
+        have = self.workspace.ids(Score)
+        done = {c.candidate_id for c in self.plan if all(not _missing(s, [c], have) for s in scorers)}
+        return run_batches(
+            self.workspace,
+            "score",
+            self.plan,
+            lambda candidate: candidate.candidate_id,
+            done,
+            lambda batch: _score_batch(self.workspace, self.model, scorers, self.clips, batch, have),
+            self.settings.batch_size,
+            shard,
+        )
+
+
+def build_scorers(settings: ScoreSettings) -> list[tuple[str, Scorer]]:
+    """The scorers by name, not loaded; an optional one whose extra is not installed is left out."""
+    names = expand(settings.scorers)
+    found = [_built(name) for name in names]
+    for name in (name for name in expand(settings.optional_scorers) if name not in names):
+        try:
+            found.append(_built(name))
+        except ValueError as error:
+            if "needs the package" not in str(error):
+                raise
+    return found
+
+
+def embedding_key(scorer: str, version: str) -> str:
+    """The feature key of a scorer's embeddings."""
+    return f"{scorer}@{version}"
+
+
+def _built(name: str) -> tuple[str, Scorer]:
+    scorer = cast(Scorer, build("scorers", name))
+    return getattr(scorer, "scored_as", name), scorer  # panns-16k is panns
+
+
+def _plan(workspace: Workspace, clips: dict[str, Clip], ground_truth: bool) -> list[Candidate]:
+    """Candidates by clip, so that a batch needs few clips; the ground truth of each clip comes first."""
+    plan = [c for c in workspace.read(Candidate) if c.clip_id in clips and c.model != GROUND_TRUTH]
+    if ground_truth:
+        plan += [truth_candidate(clip) for clip in clips.values() if clip.has_audio]
+    return sorted(plan, key=lambda c: (c.clip_id, c.model != GROUND_TRUTH, c.candidate_id))
+
+
+def truth_candidate(clip: Clip) -> Candidate:
+    """The clip's own soundtrack as a candidate; it has no latents."""
+    candidate_id = Candidate.make_id(clip.clip_id, GROUND_TRUTH, "", 0, "", 0, 0.0)
+    return Candidate(candidate_id, clip.clip_id, GROUND_TRUTH, "", 0, "", 0, 0.0, "", -1)
+
+
+def _missing(judge: Loaded, candidates: list[Candidate], have: set[str]) -> list[Candidate]:
+    return [
+        c
+        for c in candidates
+        if any(
+            Score.make(c.candidate_id, judge.name, judge.version, d, None).score_id not in have
+            for d in judge.scorer.dimensions
+        )
+    ]
+
+
+def _score_batch(
+    workspace: Workspace,
+    model: Model | None,
+    scorers: list[Loaded],
+    clips: dict[str, Clip],
+    batch: list[Candidate],
+    have: set[str],
+) -> list[Record]:
+    streams = tuple({s.key: s for judge in scorers for s in judge.scorer.streams}.values())
+    shown = {}
+    for clip in (clips[i] for i in sorted({c.clip_id for c in batch})):
+        seconds = judged_seconds(clip, model)
+        shown[clip.clip_id] = show_clip(workspace.root, clip, streams, seconds)
+    made = decode_candidates(workspace, model, batch, lambda c: shown[c.clip_id], streams)
+    items = {c.candidate_id: score_item(c.candidate_id, shown[c.clip_id], one) for c, one in zip(batch, made)}
+    records: list[Record] = [c for c in batch if c.model == GROUND_TRUTH]
+    records += [Failure.make("decode", i, clip.damage) for i, clip in shown.items() if clip.damage]
+    features: list[Record] = []
+    scores: list[Record] = []
+    for judge in scorers:
+        todo = [items[c.candidate_id] for c in _missing(judge, batch, have)]
+        if todo:
+            found = judge.scorer.judge(todo)
+            scores += found.scores
+            features += _store(workspace, embedding_key(judge.name, judge.version), todo, found.embeddings)
+    return [*records, *features, *scores]
+
+
+def _store(
+    workspace: Workspace, key: str, items: list[ScoreItem], embeddings: dict[str, Tensor]
+) -> list[Record]:
+    if not embeddings:
+        return []
+    ids = [Feature.make_id(item.candidate_id, key) for item in items]
+    shard = workspace.write_rows("embeddings", ids, embeddings)
+    return [Feature(ids[row], item.candidate_id, key, shard, row) for row, item in enumerate(items)]

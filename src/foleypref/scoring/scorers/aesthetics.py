@@ -1,0 +1,68 @@
+"""Audiobox Aesthetics: how people would rate a sound by itself on four axes, 1 to 10 (arXiv 2502.05139).
+
+CE content enjoyment, CU content usefulness, PC production complexity, PQ production quality. PC counts what
+there is to hear, from one source to many: more is not better, though the table must name a direction. 10 s
+windows, weighed by how much of each is sound. The weights are CC-BY-4.0, their WavLM part MIT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import torch
+from pydantic import PrivateAttr
+
+from foleypref.published.hashes import weights_version
+from foleypref.published.hub_files import weights_path
+from foleypref.published.registry import files_for
+from foleypref.scoring.scorers import Judgement, NetworkScorer, ScoreItem, is_silent
+from foleypref.scoring.scorers._captioned import packages
+from foleypref.workspace.records import Score
+
+if TYPE_CHECKING:
+    from foleypref.published.aesthetics import Aesthetics as Network
+
+
+class Aesthetics(NetworkScorer):
+    """`weights` is a file or facebook/audiobox-aesthetics, "" the published file. Unscored: silence.
+
+    `weights_folder` is as for models.
+    """
+
+    weights: str = ""
+    weights_folder: str = ""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"audio"})
+    dimensions: ClassVar[tuple[str, ...]] = ("CE", "CU", "PC", "PQ")
+    # Neither way is up for PC; True keeps the table complete.
+    higher_is_better: ClassVar[dict[str, bool]] = {"CE": True, "CU": True, "PC": True, "PQ": True}
+
+    _network: Network | None = PrivateAttr(default=None)
+
+    @property
+    def version(self) -> str:
+        """Hash of the weights, and the method's."""
+        path = weights_path(self.weights, files_for("aesthetics")[0].name, self.weights_folder or None)
+        return weights_version(path)
+
+    def load(self, device: str | torch.device = "cpu") -> Self:
+        """Read the weights (0.4 GB)."""
+        with packages("aesthetics"):
+            from foleypref.published.aesthetics import load_aesthetics  # transformers: seconds to import
+        self._network = load_aesthetics(self.weights, self.weights_folder or None).to(device)
+        return self
+
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """Four scores an item."""
+        assert self._network is not None, "call load() first"
+        audible = [item for item in items if not is_silent(item.wave)]
+        ratings = iter(self._network.rate_sounds([(item.sound, item.sample_rate) for item in audible]))
+        scores, version = [], self.version
+        for item in items:
+            silent = is_silent(item.wave)
+            values = [None] * len(self.dimensions) if silent else next(ratings).tolist()
+            for dimension, value in zip(self.dimensions, values):
+                why = "silent" if silent else ""
+                scores.append(Score.make(item.candidate_id, "aesthetics", version, dimension, value, why))
+        return Judgement(scores, {})

@@ -1,0 +1,233 @@
+"""AudioScore: judge scores in, probabilities of bad, medium and good out (V2A-DPO, arXiv 2603.11089, 2.1).
+
+The paper feeds a vector of five scores and says nothing of scaling or of what is missing. Here a value is
+standardised with stored statistics, a missing one becomes the stored mean, and a validity bit tells the two
+apart: PESQ outside speech is missing, not bad. Oracles are refused, as no reward ever reads the truth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from pydantic import PrivateAttr
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from foleypref.media.streams import FrameStream
+from foleypref.networks.audioscore import AudioScoreNetwork
+from foleypref.published.places import cache_folder
+from foleypref.scoring.scorers import PlainScorer, ScoreItem, Scorer, is_oracle
+from foleypref.settings.parts import build
+from foleypref.workspace.records import Score
+from foleypref.workspace.shards import write_atomic
+
+FORMAT = 1
+NAME = "audioscore"
+MARGINAL = "marginal."  # begins the keys of the judges' marginals
+
+
+def reads_truth(scorer: str) -> bool:
+    """True for an oracle, by name or by what it needs. Raises ValueError if no such scorer can be built."""
+    return scorer.startswith("oracle") or is_oracle(cast(Scorer, build("scorers", scorer)))
+
+
+def refuse_oracles(dimensions: Iterable[str], *, unknown_ok: bool = False) -> None:
+    """Raise ValueError if a "scorer/dimension" is an oracle's, AudioScore's own or unknown."""
+    for dimension in dimensions:
+        scorer = dimension.rpartition("/")[0]
+        if scorer.partition("-")[0] == NAME:
+            raise ValueError(f"{dimension} is AudioScore's own output; give it the dimensions of judges")
+        try:
+            oracle = reads_truth(scorer)
+        except ValueError:
+            if not unknown_ok:
+                raise
+            oracle = False
+        if oracle:
+            raise ValueError(f"{dimension} reads the truth, and no reward may; leave it out")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit leaves behind: K dimensions with their scorers' versions, frozen statistics, the network."""
+
+    dimensions: tuple[str, ...]  # "scorer/dimension"
+    versions: tuple[str, ...]
+    mean: Float64[Tensor, " K"]  # over the valid values of the fit set
+    std: Float64[Tensor, " K"]  # 1 for a dimension that never varied
+    network: AudioScoreNetwork
+    notes: Mapping[str, Any] = field(default_factory=dict)  # label agreement, fit settings
+    marginals: Mapping[str, bytes] = field(default_factory=dict)  # scorer -> the file of its frozen marginal
+
+    def inputs(self, values: np.ndarray) -> Float64[Tensor, "N {2*len(self.dimensions)}"]:
+        """(N, K) with NaN for missing -> (N, 2K): standardised values, 0 where missing, and validity bits."""
+        x = torch.as_tensor(values, dtype=torch.float64)
+        if x.ndim != 2 or x.shape[1] != len(self.dimensions):
+            wanted = ", ".join(self.dimensions)
+            raise ValueError(f"values are (N, {len(self.dimensions)}) for {wanted}; found {tuple(x.shape)}")
+        valid = torch.isfinite(x)
+        return torch.cat([torch.where(valid, (x - self.mean) / self.std, 0.0), valid.double()], 1)
+
+    @torch.no_grad()
+    def probabilities(self, values: np.ndarray) -> Float64[np.ndarray, "N 3"]:
+        """(N, K) with NaN for missing -> (N, 3) over bad, medium, good."""
+        return self.network(self.inputs(values)).softmax(1).numpy()
+
+    def serialise(self) -> bytes:
+        """The safetensors file, the same bytes for the same content."""
+        tensors = {"mean": self.mean, "std": self.std, **self.network.state_dict()}
+        for name, content in self.marginals.items():
+            tensors[MARGINAL + name] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        said = {
+            "format": FORMAT,
+            "dimensions": self.dimensions,
+            "versions": self.versions,
+            "hidden": self.network.hidden.out_features,
+            "notes": self.notes,
+        }
+        # One metadata key: the format does not fix the order of several.
+        return save({k: v.contiguous() for k, v in tensors.items()}, {NAME: json.dumps(said, sort_keys=True)})
+
+    @staticmethod
+    def read(path: Path) -> Fitted:
+        """The content of a file that `serialise` made. Raises ValueError for anything else."""
+        try:
+            with safe_open(path, "pt") as file:
+                said = json.loads((file.metadata() or {})[NAME])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError, OSError) as error:
+            raise ValueError(
+                f"{path} holds no AudioScore ({error}); make one with `foleypref fit`"
+            ) from error
+        if said["format"] != FORMAT:
+            raise ValueError(f"{path} is of format {said['format']}, here is {FORMAT}; fit again")
+        network = AudioScoreNetwork(len(said["dimensions"]), said["hidden"])
+        mean, std = tensors.pop("mean"), tensors.pop("std")
+        marginals = {
+            key.removeprefix(MARGINAL): tensors.pop(key).numpy().tobytes()
+            for key in sorted(tensors)
+            if key.startswith(MARGINAL)
+        }
+        network.load_state_dict(tensors)
+        dimensions, versions = tuple(said["dimensions"]), tuple(said["versions"])
+        return Fitted(dimensions, versions, mean, std, network.eval(), said["notes"], marginals)
+
+
+class AudioScore(PlainScorer):
+    """Settings: `weights`, the file that `fit` wrote. As a scorer it runs the judges that file names."""
+
+    weights: str = ""
+
+    dimensions: ClassVar[tuple[str, ...]] = ("p_bad", "p_medium", "p_good")
+    # Neither way is up for p_medium; True keeps the table complete.
+    higher_is_better: ClassVar[dict[str, bool]] = {"p_bad": False, "p_medium": True, "p_good": True}
+
+    _fitted: Fitted | None = PrivateAttr(default=None)
+    _judges: dict[str, Scorer] | None = PrivateAttr(default=None)
+    _device: str | torch.device = PrivateAttr(default="cpu")
+
+    @classmethod
+    def of(cls, fitted: Fitted) -> Self:
+        """An AudioScore in memory. Raises ValueError for oracle dimensions."""
+        refuse_oracles(fitted.dimensions, unknown_ok=True)
+        made = cls()
+        made._fitted = fitted
+        return made
+
+    def save(self, path: str | Path) -> Self:
+        """Write the file, atomically; returns the AudioScore that reads it."""
+        write_atomic(Path(path), self.fitted.serialise())
+        return type(self)(weights=str(path)).load(self._device)
+
+    def load(self, device: str | torch.device = "cpu") -> Self:
+        """Read the file; the judges load at the first `score`, as `probabilities` does not need them."""
+        if not self.weights and self._fitted is None:
+            raise ValueError("audioscore: no weights given; fit one with `foleypref fit` and name its file")
+        if self.weights:
+            fitted = Fitted.read(Path(self.weights))
+            refuse_oracles(fitted.dimensions, unknown_ok=True)
+            self._fitted = fitted
+        self._judges, self._device = None, device
+        return self
+
+    @property
+    def fitted(self) -> Fitted:
+        """Statistics, dimensions and network."""
+        if self._fitted is None:
+            self.load(self._device)
+        assert self._fitted is not None
+        return self._fitted
+
+    @property
+    def version(self) -> str:
+        """Hash of the file."""
+        return hashlib.sha256(self.fitted.serialise()).hexdigest()[:16]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What any of its judges needs; nothing while no file is named."""
+        return frozenset().union(*(judge.needs for judge in self._built_judges().values()))
+
+    @property
+    def streams(self) -> tuple[FrameStream, ...]:
+        """What any of its judges looks at."""
+        return tuple({s.key: s for judge in self._built_judges().values() for s in judge.streams}.values())
+
+    def probabilities(self, values: np.ndarray) -> Float64[np.ndarray, "N 3"]:
+        """(N, K) in the order of `fitted.dimensions`, NaN for missing -> (N, 3) over bad, medium, good."""
+        return self.fitted.probabilities(values)
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        """p_bad, p_medium, p_good of each item; unscored when no judge could score it."""
+        rows = {item.candidate_id: row for row, item in enumerate(items)}
+        columns = {name: column for column, name in enumerate(self.fitted.dimensions)}
+        values = np.full((len(items), len(columns)), np.nan)
+        for name, judge in self._loaded_judges().items():
+            for score in judge.score(items):
+                column = columns.get(f"{name}/{score.dimension}")
+                if column is not None and score.value is not None:
+                    values[rows[score.candidate_id], column] = score.value
+        probabilities, version = self.probabilities(values), self.version
+        return [
+            Score.make(item.candidate_id, NAME, version, dimension, float(p))
+            if judged
+            else Score.make(item.candidate_id, NAME, version, dimension, None, "no judge scored it")
+            for item, row, judged in zip(items, probabilities, np.isfinite(values).any(1))
+            for dimension, p in zip(self.dimensions, row)
+        ]
+
+    def _scorers(self) -> list[str]:
+        return list(dict.fromkeys(name.rpartition("/")[0] for name in self.fitted.dimensions))
+
+    def _built_judges(self) -> dict[str, Scorer]:
+        if self._fitted is None and not self.weights:
+            return {}
+        built = {name: cast(Scorer, build("scorers", name)) for name in self._scorers()}
+        for name, content in self.fitted.marginals.items():
+            place = cache_folder() / "marginals" / f"{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+            if not place.exists():
+                write_atomic(place, content)
+            built[name] = cast(Any, built[name]).with_settings(marginal=str(place))
+        return built
+
+    def _loaded_judges(self) -> dict[str, Scorer]:
+        if self._judges is None:
+            refuse_oracles(self.fitted.dimensions)
+            judges = {name: judge.load(self._device) for name, judge in self._built_judges().items()}
+            for dimension, version in zip(self.fitted.dimensions, self.fitted.versions):
+                found = judges[dimension.rpartition("/")[0]].version
+                if found != version:
+                    raise ValueError(
+                        f"AudioScore was fitted on {dimension} {version}, here it is {found}; fit again"
+                    )
+            self._judges = judges
+        return self._judges

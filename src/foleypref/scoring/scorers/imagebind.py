@@ -1,0 +1,84 @@
+"""IB-score: how well a sound fits what is seen, by the cosine of ImageBind's embeddings (arXiv 2305.05665).
+
+Raw cosines; tables of the field show them times 100. The weights, `imagebind_huge.pth`, are CC-BY-NC-SA 4.0:
+non-commercial use only. Only their halves for sound and picture are loaded (2.9 GB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+import torch
+from pydantic import PrivateAttr
+from torch import Tensor
+
+from foleypref.media.streams import FrameStream, bicubic
+from foleypref.networks.imagebind import IMAGE
+from foleypref.published.hashes import weights_version
+from foleypref.published.imagebind import FPS, NAME, IBScore, check_length, load_imagebind, similarity
+from foleypref.published.weights import locate
+from foleypref.scoring.scorers import Judgement, NetworkScorer, ScoreItem
+from foleypref.scoring.scorers._pictured import keep_last, once_a_clip, unseen
+from foleypref.workspace.records import Score
+
+PICTURE = bicubic(FPS, IMAGE, crop=False)
+
+
+class ImageBind(NetworkScorer):
+    """`weights_folder` as for models. Higher is better; the sound is heard whole, whatever is evaluated.
+
+    Unscored: silence, no picture, under 4 s evaluated, a picture shorter than what is evaluated, a sound
+    under 25 ms.
+    """
+
+    weights_folder: str = ""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"audio", "video"})
+    dimensions: ClassVar[tuple[str, ...]] = ("similarity",)
+    higher_is_better: ClassVar[dict[str, bool]] = {"similarity": True}
+    embeddings: ClassVar[tuple[str, ...]] = ("audio", "video")  # (B, 1024): about 20 and at most 1 long
+
+    _judge: IBScore | None = PrivateAttr(default=None)
+    _seen: dict[str, Tensor] = PrivateAttr(default_factory=dict)  # embeddings of pictures
+
+    @property
+    def streams(self) -> tuple[FrameStream, ...]:
+        """One each 2 s, 224 pixels on the short side, uncropped."""
+        return (PICTURE,)
+
+    @property
+    def version(self) -> str:
+        """Hash of the weights, and the method's."""
+        return weights_version(locate(NAME, self.weights_folder or None))
+
+    def load(self, device: str | torch.device = "cpu") -> Self:
+        """Read the weights."""
+        self._judge, self._seen = IBScore(load_imagebind(self.weights_folder or None), device), {}
+        return self
+
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """One score an item: the picture looked at once a clip, all sounds heard together."""
+        judge = self._judge
+        assert judge is not None, "call load() first"
+        version, reasons = self.version, [unseen(item, PICTURE.key, check_length) for item in items]
+        audio, video = (torch.full((len(items), judge.embed_dim), torch.nan) for _ in range(2))
+        rows = [row for row, reason in enumerate(reasons) if not reason]
+        for row in rows:
+            video[row] = self._see(items[row])
+        keep_last(self._seen)
+        if rows:
+            audio[rows] = judge.hear([(items[row].sound, items[row].sample_rate) for row in rows]).cpu()
+        values = similarity(video, audio).tolist()
+        scores = [
+            Score.make(
+                item.candidate_id, "imagebind", version, "similarity", None if reason else value, reason
+            )
+            for item, reason, value in zip(items, reasons, values)
+        ]
+        return Judgement(scores, {"audio": audio, "video": video})
+
+    def _see(self, item: ScoreItem) -> Tensor:
+        judge, frames = self._judge, item.frames[PICTURE.key]
+        assert judge is not None
+        return once_a_clip(item, self._seen, lambda: judge.see(frames, item.evaluated_s).cpu())

@@ -1,0 +1,68 @@
+"""Onsets against the clip's own sound: do the sounds start where those of the recording start?
+
+A reference-based judge that needs no weights and reads no truth: onsets of both sounds are peaks of spectral
+flux at 16 kHz, matched one to one within 60 ms. It rewards what the microphone heard, sounds from outside the
+picture too, and says little of sounds that start softly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from foleypref.networks.resample import HANN, resample
+from foleypref.scoring.scorers import PlainScorer, ScoreItem, is_silent
+from foleypref.scoring.scorers.oracle_onset import agreement, onsets
+from foleypref.workspace.records import Score
+
+SAMPLE_RATE = 16000  # Hz, of both sounds: the bands of the flux follow the rate
+EDGE_S = 0.035  # what the detector's window and lag reach
+VERSION = "1"
+
+
+class Onset(PlainScorer):
+    """onset_f1 in [0, 1]; onset_error_s in [0, 0.5] s, the mean distance from a true onset to the nearest."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"audio", "reference"})
+    dimensions: ClassVar[tuple[str, ...]] = ("onset_f1", "onset_error_s")
+    higher_is_better: ClassVar[dict[str, bool]] = {"onset_f1": True, "onset_error_s": False}
+
+    @property
+    def version(self) -> str:
+        """Raised when the definition changes."""
+        return VERSION
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        """Two scores an item; unscored where either sound is silent or the reference has no onset."""
+        scores = []
+        for item in items:
+            f1, error, reason = _compare(item)
+            for dimension, value in (("onset_f1", f1), ("onset_error_s", error)):
+                scores.append(Score.make(item.candidate_id, "onset", VERSION, dimension, value, reason))
+        return scores
+
+
+def onset_times_s(wave: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Onsets of a sound (N,) in seconds, 100 ms apart at least; none within 35 ms of its ends."""
+    wave = resample(torch.from_numpy(wave), sample_rate, SAMPLE_RATE, HANN).numpy()
+    found = onsets(wave, SAMPLE_RATE)
+    # A sound that is cut off, at either end, has an edge there that nothing in the scene made.
+    return found[(found > EDGE_S) & (found < len(wave) / SAMPLE_RATE - EDGE_S)]
+
+
+def _compare(item: ScoreItem) -> tuple[float | None, float | None, str]:
+    if is_silent(item.wave):
+        return None, None, "silent"
+    if item.reference is None or is_silent(item.reference):
+        return None, None, "no reference sound"
+    seconds = len(item.reference) / item.reference_rate  # of what comes later nothing is known
+    if item.seconds is not None:
+        seconds = min(seconds, item.seconds)
+    sounds = ((item.wave, item.sample_rate), (item.reference, item.reference_rate))
+    found, true = (onset_times_s(wave[: round(seconds * rate)], rate) for wave, rate in sounds)
+    if len(true) == 0:
+        return None, None, "the clip's own sound has no onset"
+    return *agreement(found, true), ""

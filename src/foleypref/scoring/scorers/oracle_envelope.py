@@ -1,0 +1,56 @@
+"""Oracle: does the level follow what is seen? Correlation of the frame level with the true clean sound's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from foleypref.scoring.scorers import PlainScorer, ScoreItem, is_silent
+from foleypref.workspace.records import Score
+
+FLOOR_DB = -60.0
+
+
+class OracleEnvelope(PlainScorer):
+    """level_correlation in [-1, 1] of the 25 Hz level in dB; a steady true sound is unscored."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"audio", "truth"})
+    dimensions: ClassVar[tuple[str, ...]] = ("level_correlation",)
+    higher_is_better: ClassVar[dict[str, bool]] = {"level_correlation": True}
+
+    @property
+    def version(self) -> str:
+        """Raised when the definition changes."""
+        return "1"
+
+    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+        """One correlation an item; a silent candidate gets 0."""
+        return [self._score(item) for item in items]
+
+    def _score(self, item: ScoreItem) -> Score:
+        truth = np.maximum(np.asarray(item.meta.get("level_db") or (), np.float64), FLOOR_DB)
+        value, reason = None, ""
+        if len(truth) == 0:
+            reason = "the clip's truth has no level"
+        elif truth.std() < 1.0:
+            reason = "the true sound is steady"
+        elif is_silent(item.wave):
+            value = 0.0
+        else:
+            value = _correlation(frame_level_db(item.wave, len(truth)), truth)
+        return Score.make(item.candidate_id, "oracle_envelope", "1", "level_correlation", value, reason)
+
+
+def frame_level_db(wave: np.ndarray, num_frames: int) -> np.ndarray:
+    """Level of `num_frames` equal frames of a wave, dBFS, not under -60: (num_frames,)."""
+    size = max(1, len(wave) // num_frames)
+    frames = np.resize(wave[: size * num_frames], (num_frames, size)).astype(np.float64)
+    return np.maximum(10 * np.log10(np.mean(frames**2, axis=1) + 1e-12), FLOOR_DB)
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / norm if norm > 1e-9 else 0.0

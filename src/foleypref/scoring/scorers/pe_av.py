@@ -1,0 +1,134 @@
+"""PE-AV: how sure Meta's model is that a sound belongs to its caption, and with `video` to its picture.
+
+A permissive stand-in for CLAP and ImageBind: code and weights are Apache-2.0 (facebook/pe-av-* of the hub).
+`pe_av-small`, `-base`, `-large`, each also `-16-frame`. Scores are logits of one pair, not cosines. `video`
+needs timm and the torchvision that fits the installed torch; sound and caption need neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import PrivateAttr
+from torch import Tensor
+
+from foleypref.media.frame_rules import shown_pixels
+from foleypref.media.streams import FrameStream
+from foleypref.published.hashes import file_hashes
+from foleypref.published.hub_files import hub_folder
+from foleypref.scoring.scorers import Judgement, NetworkScorer, ScoreItem
+from foleypref.scoring.scorers._captioned import judge_captioned, packages
+from foleypref.scoring.scorers._pictured import once_a_clip, unseen
+from foleypref.workspace.records import Score, digest
+
+if TYPE_CHECKING:
+    from foleypref.published.pe_av import PeAv as Network
+
+Variant = Literal["small", "base", "large", "small-16-frame", "base-16-frame", "large-16-frame"]
+
+DEFAULT: Variant = "large"
+FPS, SIDE = 25, 336  # the original takes all frames of a file, at the file's rate
+
+
+def _stretched(frame: Any, sar: Fraction | None) -> np.ndarray:
+    """A decoded frame as (336, 336, 3) uint8, both sides stretched as torchvision's bilinear resize does."""
+    image = torch.from_numpy(shown_pixels(frame, sar)).permute(2, 0, 1)[None]
+    image = F.interpolate(image, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
+    return image[0].permute(1, 2, 0).contiguous().numpy()
+
+
+PICTURE = FrameStream(f"stretched{SIDE}@{FPS}", FPS, _stretched)
+
+
+class PeAv(NetworkScorer):
+    """`weights` is a folder or repository of the hub, "" facebook/pe-av-{variant}; `video` adds the picture.
+
+    Unscored: silence, which has an embedding, and what has no caption or no picture.
+    """
+
+    variant: Variant = DEFAULT
+    weights: str = ""
+    weights_folder: str = ""
+    video: bool = False
+
+    embeddings: ClassVar[tuple[str, ...]] = ("audio",)  # (B, E), not of length 1
+
+    _network: Network | None = PrivateAttr(default=None)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Sound and caption, and the picture if it is looked at."""
+        return frozenset({"audio", "text", *(["video"] if self.video else [])})
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """audio_text, and audio_video if the picture is looked at."""
+        return ("audio_text", *(["audio_video"] if self.video else []))
+
+    @property
+    def higher_is_better(self) -> dict[str, bool]:
+        """Both ways up."""
+        return dict.fromkeys(self.dimensions, True)
+
+    @property
+    def streams(self) -> tuple[FrameStream, ...]:
+        """25 frames a second of 336 pixels square, if the picture is looked at."""
+        return (PICTURE,) if self.video else ()
+
+    @property
+    def version(self) -> str:
+        """Hash of the weights, and the method's."""
+        files = sorted(self._folder.glob("*.safetensors"))
+        return f"{digest(*(file_hashes(path).sha256 for path in files))[:8]}-1"
+
+    def load(self, device: str | torch.device = "cpu") -> Self:
+        """Read the weights (several GB)."""
+        with packages("pe_av"):
+            from foleypref.published.pe_av import load_pe_av  # transformers: seconds to import
+        self._network = load_pe_av(self._folder, video=self.video).to(device)
+        return self
+
+    @torch.inference_mode()
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """One or two scores an item; the picture goes through the network once a clip."""
+        network, version = self._network, self.version
+        assert network is not None, "call load() first"
+
+        def make(item: ScoreItem, value: float | None, why: str, dimension: str = "audio_text") -> Score:
+            return Score.make(item.candidate_id, self.scored_as, version, dimension, value, why)
+
+        scores, embeddings = judge_captioned(
+            items,
+            make,
+            network.width,
+            lambda heard: torch.stack([network.embed_audio(x.sound, x.sample_rate) for x in heard]),
+            lambda texts: torch.stack([network.embed_text(text) for text in texts]),
+            network.audio_text,
+        )
+        if self.video:
+            seen: dict[str, Tensor] = {}
+            for item, audio in zip(items, embeddings["audio"]):
+                why = unseen(item, PICTURE.key)
+                value = None if why else float(network.audio_video(audio, self._see(item, seen)))
+                scores.append(make(item, value, why, "audio_video"))
+        return Judgement(scores, embeddings)
+
+    def _see(self, item: ScoreItem, seen: dict[str, Tensor]) -> Tensor:
+        assert self._network is not None
+        look = self._network.embed_video
+        return once_a_clip(item, seen, lambda: look(item.frames[PICTURE.key]))
+
+    @property
+    def _folder(self) -> Path:
+        return hub_folder(self.weights or f"facebook/pe-av-{self.variant}", self.weights_folder or None)
+
+    @property
+    def scored_as(self) -> str:
+        """The scorer's name in scores."""
+        return "pe_av" if self.variant == DEFAULT else f"pe_av-{self.variant}"

@@ -1,0 +1,104 @@
+"""DeSync: seconds by which sound and picture differ, as Synchformer hears and sees it (arXiv 2401.16423).
+
+The mean of |offset| over the first and the last 14 segments (4.8 s each), as av-benchmark has it: multiples
+of 0.1 s in [0, 2]. The weights, `synchformer_state_dict.pth`, come with MMAudio, whose checkpoints are
+CC-BY-NC 4.0; of their own they state no licence. MMAudio sees the video through the same network: where it
+made the sound, this judge is no stranger to it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+import torch
+from pydantic import PrivateAttr
+from torch import Tensor
+
+from foleypref.media.streams import FrameStream, bicubic
+from foleypref.networks.synchformer import CLASSES
+from foleypref.published.hashes import weights_version
+from foleypref.published.synchformer import (
+    FPS,
+    NAME,
+    DeSync,
+    check_length,
+    desync_s,
+    load_synchformer,
+    offsets_s,
+)
+from foleypref.published.weights import locate
+from foleypref.scoring.scorers import Judgement, NetworkScorer, ScoreItem
+from foleypref.scoring.scorers._pictured import keep_last, once_a_clip, unseen
+from foleypref.workspace.records import Score
+
+PICTURE = bicubic(FPS, 224, crop=True)
+PAIRS_AT_ONCE = 64  # whose tokens are held together
+
+
+class Synchformer(NetworkScorer):
+    """`weights_folder` as for models. Lower is better; the signed offsets are in the embedding's argmax.
+
+    Unscored: silence, no picture, under 4.8 s evaluated, picture or sound shorter than what is evaluated.
+    """
+
+    weights_folder: str = ""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"audio", "video"})
+    dimensions: ClassVar[tuple[str, ...]] = ("desync_s",)
+    higher_is_better: ClassVar[dict[str, bool]] = {"desync_s": False}
+    embeddings: ClassVar[tuple[str, ...]] = ("offset_logits",)  # (B, 2, 21) over `offset_grid`
+
+    _judge: DeSync | None = PrivateAttr(default=None)
+    _seen: dict[str, Tensor] = PrivateAttr(default_factory=dict)  # tokens of pictures
+
+    @property
+    def streams(self) -> tuple[FrameStream, ...]:
+        """25 a second, the centre square of 224 pixels."""
+        return (PICTURE,)
+
+    @property
+    def version(self) -> str:
+        """Hash of the weights, and the method's."""
+        return weights_version(locate(NAME, self.weights_folder or None))
+
+    def load(self, device: str | torch.device = "cpu") -> Self:
+        """Read the weights (0.9 GB)."""
+        self._judge, self._seen = DeSync(load_synchformer(self.weights_folder or None), device), {}
+        return self
+
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """One score an item: the picture looked at once a clip, sounds of one length heard together."""
+        assert self._judge is not None, "call load() first"
+        rows = torch.full((len(items), 2, CLASSES), torch.nan)
+        reasons = [unseen(item, PICTURE.key, check_length) for item in items]
+        by_length: dict[float, list[int]] = defaultdict(list)
+        for row, (item, reason) in enumerate(zip(items, reasons)):
+            if not reason:
+                by_length[item.evaluated_s].append(row)
+        for seconds, found in by_length.items():
+            for chunk in torch.tensor(found).split(PAIRS_AT_ONCE):
+                rows[chunk] = self._logits([items[row] for row in chunk], seconds)
+        keep_last(self._seen)
+        version, values = self.version, desync_s(offsets_s(rows)).tolist()
+        scores = [
+            Score.make(
+                item.candidate_id, "synchformer", version, "desync_s", None if reason else value, reason
+            )
+            for item, reason, value in zip(items, reasons, values)
+        ]
+        return Judgement(scores, {"offset_logits": rows})
+
+    def _logits(self, items: Sequence[ScoreItem], seconds: float) -> Tensor:
+        """Logits (B, 2, 21) of items of one evaluated length."""
+        judge = self._judge
+        assert judge is not None
+
+        def look(item: ScoreItem) -> Tensor:
+            frames = item.frames[PICTURE.key]
+            return once_a_clip(item, self._seen, lambda: judge.see(frames, seconds))
+
+        tokens = torch.stack([look(item) for item in items])
+        heard = judge.hear([(item.sound, item.sample_rate) for item in items], seconds)
+        return judge.logits(tokens, heard).cpu()

@@ -1,0 +1,77 @@
+"""VGGish: embeddings of each 0.96 s of sound, for the oldest Fréchet audio distance (FD over all patches).
+
+A clip's row holds its patches in order, (P, 128), P as many as fit into what is evaluated; a shorter sound's
+row ends in NaN. `Frechet(embedding="vggish/patches", rows_of=128)` takes the rows apart again. Weights and
+code are Apache-2.0 (arXiv 1609.09430).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+import torch
+from pydantic import PrivateAttr
+from torch import Tensor
+
+from foleypref.networks.vggish import HOP, NUM_FEATURES, PATCH_FRAMES, SAMPLE_RATE, num_patches
+from foleypref.networks.vggish import VGGish as Network
+from foleypref.published.hashes import weights_version
+from foleypref.published.taggers import VGGISH, benchmark_wave, embed_patches, load_vggish, tagger_file
+from foleypref.scoring.scorers import Judgement, NetworkScorer, ScoreItem, is_silent
+from foleypref.workspace.records import Score
+
+PATCH_S = PATCH_FRAMES * HOP / SAMPLE_RATE
+
+
+class Vggish(NetworkScorer):
+    """`weights` is a file, "" the published one. `heard_s`, the seconds in its patches, is no quality.
+
+    Unscored: silence, which has an embedding as in the benchmarks, and sound under 0.975 s, which has none.
+    """
+
+    weights: str = ""
+    weights_folder: str = ""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"audio"})
+    dimensions: ClassVar[tuple[str, ...]] = ("heard_s",)
+    asides: ClassVar[tuple[str, ...]] = ("heard_s",)
+    higher_is_better: ClassVar[dict[str, bool]] = {"heard_s": True}
+    embeddings: ClassVar[tuple[str, ...]] = ("patches",)  # (B, P, 128)
+
+    _network: Network | None = PrivateAttr(default=None)
+
+    @property
+    def version(self) -> str:
+        """Hash of the weights, and the method's."""
+        return weights_version(tagger_file(VGGISH, self.weights_folder, self.weights))
+
+    def load(self, device: str | torch.device = "cpu") -> Self:
+        """Read the weights (0.3 GB)."""
+        self._network = load_vggish(self.weights_folder or None, self.weights).to(device)
+        return self
+
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """One score and one row of patches an item."""
+        assert self._network is not None, "call load() first"
+        waves = [benchmark_wave(item.sound, item.sample_rate, SAMPLE_RATE, item.seconds) for item in items]
+        found = embed_patches(self._network, waves)
+        wanted = [
+            num_patches(len(wave) if item.seconds is None else int(SAMPLE_RATE * item.seconds))
+            for item, wave in zip(items, waves)
+        ]
+        rows = torch.full((len(items), max([1, *wanted]), NUM_FEATURES), torch.nan)
+        scores, version = [], self.version
+        for row, (item, wave, patches) in enumerate(zip(items, waves, found)):
+            rows[row, : len(patches)] = patches
+            reason = _unscored(wave, len(patches))
+            value = None if reason else len(patches) * PATCH_S
+            scores.append(Score.make(item.candidate_id, "vggish", version, "heard_s", value, reason))
+        return Judgement(scores, {"patches": rows})
+
+
+def _unscored(wave: Tensor, count: int) -> str:
+    """Why a sound with `count` patches cannot be judged, or ""."""
+    if is_silent(wave.numpy()):
+        return "silent"
+    return "" if count else "shorter than one patch of 0.975 s"

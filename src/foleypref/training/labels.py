@@ -1,0 +1,121 @@
+"""Labels: which candidates are wanted and which are not, for objectives that learn without pairs.
+
+    rated       the majority's class: good is desirable, bad undesirable, medium neither
+    not rated   AudioScore's probabilities: p(Good) ≥ good_from, p(Bad) ≥ bad_from, else neither
+
+People outrank simulated raters on the same candidate, and raters outrank AudioScore, also where they said
+medium. Ground truth is left out, as in pairing: it is no model's sample, and wild sound may be wrong.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from foleypref.scoring.opinions import HUMAN, SIMULATED, majority_labels
+from foleypref.scoring.scorers.audioscore import AudioScore
+from foleypref.settings.parts import Settings
+from foleypref.training.data import Label
+from foleypref.workspace.records import AUTO, GROUND_TRUTH, Candidate, Clip, Rating
+from foleypref.workspace.score_matrix import fitted_matrix
+from foleypref.workspace.store import Workspace
+
+BAD, GOOD = 0, 2  # as `Rating.label` has them
+
+
+class LabelSettings(Settings):
+    """Whose word counts, and how sure AudioScore must be."""
+
+    sources: tuple[str, ...] | None = None  # of "human", "simulated", "auto"; None: all there are
+    good_from: float = Field(0.7, ge=0.5, le=1)  # p(Good)
+    bad_from: float = Field(0.7, ge=0.5, le=1)  # p(Bad)
+    model: str | None = None  # candidates of this part alone; None takes what is there
+    weights: str | None = None  # and of these weights, by fingerprint
+
+
+def read_labels(
+    workspace: Workspace, settings: LabelSettings, split: str, audioscore: str = "audioscore"
+) -> list[Label]:
+    """Labelled candidates of a split's clips, in the order of their ids; `audioscore` is the name of a fit.
+
+    Raises ValueError where one of the two classes is empty, for candidates of several models, and for scores
+    whose versions are not those AudioScore was fitted on.
+    """
+    clip_of = _candidates(workspace, settings, split)
+    labels, settled = _rated(workspace, settings, clip_of)
+    rest = [candidate_id for candidate_id in clip_of if candidate_id not in settled]
+    labels += [
+        Label(candidate_id, clip_of[candidate_id], good, AUTO)
+        for candidate_id, good in _judged(workspace, settings, rest, audioscore).items()
+    ]
+    desirable = sum(label.desirable for label in labels)
+    if not 0 < desirable < len(labels):
+        raise ValueError(
+            f"split {split!r} has {len(clip_of)} candidates, of them {desirable} desirable and "
+            f"{len(labels) - desirable} undesirable; both are needed: rate some, lower labels.good_from or "
+            "labels.bad_from, or look at labels.sources"
+        )
+    return sorted(labels, key=lambda label: label.candidate_id)
+
+
+def _candidates(workspace: Workspace, settings: LabelSettings, split: str) -> dict[str, str]:
+    """The clips of the candidates that may be labelled: those with latents, of one model."""
+    clips = [clip.clip_id for clip in workspace.read(Clip) if clip.split == split]
+    table = workspace.table(Candidate, ("clip_id", "model", "weights", "shard"))
+    mask = pc.is_in(table["clip_id"], value_set=pa.array(clips, pa.string()))
+    mask = pc.and_(mask, pc.not_equal(table["model"], GROUND_TRUTH))
+    mask = pc.and_(mask, pc.not_equal(table["shard"], ""))
+    for column in ("model", "weights"):
+        if (wanted := getattr(settings, column)) is not None:
+            mask = pc.and_(mask, pc.equal(table[column], wanted))
+    table = table.filter(mask)
+    models = sorted(set(pc.unique(table["model"]).to_pylist()))
+    if len(models) > 1:  # their latents have nothing in common
+        raise ValueError(
+            f"candidates come from several models ({', '.join(models)}); name one in labels.model"
+        )
+    return dict(sorted(zip(table["candidate_id"].to_pylist(), table["clip_id"].to_pylist())))
+
+
+def _rated(
+    workspace: Workspace, settings: LabelSettings, clip_of: dict[str, str]
+) -> tuple[list[Label], set[str]]:
+    """Labels by raters, and the candidates they settle, medium ones among them."""
+    given: dict[str, list[Rating]] = defaultdict(list)
+    for rating in workspace.read(Rating):
+        if rating.candidate_id in clip_of and _counts(settings, rating.source):
+            given[rating.candidate_id].append(rating)
+    labels = []
+    for candidate_id, ratings in given.items():
+        source = HUMAN if any(r.source == HUMAN for r in ratings) else SIMULATED
+        counts = np.bincount([r.label for r in ratings if r.source == source], minlength=3)
+        label = majority_labels(counts[None])[0]
+        if label in (BAD, GOOD):
+            labels.append(Label(candidate_id, clip_of[candidate_id], bool(label == GOOD), source))
+    return labels, set(given)
+
+
+def _judged(
+    workspace: Workspace, settings: LabelSettings, candidate_ids: list[str], audioscore: str
+) -> dict[str, bool]:
+    """Whether AudioScore finds a candidate good, of those it is sure about; {} where none was fitted."""
+    path = workspace.root / "audioscore" / f"{audioscore}.safetensors"
+    if not candidate_ids or not _counts(settings, AUTO) or (settings.sources is None and not path.exists()):
+        return {}
+    score = AudioScore(weights=str(path)).load()
+    wanted = dict(zip(score.fitted.dimensions, score.fitted.versions))
+    values = fitted_matrix(workspace, candidate_ids, wanted)
+    bad, _, good = score.probabilities(values).T
+    known = np.isfinite(values).any(1)  # what no judge has scored is not labelled
+    desirable = known & (good >= settings.good_from) & (good > bad)
+    undesirable = known & (bad >= settings.bad_from) & (bad > good)
+    rows = np.flatnonzero(desirable | undesirable)
+    return {candidate_ids[row]: bool(desirable[row]) for row in rows}
+
+
+def _counts(settings: LabelSettings, source: str) -> bool:
+    return settings.sources is None or source in settings.sources

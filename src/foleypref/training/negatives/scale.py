@@ -1,0 +1,49 @@
+"""Scale: the whole stream plays too fast or too slow, or (as `mode`) a wave is too soft.
+
+SyncDPO (arXiv 2605.12179) is said to name such a rule among its two best; what it scales is not known here.
+Time is the default, as its rules distort temporal structure. A wave's pitch goes with its speed; latents
+keep theirs, and are smoothed where they fall between two.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from foleypref.training.negatives import Rule, Stream
+from foleypref.training.negatives._time import Fill, chance, filled, played, steps_of
+
+
+class Scale(Rule):
+    """Speed `max_factor`^±severity about a random moment; or a gain of −`max_db` · severity."""
+
+    mode: Literal["time", "amplitude"] = "time"
+    max_factor: float = Field(2.0, gt=1, le=2)
+    max_db: float = Field(20.0, gt=0)
+    direction: Literal["either", "faster", "slower"] = "either"
+    fill: Fill = "join"
+
+    @property
+    def modalities(self) -> frozenset[str]:
+        """Sound and picture in time, sound alone in amplitude."""
+        return frozenset({"audio", "video"} if self.mode == "time" else {"audio"})
+
+    def factor(self, severity: float) -> float:
+        """The higher of the two speeds a severity stands for."""
+        return self.max_factor**severity
+
+    def apply(self, stream: Stream, severity: float, generator: torch.Generator) -> Tensor:
+        """Uniformly stretched, shrunk or softened; a stream that ends early is filled from itself."""
+        if self.mode == "amplitude":
+            if stream.kind != "wave":
+                raise ValueError(f"scale: {stream.kind} have no amplitude; distort media, or use mute")
+            return stream.x * 10 ** (-self.max_db * severity / 20)
+        faster, moment = chance(generator) < 0.5, chance(generator) * (len(stream) - 1)
+        if self.direction != "either":
+            faster = self.direction == "faster"
+        speed = self.factor(severity) if faster else 1 / self.factor(severity)
+        positions = moment + speed * (steps_of(len(stream)) - moment)
+        return played(stream, filled(stream, positions, self.fill))

@@ -1,0 +1,156 @@
+"""What online objectives climb: p(Good) of a fitted AudioScore for latents that the policy has just made.
+
+A sample's reward depends on that sample and its clip alone, never on its batch. Beside it, judges that the
+reward does not read can be watched: where the reward rises and they fall, it is being hacked. Letters: n
+samples.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, cast
+
+import torch
+from jaxtyping import Bool, Float32
+from torch import Tensor
+
+from foleypref.flow.convention import Latents
+from foleypref.media.streams import FrameStream
+from foleypref.models.backbones import Model
+from foleypref.scoring.marginals import with_marginal
+from foleypref.scoring.scorers import ScoreItem, Scorer
+from foleypref.scoring.scorers.audioscore import AudioScore, refuse_oracles
+from foleypref.scoring.shown import ShownClip, decode_latents, judged_seconds, score_item, show_clip
+from foleypref.settings.parts import build
+from foleypref.workspace.records import Clip
+from foleypref.workspace.store import Workspace
+
+CACHE_BYTES = 512 * 2**20  # of decoded clips
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Rewards of n samples, 0 where no judge could score one, and what watched judges say (NaN: nothing)."""
+
+    rewards: Float32[Tensor, " n"]
+    unscored: Bool[Tensor, " n"]
+    watched: dict[str, Float32[Tensor, " n"]] = field(default_factory=dict)  # by "scorer/dimension"
+
+
+class RewardModel(Protocol):
+    """What an objective that needs "reward" finds in its context. Its answers are on the CPU."""
+
+    @property
+    def version(self) -> str:
+        """Changes when a sample's reward may change."""
+        ...
+
+    def judge(self, clips: Sequence[Clip], latents: Latents, *, watch: bool = False) -> Judged:
+        """Judge samples (n, ...) of n clips, row by row; `watch` asks the watched judges too."""
+        ...
+
+
+class Reward:
+    """p(Good) by WORKSPACE/audioscore/<name>.safetensors, and `watch`ed "scorer/dimension"s beside it.
+
+    Raises ValueError for a missing file, for oracles, and for watching what the reward reads.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        model: Model,
+        audioscore: str = "audioscore",
+        device: str | torch.device = "cpu",
+        watch: Sequence[str] = (),
+    ) -> None:
+        self._root, self._model, self._device = workspace.root, model, torch.device(device)
+        self._audioscore = AudioScore(weights=str(audioscore_file(workspace, audioscore))).load(device)
+        refuse_oracles(self._audioscore.fitted.dimensions)
+        self._watched = watched_scorers(workspace, watch, self._audioscore.fitted.dimensions, device)
+        judges: list[Scorer] = [cast(Scorer, self._audioscore), *(judge for judge, _ in self._watched)]
+        self._streams: tuple[FrameStream, ...] = tuple(
+            {s.key: s for judge in judges for s in judge.streams}.values()
+        )
+        self._shown: OrderedDict[str, ShownClip] = OrderedDict()
+
+    @property
+    def version(self) -> str:
+        """AudioScore's, which names its judges' too."""
+        return self._audioscore.version
+
+    def __call__(self, clips: Sequence[Clip], latents: Latents) -> Float32[Tensor, " n"]:
+        """Rewards (n,) in [0, 1]; 0 for a sample that no judge could score."""
+        return self.judge(clips, latents).rewards
+
+    def judge(self, clips: Sequence[Clip], latents: Latents, *, watch: bool = False) -> Judged:
+        """Decode samples (n, ...) of n clips and judge them, in float32 whatever the autocast."""
+        with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+            items = self._items(clips, latents)
+            p_good = _values(items, cast(Scorer, self._audioscore), "p_good")
+            watched = {
+                name: _values(items, judge, name.rpartition("/")[2])
+                for judge, names in (self._watched if watch else [])
+                for name in names
+            }
+        return Judged(p_good.nan_to_num(0.0), p_good.isnan(), watched)
+
+    def _items(self, clips: Sequence[Clip], latents: Latents) -> list[ScoreItem]:
+        shown = [self._show(clip) for clip in clips]
+        made = decode_latents(self._model, latents, self._streams, [one.seconds for one in shown])
+        rows = enumerate(zip(shown, made, strict=True))
+        return [score_item(f"sample-{row}", clip, one) for row, (clip, one) in rows]
+
+    def _show(self, clip: Clip) -> ShownClip:
+        """A clip, decoded or from the cache, which forgets what was used longest ago."""
+        shown = self._shown.pop(clip.clip_id, None)
+        if shown is None:
+            shown = show_clip(self._root, clip, self._streams, judged_seconds(clip, self._model))
+        self._shown[clip.clip_id] = shown
+        while len(self._shown) > 1 and sum(one.num_bytes for one in self._shown.values()) > CACHE_BYTES:
+            self._shown.popitem(last=False)
+        return shown
+
+
+def audioscore_file(workspace: Workspace, name: str) -> Path:
+    """Where `fit` put AudioScore. Raises ValueError if it is not there."""
+    path = workspace.root / "audioscore" / f"{name}.safetensors"
+    if not path.exists():
+        fitted = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors"))) or "none"
+        raise ValueError(f"{path} is missing (fitted: {fitted}); run fit first, a reward needs AudioScore")
+    return path
+
+
+def watched_scorers(
+    workspace: Workspace, watch: Sequence[str], read: Sequence[str], device: str | torch.device
+) -> list[tuple[Scorer, list[str]]]:
+    """The scorers of watched "scorer/dimension"s, loaded, each with the names that are asked of it.
+
+    Raises ValueError for oracles, for unknown names and for what the reward reads.
+    """
+    refuse_oracles(watch)
+    names: dict[str, list[str]] = {}
+    for dimension in watch:
+        if dimension in read:
+            raise ValueError(f"watch: {dimension} is read by the reward; watch judges that it does not read")
+        names.setdefault(dimension.rpartition("/")[0], []).append(dimension)
+    found = []
+    for name, dimensions in names.items():
+        scorer = with_marginal(workspace, name, cast(Scorer, build("scorers", name)), str(device))
+        for dimension in dimensions:
+            if dimension.rpartition("/")[2] not in scorer.dimensions:
+                there = ", ".join(f"{name}/{d}" for d in scorer.dimensions)
+                raise ValueError(f"watch: there is no {dimension}; choose from {there}")
+        found.append((copy.copy(scorer).load(device), dimensions))
+    return found
+
+
+def _values(items: Sequence[ScoreItem], judge: Scorer, dimension: str) -> Float32[Tensor, " n"]:
+    """One dimension of every item, NaN where unscored."""
+    found = {s.candidate_id: s.value for s in judge.score(items) if s.dimension == dimension}
+    values = [found[item.candidate_id] for item in items]
+    return torch.tensor([float("nan") if value is None else value for value in values])

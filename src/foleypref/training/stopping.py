@@ -1,0 +1,161 @@
+"""When training ends before its last step: a held-out number leaves its limits and stays out.
+
+    above, below                        the number itself
+    rises_by, falls_by                  a share of its value at step 0
+    rises_from_best, falls_from_best    a share of the best there was: the lowest, the highest so far
+
+The winners' error that rises (`eval/flow/winner_err`) and a watched judge that falls while the reward rises
+(`eval/watch/…`) are the same rule. The verdict is a function of what metrics.jsonl says, so a resumed run and
+every process come to the same one. What is exported then is the policy of the last evaluation at which every
+number was within its limits; RUN/kept-<step>.safetensors holds it meanwhile.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from foleypref.models.lora import load_trained_state
+from foleypref.settings.parts import Settings
+from foleypref.training import checkpoints
+from foleypref.workspace.shards import write_atomic
+
+_KEPT = re.compile(r"kept-(\d+)\.safetensors")
+_UPPER = ("above", "rises_by", "rises_from_best")
+
+
+class StopSettings(Settings):
+    """Limits by the metric's name in metrics.jsonl; none means that nothing stops a run."""
+
+    above: dict[str, float] = Field(default_factory=dict)
+    below: dict[str, float] = Field(default_factory=dict)
+    rises_by: dict[str, float] = Field(default_factory=dict)  # 0.02: by 2 % of |value at step 0|
+    falls_by: dict[str, float] = Field(default_factory=dict)
+    rises_from_best: dict[str, float] = Field(default_factory=dict)  # 0.1: by 10 % of |the lowest so far|
+    falls_from_best: dict[str, float] = Field(default_factory=dict)
+    patience: int = Field(1, ge=1)  # evaluations in a row that one metric must be outside
+
+    def limits(self) -> list[tuple[str, str, float]]:
+        """(kind, metric, amount) of every limit."""
+        kinds = [name for name in type(self).model_fields if name != "patience"]
+        return [(kind, metric, amount) for kind in kinds for metric, amount in getattr(self, kind).items()]
+
+    def summary(self) -> str:
+        """All limits, for the start of a run; "" without any."""
+        rules = [f"{metric} {kind.replace('_', ' ')} {amount:g}" for kind, metric, amount in self.limits()]
+        return f"stops where {' or '.join(rules)}, {self.patience} evaluations in a row" if rules else ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the evaluations so far mean: why training ends, or "", and where all was last within limits."""
+
+    reason: str = ""
+    kept_step: int = 0
+
+
+def judge(settings: StopSettings, lines: Iterable[Mapping[str, Any]]) -> Verdict:
+    """The verdict on the lines of metrics.jsonl, in order. A value that is not finite is outside."""
+    limits, kept = settings.limits(), 0
+    seen: dict[str, list[float]] = {}  # finite values by metric
+    outside = dict.fromkeys(limits, 0)  # evaluations in a row
+    for line in lines:
+        found = [limit for limit in limits if limit[1] in line]
+        for limit in found:
+            kind, metric, amount = limit
+            value = line[metric]
+            if value is not None:
+                seen.setdefault(metric, []).append(value)
+            bound = _bound(kind, seen.get(metric, [0.0]), amount)
+            out = value is None or (value > bound if kind in _UPPER else value < bound)
+            outside[limit] = outside[limit] + 1 if out else 0
+            if outside[limit] == settings.patience:
+                return Verdict(_reason(limit, value, bound, line["step"], settings.patience), kept)
+        if found and not any(outside.values()):
+            kept = line["step"]
+    return Verdict("", kept)
+
+
+def _bound(kind: str, seen: Sequence[float], amount: float) -> float:
+    if kind in ("above", "below"):
+        return amount
+    best = max(seen) if kind == "falls_from_best" else min(seen)
+    start = best if kind.endswith("from_best") else seen[0]
+    return start + (amount if kind in _UPPER else -amount) * abs(start)
+
+
+def _reason(
+    limit: tuple[str, str, float], value: float | None, bound: float, step: int, patience: int
+) -> str:
+    kind, metric, amount = limit
+    side = "above" if kind in _UPPER else "below"
+    said = "is not finite" if value is None else f"is {value:.4g}, {side} {bound:.4g}"
+    rule = kind if kind in ("above", "below") else f"{kind} {amount:g}"
+    times = f" at {patience} evaluations in a row" if patience > 1 else ""
+    return f"{metric} {said}{times} (stop.{rule}, step {step})"
+
+
+def check_limits(settings: StopSettings, first: Mapping[str, Any]) -> None:
+    """Raise a ValueError if the evaluation of step 0 lacks a metric, or is outside a limit already."""
+    for kind, metric, _ in settings.limits():
+        if metric not in first:
+            known = sorted(key for key in first if key.startswith("eval/"))
+            close = difflib.get_close_matches(metric, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known) or 'none'}"
+            raise ValueError(
+                f"stop.{kind}: the evaluation at step 0 has no {metric!r}; {hint} (num_eval_pairs 0 has none)"
+            )
+        if kind in ("rises_by", "falls_by") and not first[metric]:
+            raise ValueError(
+                f"stop.{kind}: {metric} is 0 at step 0, a share of which is 0; use above or below"
+            )
+    if reason := judge(settings.model_copy(update={"patience": 1}), [first]).reason:
+        raise ValueError(f"stop: the untuned model is outside already: {reason}; choose a wider limit")
+
+
+def keep(folder: Path, step: int, state: Mapping[str, Tensor]) -> None:
+    """Write the weights of a step, and remove those that neither this run nor its resumption can need."""
+    # clones: safetensors refuses tensors that share memory, as tied weights do
+    whole = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    write_atomic(kept_path(folder, step), save(whole))
+    newest = max(checkpoints.steps(folder), default=0)  # where a killed run goes on from
+    before = max((s for s in kept_steps(folder) if s <= newest), default=step)
+    for other in kept_steps(folder):
+        if other not in (step, before):
+            kept_path(folder, other).unlink()
+
+
+def restore_kept(network: nn.Module, folder: Path, step: int) -> None:
+    """Load the weights kept at a step. Raises ValueError if they are gone."""
+    path = kept_path(folder, step)
+    if not path.exists():
+        raise ValueError(f"{path} is missing: the weights to export; delete {folder} to start over")
+    load_trained_state(network, load_file(path))
+
+
+def forget(folder: Path) -> None:
+    """Remove what was kept, once a run is finished."""
+    for step in kept_steps(folder):
+        kept_path(folder, step).unlink()
+
+
+def kept_steps(folder: Path) -> list[int]:
+    """The steps whose weights are kept."""
+    return sorted(_kept(folder))
+
+
+def _kept(folder: Path) -> Iterator[int]:
+    return (int(m[1]) for path in folder.glob("kept-*") if (m := _KEPT.fullmatch(path.name)))
+
+
+def kept_path(folder: Path, step: int) -> Path:
+    """Return the path of the weights kept at a step."""
+    return folder / f"kept-{step}.safetensors"

@@ -1,0 +1,65 @@
+"""Records as Arrow columns: what a table's part holds, written and read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from foleypref.workspace.records import Record
+
+R = TypeVar("R", bound=Record)
+
+_ARROW = {
+    "str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(),
+    "float | None": pa.float64(), "dict[str, Any]": pa.string(),
+}  # fmt: skip
+
+
+def among(column: str, values: Iterable[str]) -> pc.Expression:
+    """For `where`: the records whose column has one of these values."""
+    return pc.field(column).isin(pa.array(sorted(values), pa.string()))
+
+
+def read_part(cls: type[Record], path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Columns of a part; one it was written without holds the default.
+
+    Parts are small: threads and read-ahead cost more than they give.
+    """
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        part = file.read(columns=columns, use_threads=False)
+    for name in set(columns or cls.columns()) - set(part.column_names):
+        kind = cls.__dataclass_fields__[name]  # type: ignore[attr-defined]
+        part = part.append_column(name, pa.array([kind.default] * len(part), _ARROW[str(kind.type)]))
+    return part.select(columns or cls.columns())
+
+
+def to_arrow(cls: type[Record], records: Sequence[Record]) -> pa.Table:
+    """Records as columns, a row each; `dict` columns become JSON text."""
+    types = cls.__dataclass_fields__  # type: ignore[attr-defined]
+    columns, schema = [], []
+    for name in cls.columns():
+        annotation = str(types[name].type)
+        values = [getattr(record, name) for record in records]
+        if annotation == "dict[str, Any]":
+            values = [json.dumps(v, sort_keys=True, ensure_ascii=False) for v in values]
+        schema.append(pa.field(name, _ARROW[annotation]))
+        columns.append(pa.array(values, _ARROW[annotation]))
+    return pa.Table.from_arrays(columns, schema=pa.schema(schema))
+
+
+def from_arrow(cls: type[R], table: pa.Table) -> list[R]:
+    """The inverse of `to_arrow`, of a table with all columns."""
+    types = cls.__dataclass_fields__  # type: ignore[attr-defined]
+    columns = {}
+    for name in cls.columns():
+        values = table.column(name).to_pylist()
+        if types[name].type == "dict[str, Any]":
+            values = [json.loads(v) for v in values]
+        columns[name] = values
+    return [cls(*row) for row in zip(*columns.values())]

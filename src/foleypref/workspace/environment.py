@@ -1,0 +1,38 @@
+"""Versions and hardware, for bug reports and for the record of a run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import sys
+from importlib import metadata
+
+PACKAGES = ("torch", "numpy", "av", "pyarrow", "safetensors", "pydantic", "tyro", "accelerate", "pesq")
+
+
+def environment() -> str:
+    """Versions and hardware as `name: value` lines."""
+    rows = [("foleypref", _version("foleypref")), ("python", sys.version.split()[0])]
+    rows += [(name, _version(name)) for name in PACKAGES]
+    rows += [("os", platform.platform()), ("cpus", str(_usable_cpus())), ("gpu", _gpu())]
+    return "\n".join(f"{name}: {value}" for name, value in rows)
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpu() -> str:
+    if importlib.util.find_spec("torch") is None:
+        return "unknown (no torch)"
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"

@@ -1,0 +1,252 @@
+"""The records that flow between stages: frozen, flat, and named by the hash of what they say.
+
+Every stage reads records and writes records. An id is a function of content, so the same input makes the
+same id on every machine, a stage that meets an id it knows skips it, and nothing can be counted twice.
+Free-form columns (`Clip.meta`) travel as JSON; everything else is a typed Parquet column.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+LABELS = ("bad", "medium", "good")
+"""Rating classes in order; `Rating.label` indexes this tuple (0 bad, 1 medium, 2 good)."""
+
+GROUND_TRUTH = "ground_truth"
+"""`Candidate.model` of the clip's own soundtrack."""
+
+
+AUTO = "auto"
+ROUND = "round"
+"""`Pair.source` of what AudioScore decided: of the base's candidates, and how that of later rounds begins."""
+
+
+def digest(*parts: Any, length: int = 16) -> str:
+    """Hash JSON-able `parts` to `length` hex characters (64 bits by default)."""
+    return hashlib.sha256(_JSON.encode(parts).encode()).hexdigest()[:length]
+
+
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Base of all records: `table` names where it is kept, `id_field` the column that identifies it."""
+
+    table: ClassVar[str] = ""
+    id_field: ClassVar[str] = ""
+
+    @property
+    def record_id(self) -> str:
+        """The value of this record's id column."""
+        return getattr(self, self.id_field)
+
+    @classmethod
+    def columns(cls) -> tuple[str, ...]:
+        """Column names in order."""
+        return tuple(f.name for f in fields(cls))
+
+
+@dataclass(frozen=True, slots=True)
+class Clip(Record):
+    """One video over one trim, with its caption. `meta` keeps every metadata column we do not name."""
+
+    table: ClassVar[str] = "clips"
+    id_field: ClassVar[str] = "clip_id"
+
+    clip_id: str
+    path: str  # absolute, or relative to the workspace root
+    split: str  # train | validation | test, or the name the metadata gave
+    prompt: str
+    start_s: float
+    duration_s: float  # of the trim
+    fps: float  # of the source stream
+    width: int  # pixels, after rotation
+    height: int
+    has_audio: bool
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def make_id(content_hash: str, start_s: float, duration_s: float) -> str:
+        """The id of a trim of a file with this content hash."""
+        return digest("clip", content_hash, round(start_s, 6), round(duration_s, 6))
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate(Record):
+    """One soundtrack for one clip, with all it takes to make it again alone."""
+
+    table: ClassVar[str] = "candidates"
+    id_field: ClassVar[str] = "candidate_id"
+
+    candidate_id: str
+    clip_id: str
+    model: str  # part name, or "ground_truth"
+    weights: str  # fingerprint of the weights that made it ("" for ground truth)
+    seed: int
+    solver: str
+    num_steps: int
+    guidance_scale: float
+    shard: str  # latents: file under tensors/, without suffix
+    row: int  # latents: row in that file
+    sound: str = ""  # the file that holds its sound, where somebody else made it and there are no latents
+
+    @staticmethod
+    def make_id(
+        clip_id: str, model: str, weights: str, seed: int, solver: str, num_steps: int, guidance_scale: float
+    ) -> str:
+        """The id of the candidate these settings make."""
+        return digest("candidate", clip_id, model, weights, seed, solver, num_steps, round(guidance_scale, 6))
+
+
+@dataclass(frozen=True, slots=True)
+class Feature(Record):
+    """Where one cached row (a clip's conditions, a candidate's embedding) lies."""
+
+    table: ClassVar[str] = "features"
+    id_field: ClassVar[str] = "feature_id"
+
+    feature_id: str
+    item_id: str  # a clip_id or a candidate_id
+    key: str  # names network, weights, frame rule and decoder
+    shard: str
+    row: int
+
+    @staticmethod
+    def make_id(item_id: str, key: str) -> str:
+        """The id of the row that `key` made of `item_id`."""
+        return digest("feature", item_id, key)
+
+
+@dataclass(frozen=True, slots=True)
+class Score(Record):
+    """One raw number on one candidate from one scorer. `value` None is "unscored" and has a reason."""
+
+    table: ClassVar[str] = "scores"
+    id_field: ClassVar[str] = "score_id"
+
+    score_id: str
+    candidate_id: str
+    scorer: str
+    version: str
+    dimension: str
+    value: float | None
+    reason: str = ""
+
+    @staticmethod
+    def make(
+        candidate_id: str, scorer: str, version: str, dimension: str, value: float | None, reason: str = ""
+    ) -> Score:
+        """Build a score with its id; a NaN becomes unscored."""
+        if value is not None and value != value:
+            value, reason = None, reason or "not a number"
+        score_id = digest("score", candidate_id, scorer, version, dimension)
+        return Score(score_id, candidate_id, scorer, version, dimension, value, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Rating(Record):
+    """One judgement of one candidate by one rater: 0 bad, 1 medium, 2 good."""
+
+    table: ClassVar[str] = "ratings"
+    id_field: ClassVar[str] = "rating_id"
+
+    rating_id: str
+    candidate_id: str
+    rater: str
+    label: int
+    source: str  # "human" | "simulated"
+    seconds: float = 0.0  # time taken
+
+    @staticmethod
+    def make(candidate_id: str, rater: str, label: int, source: str, seconds: float = 0.0) -> Rating:
+        """Build a rating with its id: one per rater and candidate."""
+        if label not in (0, 1, 2):
+            raise ValueError(f"label is 0 (bad), 1 (medium) or 2 (good), found {label!r}")
+        return Rating(digest("rating", candidate_id, rater), candidate_id, rater, label, source, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Vote(Record):
+    """One comparison of two candidates of a clip by one rater: +1 first better, -1 second, 0 tie."""
+
+    table: ClassVar[str] = "votes"
+    id_field: ClassVar[str] = "vote_id"
+
+    vote_id: str
+    clip_id: str
+    first: str  # candidate_id
+    second: str
+    rater: str
+    preference: int
+    source: str  # "human" | "simulated"
+    seconds: float = 0.0
+
+    @staticmethod
+    def make(
+        clip_id: str, first: str, second: str, rater: str, preference: int, source: str, seconds: float = 0.0
+    ) -> Vote:
+        """Build a vote with its id: one per rater and ordered pair."""
+        if preference not in (-1, 0, 1):
+            raise ValueError(f"preference is 1 (first), -1 (second) or 0 (tie), found {preference!r}")
+        vote_id = digest("vote", clip_id, first, second, rater)
+        return Vote(vote_id, clip_id, first, second, rater, preference, source, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair(Record):
+    """A preference: `chosen` over `rejected` (candidate ids) for one clip. Columns follow TRL's names."""
+
+    table: ClassVar[str] = "pairs"
+    id_field: ClassVar[str] = "pair_id"
+
+    pair_id: str
+    clip_id: str
+    prompt: str
+    chosen: str
+    rejected: str
+    score_chosen: float  # p(Good) of chosen
+    score_rejected: float  # p(Good) of rejected
+    complexity: float  # Eq. 3 of arXiv 2603.11089: 1 easy, 0 hard; human pairs are 0
+    source: str  # "auto" | "human" | "simulated" | "round…" | the name of a negative
+
+    @staticmethod
+    def make_id(clip_id: str, chosen: str, rejected: str, source: str) -> str:
+        """The id of this preference."""
+        return digest("pair", clip_id, chosen, rejected, source)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedPair(Record):
+    """The id of a pair that `foleypref pairs import` added, which the stage `pair` leaves in place."""
+
+    table: ClassVar[str] = "imported"
+    id_field: ClassVar[str] = "pair_id"
+
+    pair_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure(Record):
+    """One input a stage could not use, and why. A failure is a record, never a crash or a silent skip."""
+
+    table: ClassVar[str] = "failures"
+    id_field: ClassVar[str] = "failure_id"
+
+    failure_id: str
+    stage: str
+    item: str  # path or id
+    reason: str
+
+    @staticmethod
+    def make(stage: str, item: str, reason: str) -> Failure:
+        """Build a failure with its id: one per stage and item."""
+        return Failure(digest("failure", stage, item), stage, item, reason)
+
+
+RECORDS: dict[str, type[Record]] = {
+    cls.table: cls for cls in (Clip, Candidate, Feature, Score, Rating, Vote, Pair, ImportedPair, Failure)
+}

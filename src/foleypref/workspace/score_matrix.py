@@ -1,0 +1,73 @@
+"""Scores as a matrix: candidates down, "scorer/dimension" across, NaN where unscored.
+
+Score records are long and thin (a row a number); models, pairings and raters want one row a candidate. Only
+Arrow and numpy touch the rows, so a million scores take a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from foleypref.workspace.columns import among
+from foleypref.workspace.records import Score
+from foleypref.workspace.store import Workspace
+
+
+def score_table(workspace: Workspace, dimensions: Iterable[str] | None = None) -> pa.Table:
+    """Score records as columns candidate_id, scorer, version, dimension, value; all, or those of the scorers
+    of some "scorer/dimension"."""
+    columns = ("candidate_id", "scorer", "version", "dimension", "value")
+    where = None
+    if dimensions is not None:
+        where = among("scorer", {name.rpartition("/")[0] for name in dimensions})
+    return workspace.table(Score, columns, where).select(columns)
+
+
+def scored_versions(scores: pa.Table, candidate_ids: Sequence[str] | pa.Array) -> dict[str, dict[str, int]]:
+    """{"scorer/dimension": {version: how many of these candidates have a value from it}}, sorted by name."""
+    here = pc.is_in(scores["candidate_id"], value_set=pa.array(candidate_ids, pa.string()))
+    valued = pc.and_(here, pc.is_valid(scores["value"]))
+    counted = scores.select(["scorer", "dimension", "version", "value"]).filter(valued)
+    counted = counted.group_by(["scorer", "dimension", "version"]).aggregate([("value", "count")])
+    found: dict[str, dict[str, int]] = {}
+    for row in counted.to_pylist():
+        found.setdefault(f"{row['scorer']}/{row['dimension']}", {})[row["version"]] = row["value_count"]
+    return {name: dict(sorted(found[name].items())) for name in sorted(found)}
+
+
+def fitted_matrix(
+    workspace: Workspace, candidate_ids: Sequence[str] | pa.Array, versions: Mapping[str, str]
+) -> np.ndarray:
+    """Values (N, K) of the dimensions that AudioScore was fitted on, by these very versions of their judges.
+
+    Raises ValueError where a judge has scored these candidates, but by other versions alone.
+    """
+    scores = score_table(workspace, versions)
+    found = scored_versions(scores, candidate_ids)
+    for name, version in versions.items():
+        if found.get(name) and version not in found[name]:
+            raise ValueError(
+                f"AudioScore was fitted on {name} of version {version}, these candidates have "
+                f"{', '.join(found[name])}; score them again or fit again"
+            )
+    return score_matrix(scores, candidate_ids, versions)
+
+
+def score_matrix(
+    scores: pa.Table, candidate_ids: Sequence[str] | pa.Array, versions: Mapping[str, str]
+) -> np.ndarray:
+    """Values (N, K) in the order of `candidate_ids` and of `versions`, which names a version a dimension."""
+    place = pc.index_in(scores["candidate_id"], value_set=pa.array(candidate_ids, pa.string()))
+    wanted = pc.and_(pc.is_valid(place), pc.is_valid(scores["value"]))
+    values = np.full((len(candidate_ids), len(versions)), np.nan)
+    for column, (name, version) in enumerate(versions.items()):
+        scorer, _, dimension = name.rpartition("/")
+        mask = pc.and_(wanted, pc.equal(scores["scorer"], scorer))
+        mask = pc.and_(mask, pc.equal(scores["dimension"], dimension))
+        mask = pc.and_(mask, pc.equal(scores["version"], version))
+        values[place.filter(mask).to_numpy(), column] = scores["value"].filter(mask).to_numpy()
+    return values

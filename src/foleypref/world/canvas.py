@@ -1,0 +1,258 @@
+"""Anti-aliased shapes on 100 frames at once.
+
+Every shape is a signed distance (pixels, negative inside) evaluated only in the box it can touch, for all
+frames in one numpy call; its edge is blended over one pixel. Any number may be a scalar or one value a frame.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from foleypref.world import FRAME_SIZE, NUM_FRAMES
+
+Array = NDArray[np.floating]
+Distance = Callable[..., Array]
+Colour = tuple[float, float, float] | Array  # RGB in [0, 1]; or (100, 3)
+
+
+class Canvas:
+    """pixels: (100, 96, 96, 3) float32 in [0, 1], painted from back to front."""
+
+    def __init__(self, background: Array) -> None:
+        """Start every frame from one picture (96, 96, 3)."""
+        self.pixels: Array = np.empty((NUM_FRAMES, FRAME_SIZE, FRAME_SIZE, 3), np.float32)
+        self.pixels[:] = background
+
+    def to_uint8(self) -> NDArray[np.uint8]:
+        return (np.clip(self.pixels, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+
+    def paint(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        reach: tuple[float, float],
+        distance: Distance,
+        colour: Colour,
+        opacity: ArrayLike,
+        shine: float,
+        *numbers: ArrayLike,
+    ) -> None:
+        """Blend one shape about (x, y), which touches nothing beyond `reach` pixels (horizontal, vertical).
+
+        distance(u, v, *numbers) gets pixels relative to (x, y), and the numbers shaped to broadcast.
+        shine lightens the upper left and darkens the lower right, which makes a flat shape look round.
+        """
+        opacity = np.asarray(opacity, np.float32)
+        frames = np.flatnonzero(opacity > 0.004) if opacity.ndim else np.arange(NUM_FRAMES)
+        moving = any(np.ndim(v) for v in (x, y, *numbers))
+        if not len(frames) or (not opacity.ndim and opacity <= 0.004):
+            return
+
+        def one(value: ArrayLike) -> Array:  # (t, 1, 1), or (1, 1, 1) for what never changes
+            array = np.asarray(value, np.float32)
+            return (array[frames] if array.ndim else array.reshape(1))[:, None, None]
+
+        cx, cy = one(x), one(y)
+        rows, columns = _box(cy, reach[1]), _box(cx, reach[0])
+        if rows.size == 0 or columns.size == 0:
+            return
+        u, v = columns[..., None, :] + 0.5 - cx, rows[..., None] + 0.5 - cy
+        alpha = np.clip(0.5 - distance(u, v, *map(one, numbers)), 0, 1) * one(opacity)  # (t | 1, h, w)
+        paint: Array = np.asarray(colour, np.float32)
+        paint = paint[frames][:, None, None, :] if paint.ndim == 2 else paint
+        if shine:
+            light = np.float32(1) - np.float32(shine / max(reach)) * (0.6 * u + v)
+            paint = paint * light[..., None]
+        self._blend(frames, rows, columns, alpha[..., None], paint, moving)
+
+    def _blend(
+        self, frames: NDArray[np.int64], rows: Array, columns: Array, alpha: Array, paint: Array, moving: bool
+    ) -> None:
+        r, c = rows.astype(np.intp), columns.astype(np.intp)
+        if (
+            len(r) == 1 and len(c) == 1 and len(frames) == NUM_FRAMES
+        ):  # a fixed box: a view, nothing is copied
+            view = self.pixels[:, r[0, 0] : r[0, -1] + 1, c[0, 0] : c[0, -1] + 1]
+            if not moving and alpha.shape[0] == 1:
+                view *= 1 - alpha
+                view += alpha * paint
+            else:
+                view += alpha * (paint - view)
+            return
+        where = (frames[:, None, None], r[:, :, None], c[:, None, :])
+        patch = self.pixels[where]
+        self.pixels[where] = patch + alpha * (paint - patch)
+
+    def disc(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        r: ArrayLike,
+        colour: Colour,
+        opacity: ArrayLike = 1.0,
+        shine: float = 0.0,
+    ) -> None:
+        m = _most(r)
+        self.paint(x, y, (m, m), lambda u, v, r: np.sqrt(u * u + v * v) - r, colour, opacity, shine, r)
+
+    def ring(
+        self, x: ArrayLike, y: ArrayLike, r: ArrayLike, width: float, colour: Colour, opacity: ArrayLike = 1.0
+    ) -> None:
+        m = _most(r) + width
+        self.paint(
+            x,
+            y,
+            (m, m),
+            lambda u, v, r: np.abs(np.sqrt(u * u + v * v) - r) - width / 2,
+            colour,
+            opacity,
+            0.0,
+            r,
+        )
+
+    def ellipse(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        a: ArrayLike,
+        b: ArrayLike,
+        colour: Colour,
+        opacity: ArrayLike = 1.0,
+        shine: float = 0.0,
+        angle: ArrayLike = 0.0,
+    ) -> None:
+        """a, b: half axes. The distance is exact to first order at the edge: enough for anti-aliasing."""
+        turned = bool(np.any(np.asarray(angle)))
+        m = max(_most(a), _most(b))
+
+        def distance(u: Array, v: Array, a: Array, b: Array, angle: Array) -> Array:
+            if turned:
+                u, v = _turn(u, v, angle)
+            a, b = np.maximum(a, 0.3), np.maximum(b, 0.3)
+            p, q = u / a, v / b
+            k = np.sqrt(p * p + q * q)
+            return k * (k - 1) / np.maximum(np.sqrt((p / a) ** 2 + (q / b) ** 2), 1e-6)
+
+        self.paint(
+            x, y, (m, m) if turned else (_most(a), _most(b)), distance, colour, opacity, shine, a, b, angle
+        )
+
+    def box(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        w: ArrayLike,
+        h: ArrayLike,
+        colour: Colour,
+        opacity: ArrayLike = 1.0,
+        shine: float = 0.0,
+        angle: ArrayLike = 0.0,
+        corner: float = 0.0,
+    ) -> None:
+        """w, h: half width and half height; corner: radius in pixels."""
+        turned = bool(np.any(np.asarray(angle)))
+        m = float(np.hypot(_most(w), _most(h)))
+
+        def distance(u: Array, v: Array, w: Array, h: Array, angle: Array) -> Array:
+            if turned:
+                u, v = _turn(u, v, angle)
+            p, q = np.abs(u) - w + corner, np.abs(v) - h + corner
+            outside = np.sqrt(np.maximum(p, 0) ** 2 + np.maximum(q, 0) ** 2) if corner else 0.0
+            return np.asarray(
+                np.minimum(np.maximum(p, q), 0) + outside - corner if corner else np.maximum(p, q)
+            )
+
+        self.paint(
+            x, y, (m, m) if turned else (_most(w), _most(h)), distance, colour, opacity, shine, w, h, angle
+        )
+
+    def line(
+        self,
+        x0: ArrayLike,
+        y0: ArrayLike,
+        x1: ArrayLike,
+        y1: ArrayLike,
+        width: float,
+        colour: Colour,
+        opacity: ArrayLike = 1.0,
+    ) -> None:
+        """A stroke with round ends from (x0, y0) to (x1, y1)."""
+        dx, dy = np.subtract(x1, x0) / 2, np.subtract(y1, y0) / 2
+
+        def distance(u: Array, v: Array, dx: Array, dy: Array) -> Array:
+            h = np.clip((u * dx + v * dy) / (dx * dx + dy * dy + 1e-6), -1, 1)
+            return np.sqrt((u - h * dx) ** 2 + (v - h * dy) ** 2) - width / 2
+
+        reach = (_most(dx) + width / 2, _most(dy) + width / 2)
+        self.paint(np.add(x0, dx), np.add(y0, dy), reach, distance, colour, opacity, 0.0, dx, dy)
+
+    def triangle(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        corners: tuple[tuple[ArrayLike, ArrayLike], ...],
+        colour: Colour,
+        opacity: ArrayLike = 1.0,
+        shine: float = 0.0,
+    ) -> None:
+        """A convex polygon; corners are relative to (x, y), clockwise as seen on the screen."""
+        flat = [number for corner in corners for number in corner]
+        reach = (max(_most(c[0]) for c in corners), max(_most(c[1]) for c in corners))
+
+        def distance(u: Array, v: Array, *flat: Array) -> Array:
+            out: Array = np.full((1, 1, 1), -1e9, np.float32)
+            for i in range(0, len(flat), 2):
+                ax, ay, bx, by = flat[i], flat[i + 1], flat[(i + 2) % len(flat)], flat[(i + 3) % len(flat)]
+                ex, ey = bx - ax, by - ay
+                out = np.maximum(out, (ey * (u - ax) - ex * (v - ay)) / np.sqrt(ex * ex + ey * ey + 1e-6))
+            return out
+
+        self.paint(x, y, reach, distance, colour, opacity, shine, *flat)
+
+    def dots(
+        self, x: Array, y: Array, r: float, colour: Colour, opacity: ArrayLike, stretch: float = 1.0
+    ) -> None:
+        """Many small particles: x, y, opacity are (100, n); `stretch` > 1 draws them as vertical streaks."""
+        x, y, opacity = np.broadcast_arrays(*(np.asarray(v, np.float32) for v in (x, y, opacity)))
+        t, n = np.nonzero(
+            (opacity > 0.02) & (x > -2) & (x < FRAME_SIZE + 2) & (y > -2) & (y < FRAME_SIZE + 2)
+        )
+        if not len(t):
+            return
+        px, py, alpha = x[t, n], y[t, n], opacity[t, n]
+        half, tall = int(np.ceil(r)), int(np.ceil(r * stretch))
+        dx, dy = np.meshgrid(np.arange(-half, half + 1), np.arange(-tall, tall + 1))
+        column = np.floor(px)[:, None] + dx.ravel()
+        row = np.floor(py)[:, None] + dy.ravel()
+        far = np.hypot(column + 0.5 - px[:, None], (row + 0.5 - py[:, None]) / stretch)
+        a = np.clip(r + 0.5 - far, 0, 1) * alpha[:, None]
+        keep = (column >= 0) & (column < FRAME_SIZE) & (row >= 0) & (row < FRAME_SIZE) & (a > 0)
+        flat = ((t[:, None] * FRAME_SIZE + row) * FRAME_SIZE + column)[keep].astype(np.intp)
+        # Where particles overlap their opacities add up to at most 1, in any order of drawing.
+        total = np.minimum(np.bincount(flat, a[keep], minlength=self.pixels.size // 3), 1)
+        touched = np.flatnonzero(total)
+        pixels = self.pixels.reshape(-1, 3)
+        paint = np.asarray(colour, np.float32)
+        pixels[touched] += total[touched, None].astype(np.float32) * (paint - pixels[touched])
+
+
+def _most(value: ArrayLike) -> float:
+    return float(np.max(np.abs(value)))
+
+
+def _turn(u: Array, v: Array, angle: Array) -> tuple[Array, Array]:
+    c, s = np.cos(angle), np.sin(angle)
+    return u * c + v * s, v * c - u * s
+
+
+def _box(centre: Array, reach: float) -> Array:
+    """Return the pixel rows or columns (t | 1, n) a shape can touch: one range for all frames if cheap."""
+    low, high = np.floor(centre.reshape(-1) - reach - 1), np.ceil(centre.reshape(-1) + reach + 1)
+    size = int(min(FRAME_SIZE, np.max(high - low)))
+    start, stop = max(0.0, float(low.min())), min(float(FRAME_SIZE), float(high.max()))
+    if stop <= start:
+        return np.empty((1, 0), np.float32)
+    if stop - start <= 1.6 * size:
+        return np.arange(start, stop, dtype=np.float32)[None]
+    return (np.clip(low, 0, FRAME_SIZE - size)[:, None] + np.arange(size)).astype(np.float32)

@@ -1,0 +1,216 @@
+"""Render clips of the world to disk, with several processes; stop it any time and run it again.
+
+OUT/<split>-<seed>-<index>.mp4          what a user would download: H.264 + AAC, damaged where the split is
+OUT/clean/<split>-<seed>-<index>.flac   the clean sound
+OUT/metadata.jsonl                      one row a clip, with the truth, in the order of the indices
+OUT/world.json                          the settings, so that two different worlds never mix in one folder
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Collection, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from foleypref.world import CLASSES, DAMAGED_SPLITS, FPS, SAMPLE_RATE, SPLITS
+from foleypref.world.damage import DamageShares, damage
+from foleypref.world.drawing import render_frames
+from foleypref.world.encode import write_flac, write_mp4
+from foleypref.world.folder import claim, is_complete, known_rows, replace, write_metadata
+from foleypref.world.scenes import OTHER, Scene, generator, indices_of, sample_scene
+from foleypref.world.sound import synthesise
+from foleypref.world.sounds.tools import Wave
+
+CHUNK = 4  # clips a task: small enough for a smooth clock, large enough to hide the cost of a task
+AUDIBLE_DB = -45.0  # dBFS of the loudest frame of the clean sound
+
+
+class Made(NamedTuple):
+    """What a run of `make` did, in clips."""
+
+    made: int
+    skipped: int
+    failed: int
+
+
+def clip_name(split: str, seed: int, index: int) -> str:
+    return f"{split}-{seed}-{index:06d}"
+
+
+def other_scene(scene: Scene, purpose: str) -> Scene:
+    """Return a scene that shares no class with this one, from a stream of its own."""
+    for attempt in range(100):
+        seed = int(generator(scene.split, scene.seed, scene.index, f"{purpose} {attempt}").integers(2**53))
+        other = sample_scene(scene.split + OTHER, seed, scene.index)
+        if not set(other.labels) & set(scene.labels):
+            return other
+    raise AssertionError("no scene with other classes in 100 draws")
+
+
+def _track(scene: Scene, clean: Wave, shares: DamageShares) -> tuple[Wave, dict[str, dict[str, Any]]]:
+    """Return the sound that goes into the video, and what is wrong with it."""
+    if scene.split not in DAMAGED_SPLITS:
+        return clean, {}
+    stray: dict[str, tuple[str, ...]] = {}
+
+    def other_wave(purpose: str) -> Wave:
+        other = other_scene(scene, purpose)
+        stray[purpose] = other.labels
+        return synthesise(other).wave
+
+    rng = generator(scene.split, scene.seed, scene.index, "damage")
+    wave, faults = damage(clean, other_wave, rng, shares)
+    for purpose, labels in stray.items():
+        faults[purpose]["labels"] = list(labels)
+    return wave, faults
+
+
+def make_clip(
+    split: str, seed: int, index: int, out: str | Path, shares: DamageShares | None = None
+) -> dict[str, Any]:
+    """Render one clip to OUT and return its row of metadata.jsonl."""
+    out, name = Path(out), clip_name(split, seed, index)
+    scene = sample_scene(split, seed, index)
+    clean = synthesise(scene)
+    wave, faults = _track(scene, clean.wave, shares or DamageShares())
+    row: dict[str, Any] = {
+        "file_name": f"{name}.mp4",
+        "prompt": scene.caption,
+        "split": split,
+        "label": scene.labels[0],
+        "labels": list(scene.labels),
+        "family": scene.actors[0].family,
+        "event_times_s": list(clean.event_times_s),
+        "level_db": list(clean.level_db),
+        "noise_floor_db": clean.noise_floor_db,
+        "clean_audio": f"clean/{name}.flac",
+        "damage": faults,
+        "world_seed": seed,
+        "world_index": index,
+        "audible": max(clean.level_db) > AUDIBLE_DB,
+    }
+    replace(out / row["clean_audio"], partial(write_flac, wave=clean.wave, sample_rate=SAMPLE_RATE))
+    frames = render_frames(scene)
+    replace(
+        out / row["file_name"], partial(write_mp4, frames=frames, fps=FPS, wave=wave, sample_rate=SAMPLE_RATE)
+    )
+    # The row comes last: its presence means that both files are complete.
+    replace(out / ".rows" / f"{name}.json", lambda path: Path(path).write_text(json.dumps(row)))
+    return row
+
+
+def make(
+    split: str,
+    num_clips: int,
+    out: str | Path,
+    seed: int = 0,
+    start: int = 0,
+    num_workers: int | None = None,
+    shares: DamageShares | None = None,
+    quiet: bool = False,
+    among: Collection[str] = CLASSES,
+) -> Made:
+    """Render `num_clips` clips of a split from index `start` on; those that OUT holds complete are skipped.
+
+    num_workers: processes; by default one a usable core; 1 or less works in this process. shares: the faults
+    of a damaged split. Several splits may share one folder. among: clips that show another class are passed
+    over. Returns the clips made, skipped and failed.
+    Raises ValueError for an unknown split or class, or a folder that holds another version or other shares.
+    """
+    began, out = time.monotonic(), Path(out)
+    if split not in SPLITS:
+        raise ValueError(f"no split named {split!r}; there are {', '.join(SPLITS)}")
+    if num_clips < 0 or start < 0:
+        raise ValueError(f"num_clips and start count from 0; they are {num_clips} and {start}")
+    claim(out, shares or DamageShares())
+    known = known_rows(out)
+    chosen = indices_of(split, seed, start, num_clips, among)
+    wanted = [(clip_name(split, seed, i), i) for i in chosen]
+    todo = [i for name, i in wanted if name not in known or not is_complete(out, name)]
+    failures, made = list[str](), 0
+    for index, row in _progress(_rows(split, seed, todo, out, shares, num_workers), len(todo), quiet):
+        if isinstance(row, str):
+            failures.append(f"{clip_name(split, seed, index)}: {row}")
+        else:
+            made += 1
+    assert made + len(failures) == len(todo), "some clips were neither made nor reported"
+    write_metadata(out)
+    result = Made(made, num_clips - len(todo), len(failures))
+    if not quiet:
+        for line in failures:
+            print(line)
+        took = time.monotonic() - began
+        print(f"made {result.made}, skipped {result.skipped}, failed {result.failed} clips in {took:.1f} s")
+    return result
+
+
+def _rows(
+    split: str, seed: int, todo: list[int], out: Path, shares: DamageShares | None, num_workers: int | None
+) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Yield (index, row or error) for every clip to make, in any order."""
+    task = partial(_chunk, split, seed, out=str(out), shares=shares)
+    chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
+    workers = min(_usable_cores() if num_workers is None else num_workers, len(chunks))
+    if workers <= 1:
+        for chunk in chunks:
+            yield from task(chunk)
+        return
+    # Spawned, not forked: a parent that holds CUDA or threads must not leak them into its children.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    try:
+        waiting, left = set[Future](), iter(chunks)
+        while True:
+            waiting |= {pool.submit(task, chunk) for chunk in islice(left, 4 * workers - len(waiting))}
+            if not waiting:
+                break
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield from future.result()
+    finally:  # also on Ctrl-C: finish what runs, start nothing more
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _chunk(
+    split: str, seed: int, indices: list[int], out: str, shares: DamageShares | None
+) -> list[tuple[int, dict[str, Any] | str]]:
+    """Make some clips; a clip that fails gives its error as one line."""
+    rows: list[tuple[int, dict[str, Any] | str]] = []
+    for index in indices:
+        try:
+            rows.append((index, make_clip(split, seed, index, out, shares)))
+        except Exception as error:  # one bad clip must not end the run
+            rows.append((index, f"{type(error).__name__}: {error}".replace("\n", " ")))
+    return rows
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end when the parent does, even by kill -9."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _progress(rows: Iterator[tuple[int, Any]], total: int, quiet: bool) -> Iterator[tuple[int, Any]]:
+    """Pass rows on, with a bar and the time left on a terminal."""
+    from rich.progress import track  # here: workers import this file and need no terminal
+
+    silent = quiet or not total or not os.isatty(1)
+    yield from track(rows, "world", total=total, disable=silent)

@@ -1,0 +1,480 @@
+"""Both CLAPs: golden towers, front ends, tokens from files, names of weights, adapters; the traps of each."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from tokenizers.pre_tokenizers import ByteLevel
+from torch import Tensor
+from transformers import GPT2Config, GPT2Model, GPT2Tokenizer, RobertaConfig, RobertaModel, RobertaTokenizer
+
+from foleypref.published import clap, msclap, text_tokens
+from foleypref.published.clap import build_clap, roberta_ids, ten_seconds
+from foleypref.published.htsat import MELS, HtsatMel
+from foleypref.published.msclap import build_msclap, gpt2_ids, msclap_wave
+from foleypref.published.places import MissingWeights
+from foleypref.published.taggers import benchmark_wave
+from foleypref.published.text_tokens import GPT2, ROBERTA, ByteLevelTokens, Vocabulary, load_tokens
+from foleypref.scoring.scorers import ScoreItem
+from foleypref.scoring.scorers.clap import Clap
+from foleypref.scoring.scorers.msclap import MsClap
+from tests.golden import check_clap as checks
+from tests.golden import recipes
+from tests.golden.compare import LIMIT, relative_error
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SMALL = (16, (1, 2, 1, 1), (1, 1, 2, 2))  # of an HTSAT
+MERGES = [("Ġ", "d"), ("o", "g"), ("Ġd", "og"), ("b", "a"), ("r", "k"), ("ba", "rk"), ("bark", "s")]
+
+
+# -- golden vectors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["scorers_clap.safetensors", "scorers_clap.json"])
+def test_golden_numbers(name: str) -> None:
+    errors = {key: relative_error(ours, said) for key, ours, said in checks.CHECKS[name](GOLDEN / name)}
+    assert max(errors.values()) <= LIMIT, errors
+
+
+# -- front ends ------------------------------------------------------------------------------------------
+
+
+def test_silence_is_minus_100_db_and_a_tone_lies_in_its_band() -> None:
+    mel = HtsatMel(48000, 480)
+    assert torch.equal(mel(torch.zeros(1, 4800)), torch.full((1, 1, 11, MELS), -100.0))
+    # a full-scale cosine under a Hann window: (window sum / 2)^2 in its bin, a quarter of it in both next
+    bins = torch.arange(480000) * (2 * torch.pi * 64 / 1024)
+    frame = mel(bins.cos()[None])[0, 0, 500]
+    expected = 256.0**2 * (mel.basis[64] + (mel.basis[63] + mel.basis[65]) / 4)
+    loud = expected > 1
+    assert torch.allclose(frame[loud], 10 * expected[loud].log10(), atol=1e-3)
+    assert loud.sum() >= 2
+
+
+def test_nothing_under_50_hz_is_heard() -> None:
+    """Trap: the feature extractor of transformers starts at 0 unless it is told."""
+    mel = HtsatMel(48000, 480)
+    assert mel.basis[1].sum() == 0  # 46.9 Hz
+    assert mel.basis[2].sum() > 0  # 93.8 Hz
+    assert mel.basis[299:].sum() == 0  # from 14 kHz on
+
+
+def test_short_sound_is_repeated_as_often_as_it_fits_then_silent() -> None:
+    eight, three = torch.randn(8 * 48000), torch.randn(3 * 48000)
+    assert torch.equal(ten_seconds(eight), torch.cat([eight, torch.zeros(96000)]))
+    assert torch.equal(ten_seconds(three), torch.cat([three, three, three, torch.zeros(48000)]))
+    assert torch.equal(ten_seconds(torch.ones(1)), torch.ones(480000))
+    with pytest.raises(ValueError, match="no sound"):
+        ten_seconds(torch.zeros(0))
+
+
+def test_of_long_sound_the_middle_is_heard_whatever_the_random_state() -> None:
+    twelve = torch.arange(12.0 * 48000)
+    heard = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        heard.append((ten_seconds(twelve), msclap_wave(twelve[None, : 8 * 44100], 44100)))
+    for laion, microsoft in heard:
+        assert torch.equal(laion, twelve[48000:-48000])
+        assert torch.equal(microsoft, twelve[22050 : 22050 + 7 * 44100])
+
+
+def test_microsofts_channels_stand_one_after_the_other() -> None:
+    left, right = torch.randn(2, 2 * 44100)
+    both = torch.cat([left, right])
+    assert torch.equal(msclap_wave(torch.stack([left, right]), 44100), both.repeat(2)[: 7 * 44100])
+    assert torch.equal(msclap_wave(left[None], 44100), left.repeat(4)[: 7 * 44100])
+    assert torch.equal(msclap_wave(torch.ones(1, 1), 44100), torch.ones(7 * 44100))
+    with pytest.raises(ValueError, match="no sound"):
+        msclap_wave(torch.zeros(2, 0), 16000)
+
+
+def test_microsofts_filters_are_those_of_another_rate() -> None:
+    """Trap: the sound has 44.1 kHz, the filters count its bins as if it had 32."""
+    mel = HtsatMel(msclap.MEL_RATE, msclap.HOP)
+    phase = 2 * torch.pi * 4000 * torch.arange(7 * 44100, dtype=torch.float64) / 44100
+    tone = mel(phase.cos().float()[None])
+    assert tone.shape == (1, 1, 965, MELS)
+    loudest = tone[0, 0, 400].argmax()
+    centre = mel.basis[:, loudest].argmax() * 32000 / 1024  # Hz, as the filters count them
+    assert centre == pytest.approx(4000 * 32000 / 44100, rel=0.03)
+
+
+# -- tokens ----------------------------------------------------------------------------------------------
+
+
+def write_vocabulary(folder: Path, wanted: Vocabulary, size: int | None = None) -> dict[str, int]:
+    """Bytes, some merges, special tokens where the published files have them, and fillers up to `size`."""
+    plain = [*sorted(ByteLevel.alphabet()), *(first + second for first, second in MERGES)]
+    size = wanted.size if size is None else size
+    head, tail = ((*wanted.special[:4],), wanted.special[4:]) if wanted is ROBERTA else ((), wanted.special)
+    filler = [f"madeup{n}" for n in range(size - len(head) - len(plain) - len(tail))]
+    vocab = {token: index for index, token in enumerate([*head, *plain, *filler, *tail])}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps(vocab), "utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in MERGES), ""]
+    (folder / "merges.txt").write_text("\n".join(lines), "utf-8")
+    return vocab
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    write_vocabulary(folder / "roberta-base", ROBERTA)
+    write_vocabulary(folder / "gpt2", GPT2)
+    return folder
+
+
+@pytest.fixture
+def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("FOLEYPREF_WEIGHTS", raising=False)
+    return tmp_path
+
+
+TEXTS = (
+    "dog barks",
+    "A dog barks!",
+    "it's 10 dogs,  barking\nloudly ",
+    "naïve 犬",
+    "a <s> dog </s> barks",
+    "end <|endoftext|> here",
+    "",
+)
+
+
+def test_tokens_are_those_of_transformers(weights: Path) -> None:
+    roberta = RobertaTokenizer.from_pretrained(str(weights / "roberta-base"))
+    gpt2 = GPT2Tokenizer.from_pretrained(str(weights / "gpt2"))
+    ours, others = load_tokens(ROBERTA, weights), load_tokens(GPT2, weights)
+    for text in TEXTS:
+        assert ours.encode(text) == roberta(text, add_special_tokens=False)["input_ids"], text
+        assert others.encode(text) == gpt2(text)["input_ids"], text
+    padded = roberta(list(TEXTS), padding="max_length", truncation=True, max_length=77, return_tensors="pt")
+    assert torch.equal(roberta_ids(ours, TEXTS), padded["input_ids"])
+
+
+def test_a_long_text_is_cut_before_its_end(weights: Path) -> None:
+    roberta, gpt2 = load_tokens(ROBERTA, weights), load_tokens(GPT2, weights)
+    long = "dog " * 100
+    ids = roberta_ids(roberta, [long])[0]
+    assert ids[[0, -1]].tolist() == [clap.START, clap.END]
+    assert ids[1:-1].tolist() == roberta.encode(long)[:75]
+    ids = gpt2_ids(gpt2, [long])[0]
+    assert ids.tolist() == [*gpt2.encode(long)[:76], gpt2.vocab["<|endoftext|>"]]
+    row = gpt2_ids(gpt2, ["dog"])[0]
+    space, end = gpt2.vocab["Ġ"], gpt2.vocab["<|endoftext|>"]
+    assert row[row.nonzero()][-2:, 0].tolist() == [space, end]  # the space is a token
+    assert row[5:].sum() == 0
+
+
+def test_without_files_there_is_an_error_and_no_empty_tokenizer(no_hub: Path) -> None:
+    """Trap: RobertaTokenizer of transformers 5 is empty then, and every text the same two ids."""
+    with pytest.raises(MissingWeights, match=r"no vocab.json and merges.txt in .*roberta-base.*hf download"):
+        load_tokens(ROBERTA, no_hub)
+    write_vocabulary(no_hub / "gpt2", GPT2)
+    (no_hub / "gpt2" / "merges.txt").unlink()
+    with pytest.raises(MissingWeights, match=r"found no merges.txt in .*gpt2"):
+        load_tokens(GPT2, no_hub)
+
+
+def test_another_vocabulary_is_refused(no_hub: Path) -> None:
+    write_vocabulary(no_hub / "roberta-base", ROBERTA, size=400)
+    with pytest.raises(ValueError, match=r"vocab.json has 400 entries, roberta-base has 50265"):
+        load_tokens(ROBERTA, no_hub)
+    (no_hub / "roberta-base" / "vocab.json").write_text("{", "utf-8")
+    with pytest.raises(ValueError, match="does not read"):
+        load_tokens(ROBERTA, no_hub)
+    with pytest.raises(ValueError, match=r"first \['xy', '<s>'\]"):
+        ByteLevelTokens({"x": 0, "y": 1}, [("x", "y")], ("<s>",))
+
+
+def test_tokens_are_found_in_the_hubs_cache(no_hub: Path) -> None:
+    base = no_hub / "hub" / "models--FacebookAI--roberta-base"
+    write_vocabulary(base / "snapshots" / "0ld", ROBERTA, size=400)
+    write_vocabulary(base / "snapshots" / "ne3", ROBERTA)
+    (base / "refs").mkdir()
+    (base / "refs" / "main").write_text("ne3")
+    assert len(load_tokens(ROBERTA, no_hub / "nothing").vocab) == ROBERTA.size
+
+
+# -- LAION's model ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def official() -> dict[str, Tensor]:
+    return checks.official_state(*SMALL, vocabulary=300)
+
+
+@torch.no_grad()
+def test_the_text_tower_is_roberta(official: dict[str, Tensor]) -> None:
+    """Trap: its norms have 1e-5 under the root, which shows where embeddings are small."""
+    names = [name for name in official if "embeddings" in name and name.endswith("weight")]
+    state = official | {name: 1e-3 * official[name] for name in names if "LayerNorm" not in name}
+    config = RobertaConfig(
+        vocab_size=300,
+        hidden_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=128,
+        max_position_embeddings=80,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+    )
+    roberta = RobertaModel(config).eval()
+    missing = roberta.load_state_dict(
+        {k.removeprefix("text_branch."): v for k, v in state.items() if k.startswith("text_branch.")},
+        strict=False,
+    )
+    assert not missing.unexpected_keys
+    assert all("position_ids" in key or "token_type_ids" in key for key in missing.missing_keys)
+    ids = torch.tensor([[0, 7, 200, 8, 2, 1, 1], [0, 9, 2, 1, 1, 1, 1]])
+    pooled = roberta(input_ids=ids, attention_mask=ids.ne(1).long()).pooler_output
+    hidden = F.relu(F.linear(pooled, state["text_projection.0.weight"], state["text_projection.0.bias"]))
+    vectors = F.linear(hidden, state["text_projection.2.weight"], state["text_projection.2.bias"])
+    ours = build_clap(state).embed_text(ids)
+    assert torch.allclose(ours, F.normalize(vectors, dim=-1), atol=1e-6)
+    alone = build_clap(state).embed_text(ids[1:, :3])  # padding is not seen
+    assert torch.allclose(ours[1:], alone, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_conversion_is_the_same_model(official: dict[str, Tensor]) -> None:
+    model = build_clap(official)
+    again = build_clap(model.model.state_dict())
+    sound = ten_seconds(recipes.wave(1, 48000, 3))[None]
+    assert torch.equal(model.embed_audio(sound), again.embed_audio(sound))
+    assert model.embed_audio(sound).norm() == pytest.approx(1, abs=1e-6)
+    halves = build_clap({name: x.half() if x.is_floating_point() else x for name, x in official.items()})
+    assert halves.embed_audio(sound).dtype == torch.float32
+
+
+def test_weights_that_do_not_fit_are_refused(official: dict[str, Tensor]) -> None:
+    first = "audio_branch.patch_embed.proj.bias"
+    wrong = {
+        "missing": {k: v for k, v in official.items() if k != first},
+        "audio_branch.patch_embed.mel_conv2d.weight": official
+        | {"audio_branch.patch_embed.mel_conv2d.weight": torch.zeros(1)},  # of a model with fusion
+        "unknown visual.proj": official | {"visual.proj": torch.zeros(1)},
+        r"is \(3,\), expected \(16,\)": official | {first: torch.zeros(3)},
+        "no HTSAT": {k: v for k, v in official.items() if not k.startswith("audio_branch.layers")},
+        "no RoBERTa": {k: v for k, v in official.items() if not k.startswith("text_branch")},
+    }
+    for message, state in wrong.items():
+        with pytest.raises(ValueError, match=f"not the weights of .*CLAP.*{message}"):
+            build_clap(state)
+    with pytest.raises(ValueError, match="no GPT-2"):
+        build_msclap(official)
+
+
+# -- Microsoft's model -----------------------------------------------------------------------------------
+
+
+def microsoft_state(vocabulary: int = 300, joint: int = 24) -> dict[str, Tensor]:
+    """An official state dict of small size, masks and classifier included."""
+    torch.manual_seed(5)
+    laion = checks.official_state(*SMALL)
+    state = {
+        f"{msclap.AUDIO}{name.removeprefix('audio_branch.')}": value
+        for name, value in laion.items()
+        if name.startswith("audio_branch.")
+    }
+    config = GPT2Config(
+        vocab_size=vocabulary, n_embd=64, n_layer=2, n_head=1, n_positions=80, bos_token_id=0, eos_token_id=0
+    )
+    for name, value in GPT2Model(config).state_dict().items():
+        state[msclap.TEXT + name] = value + 0.1 * torch.randn(value.shape)
+    for layer in range(2):
+        state[f"{msclap.TEXT}h.{layer}.attn.bias"] = torch.ones(1, 1, 80, 80).tril().bool()
+        state[f"{msclap.TEXT}h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
+    for tower, width in (("audio", 128), ("caption", 64)):
+        place = f"{tower}_encoder.projection."
+        state[f"{place}linear1.weight"] = torch.randn(joint, width) / 8
+        state[f"{place}linear2.weight"] = torch.randn(joint, joint) / 5
+        state[f"{place}layer_norm.weight"] = 1 + 0.1 * torch.randn(joint)
+        state[f"{place}layer_norm.bias"] = 0.1 * torch.randn(joint)
+    return state | {"logit_scale": torch.tensor(1.0)}
+
+
+def projected(x: Tensor, state: dict[str, Tensor], tower: str) -> Tensor:
+    place = f"{tower}_encoder.projection."
+    first = x @ state[f"{place}linear1.weight"].T
+    second = F.gelu(first) @ state[f"{place}linear2.weight"].T
+    weight, bias = state[f"{place}layer_norm.weight"], state[f"{place}layer_norm.bias"]
+    return F.layer_norm(first + second, (len(weight),), weight, bias)
+
+
+@torch.no_grad()
+def test_microsofts_audio_tower_is_laions_with_its_own_projection() -> None:
+    state = microsoft_state()
+    ours, laion = build_msclap(state), build_clap(checks.official_state(*SMALL))
+    wave = msclap_wave(recipes.wave(2, 44100, 4)[None], 44100)[None]
+    pooled = laion.model.audio_model(input_features=ours.mel(wave)).pooler_output
+    assert torch.allclose(ours.embed_audio(wave), projected(pooled, state, "audio"), atol=1e-5)
+
+
+@torch.no_grad()
+def test_microsofts_text_vector_is_the_state_where_ids_that_are_not_0_end() -> None:
+    """Trap: "!" has id 0 as the padding has, and is not counted."""
+    state = microsoft_state()
+    ours = build_msclap(state)
+    plain, shouted = [5, 6, 7, 8], [5, 6, 0, 7, 8]
+    ids = torch.zeros(2, 77, dtype=torch.int64)
+    ids[0, :4], ids[1, :5] = torch.tensor(plain), torch.tensor(shouted)
+    states = [
+        ours.towers.caption(input_ids=torch.tensor([row])).last_hidden_state[0] for row in (plain, shouted)
+    ]
+    expected = torch.stack([states[0][3], states[1][3]])  # of the second the last but one
+    assert torch.allclose(ours.embed_text(ids), projected(expected, state, "caption"), atol=1e-5)
+
+
+def test_microsofts_weights_that_do_not_fit_are_refused() -> None:
+    state = microsoft_state()
+    with pytest.raises(ValueError, match=r"not the weights of Microsoft.*unknown caption_encoder.base2"):
+        build_msclap(state | {"caption_encoder.base2": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"missing audio_projection\.linear2\.weight"):
+        build_msclap({k: v for k, v in state.items() if k != "audio_encoder.projection.linear2.weight"})
+
+
+# -- the scorers -----------------------------------------------------------------------------------------
+
+
+def item(
+    name: str, seed: int, prompt: str = "dog barks", rate: int = 48000, seconds: float = 2.0
+) -> ScoreItem:
+    return ScoreItem(name, recipes.wave(seconds, rate, seed, 200.0 + 90 * seed).numpy(), rate, prompt)
+
+
+@pytest.fixture(scope="module")
+def files(weights: Path) -> Path:
+    """Checkpoints as published, but small, under names of a user's own."""
+    state = checks.official_state(*SMALL, vocabulary=ROBERTA.size)
+    wrapped = {f"module.{name}": value for name, value in state.items()}
+    wrapped["module.text_branch.embeddings.position_ids"] = torch.arange(80)[None]
+    torch.save({"epoch": 15, "name": "htsat", "state_dict": wrapped}, weights / "laion.pt")
+    torch.save({"model": microsoft_state(GPT2.size, 1024)}, weights / "microsoft.pth")
+    return weights
+
+
+@pytest.fixture(scope="module")
+def laion(files: Path) -> Clap:
+    return Clap(weights=str(files / "laion.pt"), weights_folder=str(files)).load()
+
+
+@pytest.fixture(scope="module")
+def microsoft(files: Path) -> MsClap:
+    return MsClap(weights=str(files / "microsoft.pth"), weights_folder=str(files)).load()
+
+
+@pytest.fixture(params=["laion", "microsoft"])
+def scorer(request: pytest.FixtureRequest) -> Clap | MsClap:
+    return request.getfixturevalue(request.param)
+
+
+@torch.no_grad()
+def test_the_score_is_the_cosine_of_sound_and_caption(laion: Clap, microsoft: MsClap, files: Path) -> None:
+    one = item("one", 1)
+    wave = torch.from_numpy(one.wave)
+    model = build_clap(checks.official_state(*SMALL, vocabulary=ROBERTA.size))
+    heard = model.embed_audio(ten_seconds(wave - wave.mean())[None])
+    read = model.embed_text(roberta_ids(load_tokens(ROBERTA, files), ["dog barks"]))
+    scores, embeddings = laion.judge([one])
+    assert scores[0].value == pytest.approx(float((heard * read).sum()), abs=1e-6)
+    assert torch.allclose(embeddings["audio"], heard, atol=1e-6)
+
+    other = build_msclap(microsoft_state(GPT2.size, 1024))
+    heard = other.embed_audio(msclap_wave(wave[None], 48000)[None])
+    read = other.embed_text(gpt2_ids(load_tokens(GPT2, files), ["dog barks"]))
+    scores, embeddings = microsoft.judge([one])
+    assert scores[0].value == pytest.approx(float(F.cosine_similarity(heard, read)), abs=1e-6)
+    assert torch.allclose(embeddings["audio"], heard, atol=1e-5)
+
+
+def test_scores_do_not_depend_on_order_and_company(scorer: Clap | MsClap) -> None:
+    items = [item(f"c{n}", n, ("dog barks", "a bark")[n % 2], (48000, 16000)[n % 2]) for n in range(10)]
+    scores, embeddings = scorer.judge(items)
+    assert [s.candidate_id for s in scores] == [i.candidate_id for i in items]
+    back, reversed_rows = scorer.judge(items[::-1])
+    alone, row = scorer.judge(items[3:4])
+    assert [s.value for s in back[::-1]] == pytest.approx([s.value for s in scores], abs=1e-5)
+    assert alone[0].value == pytest.approx(scores[3].value, abs=1e-5)
+    assert torch.allclose(reversed_rows["audio"].flip(0), embeddings["audio"], atol=1e-4)
+    assert torch.allclose(row["audio"][0], embeddings["audio"][3], atol=1e-4)
+    assert len({round(s.value or 0, 6) for s in scores}) > 5  # neither tower is blind
+
+
+def test_what_cannot_be_judged_is_unscored(scorer: Clap | MsClap) -> None:
+    good = item("good", 1)
+    silent = replace(good, candidate_id="silent", wave=np.zeros_like(good.wave))
+    nothing = replace(good, candidate_id="nothing", wave=good.wave[:0])
+    mute = replace(good, candidate_id="no caption", prompt="  ")
+    scores, embeddings = scorer.judge([silent, good, nothing, mute])
+    assert [s.reason for s in scores] == ["silent", "", "silent", "no caption"]
+    assert [s.value is None for s in scores] == [True, False, True, True]
+    rows = embeddings["audio"]
+    assert rows.isnan().any(1).tolist() == [False, False, True, False]
+    assert torch.allclose(rows[1], rows[3], atol=1e-5)
+    assert scorer.judge([]).scores == []
+    assert {s.scorer for s in scores} == {type(scorer).part_name()}
+
+
+def test_only_laions_sound_is_mixed_and_cut_to_what_is_evaluated(laion: Clap, microsoft: MsClap) -> None:
+    """Traps: neither is done for Microsoft's."""
+    first, second = item("c", 1, seconds=1.0), item("c", 2, seconds=1.0)
+    both = np.stack([first.wave, second.wave])
+    stereo = replace(first, wave=both.mean(0), channels=both)
+    mono = replace(first, wave=both.mean(0))
+    assert laion.score([stereo])[0].value == pytest.approx(laion.score([mono])[0].value, abs=1e-6)
+    joined = replace(first, wave=both.reshape(-1))
+    assert microsoft.score([stereo])[0].value == pytest.approx(microsoft.score([joined])[0].value, abs=1e-6)
+
+    long = item("c", 3, seconds=4.0)
+    evaluated = replace(long, seconds=1.5)
+    wave = benchmark_wave(long.sound, 48000, 48000)[: 3 * 24000]  # the mean is that of the whole
+    assert laion._judge is not None
+    heard = laion._judge.model.embed_audio(ten_seconds(wave)[None])
+    assert torch.allclose(laion.embed([evaluated])["audio"], heard, atol=1e-6)
+    assert not torch.allclose(laion.embed([long])["audio"], heard, atol=1e-3)
+    assert torch.equal(microsoft.embed([evaluated])["audio"], microsoft.embed([long])["audio"])
+
+
+def test_versions_name_the_weights(laion: Clap, microsoft: MsClap, files: Path) -> None:
+    assert laion.version != microsoft.version
+    assert laion.version.endswith("-1")
+    conversion = files / "conversion" / "model.safetensors"
+    conversion.parent.mkdir(exist_ok=True)
+    assert laion._judge is not None
+    save_file({k: v.contiguous() for k, v in laion._judge.model.model.state_dict().items()}, conversion)
+    other = Clap(weights=str(conversion.parent), weights_folder=str(files)).load()
+    assert other.version != laion.version
+    one = [item("one", 1)]
+    assert other.score(one)[0].value == pytest.approx(laion.score(one)[0].value, abs=1e-6)
+
+
+def test_missing_weights_are_named(no_hub: Path, files: Path) -> None:
+    folder = no_hub / "weights"
+    for part, name in ((Clap, clap.NAME), (MsClap, msclap.NAME)):
+        with pytest.raises(MissingWeights, match=name.replace(".", r"\.")):
+            _ = part(weights_folder=str(folder)).version
+        with pytest.raises(MissingWeights, match="vocabulary"):
+            part(weights_folder=str(folder)).load()
+    for vocabulary in ("roberta-base", "gpt2"):
+        (folder / vocabulary).mkdir(parents=True)
+        for name in text_tokens.FILES:
+            (folder / vocabulary / name).write_bytes((files / vocabulary / name).read_bytes())
+    with pytest.raises(MissingWeights, match=r"weights fetch music_speech"):
+        Clap(weights_folder=str(folder)).load()
+    with pytest.raises(MissingWeights, match=r"hf download laion/larger_clap_general"):
+        Clap(weights="laion/larger_clap_general", weights_folder=str(folder)).load()
+    with pytest.raises(ValueError, match="is no file"):
+        Clap(weights="nowhere/at/all.pt", weights_folder=str(folder)).load()

@@ -1,0 +1,86 @@
+"""Arrays for training the world's networks: clips are rendered to files, then decoded like anybody's video.
+
+Decoding through mp4 on purpose: the networks then see what `ingest` will show them.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foleypref.media.clip import held, read_clip
+from foleypref.workspace.walk import progress_bar
+from foleypref.world import CLASSES, CLIP_SECONDS, FPS, NUM_FRAMES, NUM_SAMPLES, SAMPLE_RATE
+from foleypref.world.make import make
+
+FRAME_SIDE = 48  # pixels the networks look at
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A split in memory-mapped arrays."""
+
+    frames: np.ndarray  # (N, 100, 48, 48, 3) uint8
+    waves: np.ndarray  # (N, 64000) float16
+    rows: list[dict[str, Any]]  # the metadata, with the truth
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def first(self, num: int) -> Clips:
+        """The first `num` clips."""
+        return Clips(self.frames[:num], self.waves[:num], self.rows[:num])
+
+    def labels(self) -> np.ndarray:
+        """True classes as equal shares: (N, classes) float32, rows sum to 1."""
+        found = np.zeros((len(self), len(CLASSES)), np.float32)
+        for row, record in zip(found, self.rows):
+            for name in record["labels"]:
+                row[CLASSES.index(name)] = 1 / len(record["labels"])
+        return found
+
+
+def prepare(split: str, num_clips: int, workdir: Path, seed: int) -> Clips:
+    """Render and decode `num_clips` of a split under `workdir`, or open what is there."""
+    folder, arrays = workdir / "clips" / split, workdir / "arrays"
+    make(split, num_clips, folder, seed=seed)
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()][:num_clips]
+    marker = arrays / f"{split}-{seed}-{num_clips}.done"
+    frames_path, waves_path = arrays / f"{split}.frames.npy", arrays / f"{split}.waves.npy"
+    if not marker.exists():
+        arrays.mkdir(parents=True, exist_ok=True)
+        _decode_all(folder, rows, frames_path, waves_path)
+        marker.touch()
+    return Clips(np.load(frames_path, mmap_mode="r"), np.load(waves_path, mmap_mode="r"), rows)
+
+
+def _decode_all(folder: Path, rows: list[dict[str, Any]], frames_path: Path, waves_path: Path) -> None:
+    frames = np.lib.format.open_memmap(
+        frames_path, "w+", np.uint8, (len(rows), NUM_FRAMES, FRAME_SIDE, FRAME_SIDE, 3)
+    )
+    waves = np.lib.format.open_memmap(waves_path, "w+", np.float16, (len(rows), NUM_SAMPLES))
+    paths = [str(folder / row["file_name"]) for row in rows]
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool,
+        progress_bar("decode", len(paths)) as advance,
+    ):
+        for index, (picture, sound) in enumerate(pool.map(_decode, paths, chunksize=8)):
+            frames[index], waves[index] = picture, sound
+            advance(1)
+    frames.flush()
+    waves.flush()
+
+
+def _decode(path: str) -> tuple[np.ndarray, np.ndarray]:
+    clip = read_clip(path, duration_s=CLIP_SECONDS, fps=FPS, size=FRAME_SIDE, sample_rate=SAMPLE_RATE)
+    assert clip.frames is not None
+    assert clip.wave is not None
+    return held(clip.frames, NUM_FRAMES), clip.wave.astype(np.float16)
