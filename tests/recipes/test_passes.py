@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from foleypref.flow.convention import guidance_passes, noise_like_rows
-from foleypref.models.tools import sample_latents
+from foleypref.models.tools import guided_velocity, sample_latents
 from foleypref.recipes.passes import integration_passes, sampled_passes
 from foleypref.recipes.plan import plan
 from foleypref.recipes.recipe import changed, resolve
-from foleypref.training.objectives._rollouts import guided_velocity
 from foleypref.training.objectives.ddpo import DDPO
 from foleypref.training.objectives.nft import NFT
 from foleypref.workspace.store import Workspace

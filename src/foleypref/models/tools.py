@@ -117,23 +117,33 @@ def sample_latents(
         return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
     device = next(iter(conditions.values())).device
     x0 = {key: noise.to(device) for key, noise in noise_like_rows(model.spec.latents, seeds).items()}
-    velocity = _flow_of(model, conditions, guidance_scale, negative)
+    velocity = guided_velocity(model, conditions, guidance_scale, prepare=True, negative=negative)
     return solve(velocity, x0, num_steps, solver, model.times(num_steps))
 
 
-def _flow_of(
-    model: Model, conditions: Conditions, guidance_scale: float, negative: Conditions | None
+def guided_velocity(
+    model: Model,
+    conditions: Conditions,
+    guidance_scale: float,
+    *,
+    prepare: bool = False,
+    negative: Conditions | None = None,
 ) -> VelocityFn:
-    """The guided velocity, its conditions prepared."""
-    if guidance_passes(guidance_scale) == 1:
-        prepared = model.prepare(conditions)
-        return lambda x, t: model.velocity(x, t, prepared)
-    null = model.null(conditions) if negative is None else negative
-    both = model.prepare({key: torch.cat([conditions[key], null[key]]) for key in conditions})
+    """Return v(x, t) under classifier-free guidance, both halves in one forward of 2 B rows.
 
-    def velocity(x_t: Latents, t: Tensor) -> Latents:
-        v = model.velocity(x_t, t, both)
-        n = len(t)
+    Up to a scale of 1 only the conditional half runs. `prepare` works the conditions out once for many steps;
+    without it they carry a gradient. `negative` takes the place of the null conditions.
+    """
+    both = conditions
+    if guidance_passes(guidance_scale) == 2:
+        null = model.null(conditions) if negative is None else negative
+        both = {key: torch.cat([conditions[key], null[key]]) for key in conditions}
+    both = model.prepare(both) if prepare else both
+    if guidance_passes(guidance_scale) == 1:
+        return lambda x, t: model.velocity(x, t, both)
+
+    def velocity(x: Latents, t: Tensor) -> Latents:
+        v, n = model.velocity(x, t, both), len(t)
         return guide({k: v[k][:n] for k in v}, {k: v[k][n:] for k in v}, guidance_scale)
 
     return velocity

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from foleypref.flow.convention import Latents, VelocityFn, guidance_passes, guide, seed_of
+from foleypref.flow.convention import Latents, VelocityFn, seed_of
 from foleypref.flow.sde import Transition
-from foleypref.models.backbones import Conditions, Model
+from foleypref.models.backbones import Model
 from foleypref.models.tools import sample_latents, unwrapped, with_network
 from foleypref.training.curricula import walk
 from foleypref.training.objectives import Loss, TrainContext
@@ -128,27 +128,6 @@ def judge_samples(context: TrainContext, clips: Sequence[Clip], latents: Latents
 def unwrapped_model(policy: Model) -> Model:
     """The policy out of its DDP wrapper, which would wait for other processes where no gradient flows."""
     return with_network(policy, unwrapped(policy.network))
-
-
-def guided_velocity(
-    model: Model, conditions: Conditions, guidance_scale: float, *, prepare: bool = False
-) -> VelocityFn:
-    """v(x, t), both halves of guidance in one forward; at a scale of 1 or less the conditional one alone.
-
-    `prepare` works the conditions out once for many steps; without it they carry a gradient.
-    """
-    if guidance_passes(guidance_scale) == 1:
-        once = model.prepare(conditions) if prepare else conditions
-        return lambda x, t: model.velocity(x, t, once)
-    null = model.null(conditions)
-    both = {key: torch.cat([conditions[key], null[key]]) for key in conditions}
-    both = model.prepare(both) if prepare else both
-
-    def velocity(x: Latents, t: Tensor) -> Latents:
-        v, n = model.velocity(x, t, both), len(t)
-        return guide({k: v[k][:n] for k in v}, {k: v[k][n:] for k in v}, guidance_scale)
-
-    return velocity
 
 
 class Window(NamedTuple):

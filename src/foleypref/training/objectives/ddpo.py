@@ -24,12 +24,12 @@ from torch import Tensor
 from foleypref.flow.convention import Latents, guidance_passes, noise_like_rows
 from foleypref.flow.sde import NOISE_LEVELS, Transition, Variant, transition
 from foleypref.models.backbones import Conditions, Model, ModelSpec
+from foleypref.models.tools import guided_velocity
 from foleypref.settings.parts import Part
 from foleypref.training.objectives import Loss, TrainContext
 from foleypref.training.objectives._rollouts import (
     HeldOut,
     Window,
-    guided_velocity,
     held_out_batches,
     judge_samples,
     micro_batches,
