@@ -24,6 +24,7 @@ from foleypref.models.playback import ModelMedia
 from foleypref.models.tools import with_weights
 from foleypref.recipes.recipe import Recipe, resolve
 from foleypref.training.checkpoints import tuned_weights
+from foleypref.workspace.dimensions import Dimension
 from foleypref.workspace.records import Clip
 from foleypref.workspace.score_matrix import score_table
 from foleypref.workspace.store import Workspace
@@ -76,7 +77,7 @@ def choose(workspace: Workspace, recipe: Recipe, run: str, guidance: float, quan
 def values(workspace: Workspace, key: str) -> dict[str, float]:
     """A dimension's scores by candidate."""
     table = score_table(workspace, [key])
-    dimension = key.rpartition("/")[2]
+    dimension = Dimension.parse(key).name
     rows = zip(*(table[name].to_pylist() for name in ("candidate_id", "dimension", "value")))
     return {i: value for i, named, value in rows if named == dimension and value is not None}
 

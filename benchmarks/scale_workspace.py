@@ -10,6 +10,7 @@ import torch
 from foleypref.sample import SampleSettings
 from foleypref.score import ScoreSettings
 from foleypref.settings.parts import build
+from foleypref.workspace.dimensions import Dimension, scorers_of
 from foleypref.workspace.records import Candidate, Clip, Feature, Rating, Score
 from foleypref.workspace.store import Workspace
 
@@ -23,9 +24,7 @@ NUM_CANDIDATES, BATCH, RATED = 5, 40, 400
 TUNED, COMPARED = "tuned", 10  # the weights of a second system, which has a candidate of every tenth clip
 LATENT, CONDITIONS = (100, 32), {"scene": (9, 64), "motion": (100, 64), "text": (64,)}
 SAMPLED = SampleSettings(num_candidates=NUM_CANDIDATES, num_steps=10, guidance_scale=2.0)
-SCORED = ScoreSettings(
-    scorers=tuple(d.partition("/")[0] for d in DIMENSIONS), optional_scorers=(), ground_truth=False
-)
+SCORED = ScoreSettings(scorers=scorers_of(DIMENSIONS), optional_scorers=(), ground_truth=False)
 
 
 def make(root: Path, num_clips: int) -> None:
@@ -34,7 +33,7 @@ def make(root: Path, num_clips: int) -> None:
     clips = [_clip(i) for i in range(num_clips)]
     rng, model = np.random.default_rng(0), build("models", "world")
     weights, key = model.fingerprint, model.feature_key  # type: ignore[attr-defined]
-    versions = {d: build("scorers", d.partition("/")[0]).load().version for d in DIMENSIONS}  # type: ignore[attr-defined]
+    versions = {d: build("scorers", Dimension.parse(d).scorer).load().version for d in DIMENSIONS}  # type: ignore[attr-defined]
     for begin in range(0, num_clips, 16):
         part = clips[begin : begin + 16]
         ids = [Feature.make_id(clip.clip_id, key) for clip in part]
@@ -96,8 +95,8 @@ def _candidates(workspace: Workspace, batch: list[tuple[Clip, int, str]]) -> lis
 
 
 def _score(candidate: Candidate, dimension: str, value: float, version: str) -> Score:
-    scorer, _, name = dimension.partition("/")
-    return Score.make(candidate.candidate_id, scorer, version, name, float(value))
+    parsed = Dimension.parse(dimension)
+    return Score.make(candidate.candidate_id, parsed.scorer, version, parsed.name, float(value))
 
 
 def stack_latents(workspace: Workspace, path: Path) -> None:

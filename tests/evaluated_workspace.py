@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from foleypref.media.mux import write_video
+from foleypref.workspace.dimensions import Dimension
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Feature, Pair, Record, Score
 from foleypref.workspace.store import Workspace
 
@@ -111,7 +112,7 @@ def _scores(candidates: list[Candidate], clips: list[Clip]) -> list[Score]:
     scores = []
     for c in candidates:
         for key, (mean, gain) in SCORERS.items():
-            scorer, _, dimension = key.partition("/")
+            of = Dimension.parse(key)
             seed = int(c.clip_id[:6], 16) + len(key)
             noise = (
                 np.random.default_rng(seed).normal()
@@ -124,7 +125,7 @@ def _scores(candidates: list[Candidate], clips: list[Clip]) -> list[Score]:
                 and c.weights == "weights-base"
             ):
                 value = None
-            scores.append(Score.make(c.candidate_id, scorer, "1", dimension, value, "no events"))
+            scores.append(Score.make(c.candidate_id, of.scorer, "1", of.name, value, "no events"))
     return scores
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from foleypref.scoring.scorers import ScoreItem, is_silent
 from foleypref.settings.parts import Part
+from foleypref.workspace.dimensions import Dimension
 from foleypref.workspace.records import Candidate, Clip, Rating, Score
 from foleypref.workspace.store import Workspace
 
@@ -39,9 +40,10 @@ def fill(
     workspace.append([*clips, *candidates])
     scores = []
     for name, column in values.items():
-        scorer, _, dimension = name.rpartition("/")
+        dimension = Dimension.parse(name)
         scores += [
-            Score.make(c.candidate_id, scorer, "1", dimension, float(v)) for c, v in zip(candidates, column)
+            Score.make(c.candidate_id, dimension.scorer, "1", dimension.name, float(v))
+            for c, v in zip(candidates, column)
         ]
     workspace.append(scores)
     return workspace, candidates

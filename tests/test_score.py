@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from foleypref.sample import SampleSettings, sample
-from foleypref.score import ScoreSettings, build_scorers, embedding_key, score
+from foleypref.score import ScoreSettings, build_scorers, score
+from foleypref.workspace.dimensions import ScorerVersion
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Feature, Score
 from tests.world_workspace import NUM_CLIPS, world_workspace
 
@@ -45,7 +46,7 @@ def test_another_scorer_adds_its_scores_alone(workspace):
 def test_embeddings_are_stored_under_scorer_and_version(workspace):
     score(workspace, FEW)
     (_, tagger), *_ = build_scorers(FEW)
-    key = embedding_key("world_tagger", tagger.version)
+    key = str(ScorerVersion("world_tagger", tagger.version))
     features = [f for f in workspace.read(Feature) if f.key == key]
     assert {f.item_id for f in features} == {c.candidate_id for c in workspace.read(Candidate)}
     rows = workspace.shards.rows([(f.shard, f.row) for f in features], "logits")

@@ -18,6 +18,7 @@ from foleypref.evaluation.result import Cell, Column, Evaluation, Missing, Syste
 from foleypref.evaluation.systems import Judgements, Sampling, Selection, select
 from foleypref.evaluation.table import render_table
 from foleypref.settings.parts import Part, Settings, find, part_field
+from foleypref.workspace.dimensions import Dimension, scorers_of
 from foleypref.workspace.records import GROUND_TRUTH, Candidate
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import progress_bar, say
@@ -100,7 +101,7 @@ def _check_settings(workspace: Workspace, settings: EvaluateSettings) -> None:
         raise ValueError(f"{GROUND_TRUTH!r} is always there; give the system another label")
     for metric in settings.metrics:
         for key in cast(Metric, metric).reads:
-            if _needs_truth(key.rpartition("/")[0]):
+            if _needs_truth(Dimension.parse(key).scorer):
                 raise ValueError(f"{key} is told the truth: put its metric under `oracles`, not `metrics`")
 
 
@@ -120,12 +121,12 @@ def _select(workspace: Workspace, settings: EvaluateSettings, guidance_scale: fl
 
 def _column(metric: Part, oracle: bool, reward_dimensions: tuple[str, ...]) -> Column:
     contract = cast(Metric, metric)
-    scorers = {key.rpartition("/")[0] for key in reward_dimensions}
+    scorers = scorers_of(reward_dimensions)
     if set(contract.reads) & set(reward_dimensions):
         mark = "*"
     else:
-        mark = "†" if any(key.rpartition("/")[0] in scorers for key in contract.reads) else ""
-    label = getattr(metric, "label", "") or ", ".join(key.rpartition("/")[2] for key in contract.reads)
+        mark = "†" if set(scorers_of(contract.reads)) & set(scorers) else ""
+    label = getattr(metric, "label", "") or ", ".join(Dimension.parse(key).name for key in contract.reads)
     unit = getattr(metric, "unit", "")
     return Column(label, unit, contract.reads, contract.higher_is_better, oracle, mark, metric.settings())
 

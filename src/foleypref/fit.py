@@ -38,6 +38,7 @@ from foleypref.scoring.marginals import marginal_file
 from foleypref.scoring.opinions import Opinions, majority_labels, read_opinions
 from foleypref.scoring.scorers.audioscore import AudioScore, reads_truth, refuse_oracles
 from foleypref.settings.parts import find
+from foleypref.workspace.dimensions import Dimension
 from foleypref.workspace.records import LABELS, digest
 from foleypref.workspace.score_matrix import score_matrix, score_table, scored_versions
 from foleypref.workspace.shards import write_atomic
@@ -94,8 +95,8 @@ def fit(workspace: Workspace, settings: FitSettings) -> FitReport:
 
 def _marginals(workspace: Workspace, dimensions: Iterable[str]) -> dict[str, bytes]:
     """Frozen marginals of scorers whose inception score is read: without them it has no meaning."""
-    names = [name.rpartition("/")[0] for name in dimensions if name.endswith("/inception")]
-    files = {name: marginal_file(workspace, name) for name in names}
+    parsed = [Dimension.parse(text) for text in dimensions]
+    files = {d.scorer: marginal_file(workspace, d.scorer) for d in parsed if d.name == "inception"}
     return {name: path.read_bytes() for name, path in files.items() if path.is_file()}
 
 
@@ -138,14 +139,14 @@ def _choose_dimensions(
 
 
 def _why_no_judge(dimension: str) -> str:
-    scorer = dimension.rpartition("/")[0]
+    scorer = Dimension.parse(dimension).scorer
     if scorer.partition("-")[0] in NOT_JUDGES:
         return "not a judge"
     try:
         if reads_truth(scorer):
             return "reads the truth"
         asides = getattr(find("scorers", scorer), "asides", ())
-        return "no quality" if dimension.rpartition("/")[2] in asides else ""
+        return "no quality" if Dimension.parse(dimension).name in asides else ""
     except ValueError as error:  # what cannot be looked at may be an oracle
         say(f"fit: {dimension} is left out: {error}")
         return str(error)

@@ -21,6 +21,7 @@ from foleypref.scoring.scorers import ScoreItem, Scorer
 from foleypref.scoring.scorers._presets import expand
 from foleypref.scoring.shown import decode_candidates, judged_seconds, score_item, show_clip
 from foleypref.settings.parts import Settings, build, part_field
+from foleypref.workspace.dimensions import ScorerVersion
 from foleypref.workspace.engines import run_map
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Failure, Feature, Record, Score
 from foleypref.workspace.store import Workspace
@@ -132,11 +133,6 @@ def build_scorers(settings: ScoreSettings) -> list[tuple[str, Scorer]]:
     return found
 
 
-def embedding_key(scorer: str, version: str) -> str:
-    """The feature key of a scorer's embeddings."""
-    return f"{scorer}@{version}"
-
-
 def _built(name: str) -> tuple[str, Scorer]:
     scorer = cast(Scorer, build("scorers", name))
     return getattr(scorer, "scored_as", name), scorer  # panns-16k is panns
@@ -191,7 +187,9 @@ def _score_batch(
         if todo:
             found = judge.scorer.judge(todo)
             scores += found.scores
-            features += _store(workspace, embedding_key(judge.name, judge.version), todo, found.embeddings)
+            features += _store(
+                workspace, str(ScorerVersion(judge.name, judge.version)), todo, found.embeddings
+            )
     return [*records, *features, *scores]
 
 

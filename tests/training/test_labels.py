@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from foleypref.training.labels import LabelSettings, read_labels
+from foleypref.workspace.dimensions import Dimension
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Rating, Score
 from foleypref.workspace.store import Workspace
 from tests.test_pair import NAME, transparent
@@ -27,8 +28,8 @@ def add(
     made = Candidate(candidate_id, clip.clip_id, model, "w", number, "euler", 1, 1.0, "latents/s", number)
     workspace.append([replace(made, **changes)])
     if score is not None:
-        scorer, _, dimension = NAME.rpartition("/")
-        workspace.append([Score.make(candidate_id, scorer, "1", dimension, score)])
+        dimension = Dimension.parse(NAME)
+        workspace.append([Score.make(candidate_id, dimension.scorer, "1", dimension.name, score)])
     rate(workspace, candidate_id, "human", *labels)
     return candidate_id
 

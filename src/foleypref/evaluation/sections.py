@@ -18,6 +18,7 @@ from foleypref.evaluation.charts import COLOURS, Series, bar_chart, histogram_ch
 from foleypref.evaluation.result import Evaluation
 from foleypref.evaluation.table import number
 from foleypref.training.log import read_metrics
+from foleypref.workspace.dimensions import Dimension
 
 CURVES = ("loss", "rewards/margins", "rewards/accuracies", "flow/winner_delta", "flow/loser_delta")
 
@@ -60,7 +61,7 @@ def _contributions(said: Any) -> list[Markup]:
         for name, c in said.items()
     }
     ordered = sorted(drops, key=lambda name: -np.nan_to_num(drops[name]))
-    names = [name.rpartition("/")[0].removeprefix("world_") or name for name in ordered]
+    names = [Dimension.parse(name).scorer.removeprefix("world_") or name for name in ordered]
     return [bar_chart("Accuracy lost when a dimension is shuffled", names, [drops[name] for name in ordered])]
 
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from foleypref.evaluation.metrics import Rows
 from foleypref.workspace.columns import among
+from foleypref.workspace.dimensions import Dimension, ScorerVersion, scorers_of
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Feature
 from foleypref.workspace.score_matrix import score_matrix, score_table
 from foleypref.workspace.store import Workspace
@@ -126,23 +127,21 @@ class Judgements:
     ) -> None:
         """`keys`: "scorer/dimension" or "scorer/embedding". Several versions need `versions` to choose."""
         self._workspace, self._keys = workspace, tuple(dict.fromkeys(keys))
-        scorers = {key.rpartition("/")[0] for key in self._keys}
+        scorers = scorers_of(self._keys)
         scores = score_table(workspace)
         ids, names = pa.array(sorted(candidate_ids)), pa.array(sorted(scorers))
         here = pc.and_(pc.is_in(scores["candidate_id"], ids), pc.is_in(scores["scorer"], names))
         self._scores = scores.filter(here)
         embedded = workspace.read(Feature, among("item_id", candidate_ids))
-        features = [f for f in embedded if f.key.rpartition("@")[0] in scorers]
+        features = [(f, by) for f in embedded if (by := ScorerVersion.parse(f.key)).scorer in scorers]
         seen = self._scores.group_by(["scorer", "version", "dimension"]).aggregate([]).to_pylist()
-        found = {(row["scorer"], row["version"]) for row in seen}
-        found |= {(scorer, version) for scorer, _, version in (f.key.rpartition("@") for f in features)}
+        found = {ScorerVersion(row["scorer"], row["version"]) for row in seen} | {by for _, by in features}
         self.versions = _one_version_each(found, versions or {})
-        self._scored = {f"{row['scorer']}/{row['dimension']}" for row in seen}
+        self._scored = {str(Dimension(row["scorer"], row["dimension"])) for row in seen}
         self._places: dict[str, dict[str, tuple[str, int]]] = {}
-        for f in features:
-            scorer, _, version = f.key.rpartition("@")
-            if self.versions[scorer] == version:
-                self._places.setdefault(scorer, {})[f.item_id] = (f.shard, f.row)
+        for f, by in features:
+            if self.versions[by.scorer] == by.version:
+                self._places.setdefault(by.scorer, {})[f.item_id] = (f.shard, f.row)
         self._embeddings = {key for key in self._keys if self._is_embedding(key)}
         self.absent = self._find_absent()
         """Keys whose scorer has not judged any of the candidates."""
@@ -160,7 +159,7 @@ class Judgements:
 
     def scores(self, key: str, candidate_ids: Sequence[str]) -> np.ndarray:
         """(n,) float64, NaN where unscored."""
-        version = self.versions.get(key.rpartition("/")[0], "")
+        version = self.versions.get(Dimension.parse(key).scorer, "")
         # The same candidate may stand in several places (""), and score_matrix wants each once.
         unique = list(dict.fromkeys(candidate_ids))
         values = score_matrix(self._scores, unique, {key: version})[:, 0]
@@ -169,8 +168,8 @@ class Judgements:
 
     def vectors(self, key: str, candidate_ids: Sequence[str]) -> np.ndarray:
         """(n, D) float32, NaN rows where there is no embedding."""
-        scorer, _, name = key.rpartition("/")
-        places = self._places[scorer]
+        wanted = Dimension.parse(key)
+        places, name = self._places[wanted.scorer], wanted.name
         have = [i for i, candidate_id in enumerate(candidate_ids) if candidate_id in places]
         any_place = next(iter(places.values()))
         width = self._workspace.shards.rows([any_place], name).shape[1:].numel()
@@ -181,24 +180,24 @@ class Judgements:
         return out
 
     def _is_embedding(self, key: str) -> bool:
-        scorer, _, name = key.rpartition("/")
-        places = self._places.get(scorer, {})
-        return bool(places) and name in self._workspace.shards.keys(next(iter(places.values()))[0])
+        wanted = Dimension.parse(key)
+        places = self._places.get(wanted.scorer, {})
+        return bool(places) and wanted.name in self._workspace.shards.keys(next(iter(places.values()))[0])
 
     def _find_absent(self) -> tuple[str, ...]:
         have = self._scored | self._embeddings
         absent = tuple(key for key in self._keys if key not in have)
-        wrong = [key for key in absent if key.rpartition("/")[0] in self.versions]
+        wrong = [key for key in absent if Dimension.parse(key).scorer in self.versions]
         if wrong:
             there = ", ".join(sorted(have))
             raise ValueError(f"no score or embedding is called {', '.join(wrong)}; there are: {there}")
         return absent
 
 
-def _one_version_each(seen: set[tuple[str, str]], chosen: Mapping[str, str]) -> dict[str, str]:
+def _one_version_each(seen: set[ScorerVersion], chosen: Mapping[str, str]) -> dict[str, str]:
     versions: dict[str, set[str]] = {}
-    for scorer, version in seen:
-        versions.setdefault(scorer, set()).add(version)
+    for by in seen:
+        versions.setdefault(by.scorer, set()).add(by.version)
     result = {}
     for scorer, found in sorted(versions.items()):
         if scorer in chosen and chosen[scorer] not in found:

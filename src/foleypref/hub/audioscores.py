@@ -21,6 +21,7 @@ from foleypref.models.saved import (
 )
 from foleypref.scoring.fit_report import FitReport, audioscore_card
 from foleypref.scoring.scorers.audioscore import AudioScore, Fitted
+from foleypref.workspace.dimensions import scorers_of
 from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.store import Workspace
 
@@ -103,8 +104,7 @@ def _checked(folder: Path, own: Sequence[str]) -> Path:
         fitted = Fitted.read(path)  # builds no judge yet
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path} holds no whole AudioScore: {error}") from error
-    judges = dict.fromkeys(name.rpartition("/")[0] for name in fitted.dimensions)
-    if foreign := [name for name in judges if ":" in name and name not in own]:
+    if foreign := [name for name in scorers_of(fitted.dimensions) if ":" in name and name not in own]:
         raise ValueError(
             f"{path} wants the judge {foreign[0]!r}, which is code outside foleypref; if you trust it, pass "
             f"own=({foreign[0]!r},)"

@@ -22,6 +22,7 @@ from foleypref.settings.errors import one_line_errors
 from foleypref.settings.parts import Part, names
 from foleypref.training.checkpoints import tuned_weights
 from foleypref.training.settings import TrainSettings, needs_of
+from foleypref.workspace.dimensions import scorers_of
 from foleypref.workspace.records import AUTO, ROUND
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
@@ -107,8 +108,7 @@ def base_weights(model: Part) -> list[Used]:
 
 def audioscore_weights(path: Path, used_for: str) -> list[Used]:
     """The weights of the judges that a fitted AudioScore reads."""
-    scorers = dict.fromkeys(name.rpartition("/")[0] for name in Fitted.read(path).dimensions)
-    return scorer_weights(scorers, used_for)
+    return scorer_weights(scorers_of(Fitted.read(path).dimensions), used_for)
 
 
 def _read_files(folder: Path) -> tuple[TrainSettings, dict[str, Any]]:
@@ -169,8 +169,7 @@ def _judges(
         version = str(result["identity"].get("reward", ""))
         found += _fit_weights(workspace, settings.audioscore, version, "the reward")
         if settings.stop.limits():  # what was watched may have said when to stop
-            watched = dict.fromkeys(name.rpartition("/")[0] for name in settings.watch)
-            found += scorer_weights(watched, "watched to end the run")
+            found += scorer_weights(scorers_of(settings.watch), "watched to end the run")
     if data is not None and AUTO in data.labels:
         found += _fit_weights(workspace, settings.audioscore, "", "the labels")
     for source in () if data is None else data.pairs:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from foleypref.published.registry import licences_of
 from foleypref.published.terms import card_licence, scorer_weights
 from foleypref.scoring.crossval import Contribution
+from foleypref.workspace.dimensions import scorers_of
 from foleypref.workspace.markdown import code, front_matter, table
 from foleypref.workspace.records import LABELS
 
@@ -60,7 +61,7 @@ NOT_COMMERCIAL = (
 
 def audioscore_card(report: FitReport) -> str:
     """Markdown with a YAML head, as model hubs show it."""
-    terms = {scorer: licences_of(scorer) for scorer in _scorers(report)}
+    terms = {scorer: licences_of(scorer) for scorer in scorers_of(report.dimensions)}
     limited = any(term.non_commercial for term in terms.values())
     blocks = [
         _head(report),
@@ -81,15 +82,11 @@ def audioscore_card(report: FitReport) -> str:
 
 
 def _head(report: FitReport) -> str:
-    licence = card_licence(scorer_weights(_scorers(report), "judge"))
+    licence = card_licence(scorer_weights(scorers_of(report.dimensions), "judge"))
     tags = ["video-to-audio", "reward-model", "preference-alignment"]
     return front_matter(
         {**licence.head(), "library_name": "foleypref", "tags": tags, "version": report.version}
     )
-
-
-def _scorers(report: FitReport) -> list[str]:
-    return list(dict.fromkeys(name.rpartition("/")[0] for name in report.dimensions))
 
 
 def _fitted_on(report: FitReport) -> str:

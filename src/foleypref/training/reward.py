@@ -26,6 +26,7 @@ from foleypref.scoring.scorers import ScoreItem, Scorer
 from foleypref.scoring.scorers.audioscore import AudioScore, refuse_oracles
 from foleypref.scoring.shown import ShownClip, decode_latents, judged_seconds, score_item, show_clip
 from foleypref.settings.parts import build
+from foleypref.workspace.dimensions import Dimension
 from foleypref.workspace.records import Clip
 from foleypref.workspace.store import Workspace
 
@@ -93,7 +94,7 @@ class Reward:
             items = self._items(clips, latents)
             p_good = _values(items, cast(Scorer, self._audioscore), "p_good")
             watched = {
-                name: _values(items, judge, name.rpartition("/")[2])
+                name: _values(items, judge, Dimension.parse(name).name)
                 for judge, names in (self._watched if watch else [])
                 for name in names
             }
@@ -137,13 +138,13 @@ def watched_scorers(
     for dimension in watch:
         if dimension in read:
             raise ValueError(f"watch: {dimension} is read by the reward; watch judges that it does not read")
-        names.setdefault(dimension.rpartition("/")[0], []).append(dimension)
+        names.setdefault(Dimension.parse(dimension).scorer, []).append(dimension)
     found = []
     for name, dimensions in names.items():
         scorer = with_marginal(workspace, name, cast(Scorer, build("scorers", name)), str(device))
         for dimension in dimensions:
-            if dimension.rpartition("/")[2] not in scorer.dimensions:
-                there = ", ".join(f"{name}/{d}" for d in scorer.dimensions)
+            if Dimension.parse(dimension).name not in scorer.dimensions:
+                there = ", ".join(str(Dimension(name, d)) for d in scorer.dimensions)
                 raise ValueError(f"watch: there is no {dimension}; choose from {there}")
         found.append((copy.copy(scorer).load(device), dimensions))
     return found

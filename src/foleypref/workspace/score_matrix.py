@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from foleypref.workspace.columns import among
+from foleypref.workspace.dimensions import Dimension, scorers_of
 from foleypref.workspace.records import Score
 from foleypref.workspace.store import Workspace
 
@@ -23,7 +24,7 @@ def score_table(workspace: Workspace, dimensions: Iterable[str] | None = None) -
     columns = ("candidate_id", "scorer", "version", "dimension", "value")
     where = None
     if dimensions is not None:
-        where = among("scorer", {name.rpartition("/")[0] for name in dimensions})
+        where = among("scorer", set(scorers_of(dimensions)))
     return workspace.table(Score, columns, where).select(columns)
 
 
@@ -35,7 +36,8 @@ def scored_versions(scores: pa.Table, candidate_ids: Sequence[str] | pa.Array) -
     counted = counted.group_by(["scorer", "dimension", "version"]).aggregate([("value", "count")])
     found: dict[str, dict[str, int]] = {}
     for row in counted.to_pylist():
-        found.setdefault(f"{row['scorer']}/{row['dimension']}", {})[row["version"]] = row["value_count"]
+        dimension = str(Dimension(row["scorer"], row["dimension"]))
+        found.setdefault(dimension, {})[row["version"]] = row["value_count"]
     return {name: dict(sorted(found[name].items())) for name in sorted(found)}
 
 
@@ -65,9 +67,9 @@ def score_matrix(
     wanted = pc.and_(pc.is_valid(place), pc.is_valid(scores["value"]))
     values = np.full((len(candidate_ids), len(versions)), np.nan)
     for column, (name, version) in enumerate(versions.items()):
-        scorer, _, dimension = name.rpartition("/")
-        mask = pc.and_(wanted, pc.equal(scores["scorer"], scorer))
-        mask = pc.and_(mask, pc.equal(scores["dimension"], dimension))
+        dimension = Dimension.parse(name)
+        mask = pc.and_(wanted, pc.equal(scores["scorer"], dimension.scorer))
+        mask = pc.and_(mask, pc.equal(scores["dimension"], dimension.name))
         mask = pc.and_(mask, pc.equal(scores["version"], version))
         values[place.filter(mask).to_numpy(), column] = scores["value"].filter(mask).to_numpy()
     return values

@@ -27,6 +27,7 @@ from foleypref.networks.audioscore import AudioScoreNetwork
 from foleypref.published.places import cache_folder
 from foleypref.scoring.scorers import PlainScorer, ScoreItem, Scorer, is_oracle
 from foleypref.settings.parts import build
+from foleypref.workspace.dimensions import Dimension, scorers_of
 from foleypref.workspace.records import Score
 from foleypref.workspace.shards import write_atomic
 
@@ -43,7 +44,7 @@ def reads_truth(scorer: str) -> bool:
 def refuse_oracles(dimensions: Iterable[str], *, unknown_ok: bool = False) -> None:
     """Raise ValueError if a "scorer/dimension" is an oracle's, AudioScore's own or unknown."""
     for dimension in dimensions:
-        scorer = dimension.rpartition("/")[0]
+        scorer = Dimension.parse(dimension).scorer
         if scorer.partition("-")[0] == NAME:
             raise ValueError(f"{dimension} is AudioScore's own output; give it the dimensions of judges")
         try:
@@ -193,7 +194,7 @@ class AudioScore(PlainScorer):
         values = np.full((len(items), len(columns)), np.nan)
         for name, judge in self._loaded_judges().items():
             for score in judge.score(items):
-                column = columns.get(f"{name}/{score.dimension}")
+                column = columns.get(str(Dimension(name, score.dimension)))
                 if column is not None and score.value is not None:
                     values[rows[score.candidate_id], column] = score.value
         probabilities, version = self.probabilities(values), self.version
@@ -205,13 +206,10 @@ class AudioScore(PlainScorer):
             for dimension, p in zip(self.dimensions, row)
         ]
 
-    def _scorers(self) -> list[str]:
-        return list(dict.fromkeys(name.rpartition("/")[0] for name in self.fitted.dimensions))
-
     def _built_judges(self) -> dict[str, Scorer]:
         if self._fitted is None and not self.weights:
             return {}
-        built = {name: cast(Scorer, build("scorers", name)) for name in self._scorers()}
+        built = {name: cast(Scorer, build("scorers", name)) for name in scorers_of(self.fitted.dimensions)}
         for name, content in self.fitted.marginals.items():
             place = cache_folder() / "marginals" / f"{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
             if not place.exists():
@@ -224,7 +222,7 @@ class AudioScore(PlainScorer):
             refuse_oracles(self.fitted.dimensions)
             judges = {name: judge.load(self._device) for name, judge in self._built_judges().items()}
             for dimension, version in zip(self.fitted.dimensions, self.fitted.versions):
-                found = judges[dimension.rpartition("/")[0]].version
+                found = judges[Dimension.parse(dimension).scorer].version
                 if found != version:
                     raise ValueError(
                         f"AudioScore was fitted on {dimension} {version}, here it is {found}; fit again"
