@@ -6,7 +6,6 @@ what is there, so stopping anywhere and giving the same command again goes on wh
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from foleypref.recipes.plan import JUDGED, Step, plan, plan_text
 from foleypref.recipes.recipe import Recipe
 from foleypref.recipes.rounds import run_rounds
 from foleypref.sample import SampleSettings
+from foleypref.settings.nearest import nearest
 from foleypref.settings.parts import Part
 from foleypref.settings.yaml import dump
 from foleypref.training.checkpoints import tuned_weights
@@ -57,8 +57,7 @@ def steps_until(workspace: Workspace, recipe: Recipe, until: str | None = None) 
     steps = plan(workspace, recipe)
     names = [step.name for step in steps]
     if until is not None and until not in names:
-        close = difflib.get_close_matches(until, names, n=1) or [f"one of {', '.join(names)}"]
-        raise ValueError(f"until: this recipe has no stage {until!r}; did you mean {close[0]}?")
+        raise ValueError(f"until: this recipe has no stage {until!r}; {nearest(until, names)}")
     return steps[: names.index(until) + 1] if until else steps
 
 

@@ -6,10 +6,11 @@ is one line on stderr and exit code 2; FOLEYPREF_DEBUG=1 shows the traceback beh
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Sequence
+
+from foleypref.settings.nearest import nearest
 
 STAGES = {
     "ingest": ("IngestSettings", "folder of videos (and metadata) -> clips"),
@@ -95,9 +96,7 @@ def usage() -> str:
 
 def _run(verb: str, args: list[str]) -> int:
     if verb not in {**STAGES, **OTHERS}:
-        close = difflib.get_close_matches(verb, [*STAGES, *OTHERS], n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join([*STAGES, *OTHERS])}"
-        raise ValueError(f"no verb is called {verb!r}; {hint}")
+        raise ValueError(f"no verb is called {verb!r}; {nearest(verb, [*STAGES, *OTHERS])}")
     from foleypref.cli import commands
 
     if verb in STAGES:

@@ -6,10 +6,10 @@ the files, `fetching.py` gets them.
 
 from __future__ import annotations
 
-import difflib
 from typing import NamedTuple
 
 from foleypref.published.weight_file import WeightFile
+from foleypref.settings.nearest import nearest
 
 MMAUDIO_TERMS = "CC-BY-NC-4.0"
 _HOSTED = (
@@ -198,13 +198,13 @@ def find(name: str) -> WeightFile:
     if own:
         return own[0]
     known = [*_BY_NAME, *(entry.file for entry in FILES)]
-    raise ValueError(f"no published weight file is called {name!r}; {_nearest(name, known)}")
+    raise ValueError(f"no published weight file is called {name!r}; {nearest(name, known)}")
 
 
 def files_for(model: str) -> tuple[WeightFile, ...]:
     """The files that a model or scorer runs on (`mmaudio-small-16k`); ValueError with the nearest match."""
     if model not in MODELS:
-        raise ValueError(f"no model with published weights is called {model!r}; {_nearest(model, [*MODELS])}")
+        raise ValueError(f"no model with published weights is called {model!r}; {nearest(model, MODELS)}")
     return tuple(_BY_NAME[name] for name in MODELS[model])
 
 
@@ -229,9 +229,10 @@ def select(names: list[str]) -> tuple[WeightFile, ...]:
         try:
             entries = files_for(name) if name in MODELS else (find(name),)
         except ValueError:
-            known = [*MODELS, *_BY_NAME]
+            hint = nearest(name, [*MODELS, *_BY_NAME])
             raise ValueError(
-                f"no published weight file or model is called {name!r}; {_nearest(name, known)}"
+                f"no published weight file or model is called {name!r}; {hint} "
+                "(`foleypref weights list` shows them all)"
             ) from None
         found |= {entry.name: entry for entry in entries}
     return tuple(found.values())
@@ -240,10 +241,3 @@ def select(names: list[str]) -> tuple[WeightFile, ...]:
 def by_file_name(file: str) -> list[WeightFile]:
     """Every published file whose own name is `file`: some share one."""
     return [entry for entry in FILES if entry.file == file]
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    lower = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.4)
-    tail = "`foleypref weights list` shows them all"
-    return f"did you mean {lower[close[0]]!r}? ({tail})" if close else tail

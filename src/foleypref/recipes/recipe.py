@@ -6,7 +6,6 @@ YAML in and out is the same data; keys that do not exist are refused with their 
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from foleypref.sample import SampleSettings
 from foleypref.score import ScoreSettings
 from foleypref.scoring.simulated_raters import RaterSettings
 from foleypref.settings.errors import one_line_errors
+from foleypref.settings.nearest import nearest
 from foleypref.settings.parts import Settings
 from foleypref.settings.yaml import S, read_yaml
 from foleypref.train import TrainSettings
@@ -144,10 +144,10 @@ def _function(name: str) -> Callable[[], Recipe]:
         stem, _, variant = name.partition("-")
         path, variant = PRESETS / f"{stem}.py", variant or "recipe"
         if stem not in recipe_names():
-            raise ValueError(f"no recipe is called {name!r}; {_hint(stem, recipe_names())}")
+            raise ValueError(f"no recipe is called {name!r}; {nearest(stem, recipe_names())}")
     functions = _functions_of(path)
     if variant not in functions:
-        raise ValueError(f"{path.name} makes no {variant!r}; {_hint(variant, sorted(functions))}")
+        raise ValueError(f"{path.name} makes no {variant!r}; {nearest(variant, sorted(functions))}")
     return functions[variant]
 
 
@@ -168,8 +168,3 @@ def _functions_of(path: Path) -> dict[str, Callable[[], Any]]:
         for key, value in vars(module).items()
         if callable(value) and getattr(value, "__module__", "") == module.__name__ and not key.startswith("_")
     }
-
-
-def _hint(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known) or 'none'}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from foleypref.settings.nearest import nearest
 from foleypref.settings.parts import Part, Settings
 
 
@@ -31,19 +31,13 @@ def explain(error: ValidationError, data: Any = None) -> list[str]:
     for item in error.errors():
         path, loc = ".".join(map(str, item["loc"])), item["loc"]
         if item["type"] == "extra_forbidden":
-            lines.append(f"{path}: unknown setting{_nearest(str(loc[-1]), _fields_at(root, loc[:-1], data))}")
+            known = _fields_at(root, loc[:-1], data)
+            lines.append(f"{path}: unknown setting" + (f"; {nearest(str(loc[-1]), known)}" if known else ""))
         elif isinstance(item.get("ctx", {}).get("error"), ValueError):
             lines.append(f"{path}: {item['msg'].removeprefix('Value error, ')}")
         else:
             lines.append(f"{path}: {item['msg']}, found {item['input']!r}")
     return lines
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; there are: {', '.join(known)}" if known else ""
 
 
 def _subclass(base: type, wanted: Callable[[Any], bool]) -> type | None:

@@ -9,7 +9,6 @@ another package.
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import json
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
+
+from foleypref.settings.nearest import nearest
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -120,9 +121,7 @@ def _locate(drawer: str, name: str) -> tuple[type[Part], str | None]:
     for candidate, rest in ((name.replace("-", "_"), None), (stem, variant or None)):
         if candidate in known:
             return _only_class(drawer, candidate), rest
-    close = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known) or 'none'}"
-    raise ValueError(f"{drawer}: no part is called {name!r}; {hint}")
+    raise ValueError(f"{drawer}: no part is called {name!r}; {nearest(name, known)}")
 
 
 def _only_class(drawer: str, stem: str) -> type[Part]:
@@ -156,9 +155,7 @@ def _import_class(module_name: str, class_name: str) -> type[Part]:
 
 def _drawer(drawer: str) -> Drawer:
     if drawer not in DRAWERS:
-        close = difflib.get_close_matches(drawer, DRAWERS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(DRAWERS)}"
-        raise ValueError(f"no drawer is called {drawer!r}; {hint}")
+        raise ValueError(f"no drawer is called {drawer!r}; {nearest(drawer, DRAWERS)}")
     return DRAWERS[drawer]
 
 

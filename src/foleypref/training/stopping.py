@@ -12,7 +12,6 @@ number was within its limits; RUN/kept-<step>.safetensors holds it meanwhile.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from foleypref.models.lora import load_trained_state
+from foleypref.settings.nearest import nearest
 from foleypref.settings.parts import Settings
 from foleypref.training import checkpoints
 from foleypref.workspace.shards import write_atomic
@@ -108,10 +108,9 @@ def check_limits(settings: StopSettings, first: Mapping[str, Any]) -> None:
     for kind, metric, _ in settings.limits():
         if metric not in first:
             known = sorted(key for key in first if key.startswith("eval/"))
-            close = difflib.get_close_matches(metric, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known) or 'none'}"
             raise ValueError(
-                f"stop.{kind}: the evaluation at step 0 has no {metric!r}; {hint} (num_eval_pairs 0 has none)"
+                f"stop.{kind}: the evaluation at step 0 has no {metric!r}; {nearest(metric, known)} "
+                "(num_eval_pairs 0 has none)"
             )
         if kind in ("rises_by", "falls_by") and not first[metric]:
             raise ValueError(
