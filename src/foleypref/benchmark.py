@@ -16,13 +16,14 @@ from pydantic import Field
 
 from foleypref.evaluate import EvaluateSettings, evaluate
 from foleypref.evaluation.metric_sets import benchmark_metrics
+from foleypref.evaluation.metrics import MetricPart
 from foleypref.evaluation.result import Evaluation
 from foleypref.ingest import SUFFIXES, content_hash
 from foleypref.media.clip import MediaError
 from foleypref.media.header import probe
 from foleypref.media.metadata import Row, read_metadata
 from foleypref.score import ScoreSettings, score
-from foleypref.settings.parts import Settings, part_field
+from foleypref.settings.parts import Settings
 from foleypref.workspace.records import Candidate, Clip, Failure, Record, digest
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
@@ -39,7 +40,7 @@ class BenchmarkSettings(Settings):
     name: str = "benchmark"
     seconds: float = Field(8.0, gt=0)  # evaluated, from the start of every file
     scorers: tuple[str, ...] = ()
-    metrics: tuple[part_field("metrics"), ...] = Field(default_factory=benchmark_metrics)  # type: ignore[valid-type]
+    metrics: tuple[MetricPart, ...] = Field(default_factory=benchmark_metrics)
     batch_size: int = 16
     scorers_at_once: int = Field(0, ge=0)
     device: str = "cpu"

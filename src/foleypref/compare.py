@@ -22,11 +22,11 @@ from pydantic import Field
 
 from foleypref.annotate.settings import AnnotateSettings
 from foleypref.annotate.sync import sync_labels
-from foleypref.evaluation.metrics import interval
 from foleypref.flow.solvers import AnySolver
 from foleypref.models.backbones import Model
 from foleypref.models.tools import with_weights
 from foleypref.sample import SampleSettings, sample
+from foleypref.scoring.bootstrap import interval
 from foleypref.scoring.opinions import HUMAN
 from foleypref.settings.parts import Part, Settings, build
 from foleypref.training.checkpoints import tuned_weights

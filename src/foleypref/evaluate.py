@@ -7,17 +7,17 @@ Judges and oracles are told apart, and what the reward has read is marked. How t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 from pydantic import Field
 
 from foleypref.evaluation.bootstrap import Bootstrap, Replicas
 from foleypref.evaluation.metric_sets import world_metrics, world_oracles
-from foleypref.evaluation.metrics import Metric
+from foleypref.evaluation.metrics import Metric, MetricPart
 from foleypref.evaluation.result import Cell, Column, Evaluation, Missing, SystemRow, save_evaluation
 from foleypref.evaluation.systems import Judgements, Sampling, Selection, select
 from foleypref.evaluation.table import render_table
-from foleypref.settings.parts import Part, Settings, find, part_field
+from foleypref.scoring.bootstrap import Resamples
+from foleypref.settings.parts import Settings, find
 from foleypref.workspace.dimensions import Dimension, scorers_of
 from foleypref.workspace.records import GROUND_TRUTH, Candidate
 from foleypref.workspace.store import Workspace
@@ -44,8 +44,8 @@ class EvaluateSettings(Settings):
     solver: str = "euler"  # of the candidates that are compared; "file": sounds that others made
     num_steps: int = 25
     seeds: tuple[int, ...] = (0,)  # noise seeds of the candidates
-    metrics: tuple[part_field("metrics"), ...] = Field(default_factory=world_metrics)  # type: ignore[valid-type]
-    oracles: tuple[part_field("metrics"), ...] = Field(default_factory=world_oracles)  # type: ignore[valid-type]
+    metrics: tuple[MetricPart, ...] = Field(default_factory=world_metrics)
+    oracles: tuple[MetricPart, ...] = Field(default_factory=world_oracles)
     reward_dimensions: tuple[str, ...] = ()  # "scorer/dimension" that the reward was fitted on: marked *
     versions: dict[str, str] = Field(default_factory=dict)  # scorer -> version, where there are several
     common_clips: bool = True  # False: each system on the clips that it has, as av-benchmark does
@@ -58,14 +58,14 @@ def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Evaluation:
     _check_settings(workspace, settings)
     selections = {scale: _select(workspace, settings, scale) for scale in settings.guidance_scales}
     asked = [(metric, False) for metric in settings.metrics] + [(metric, True) for metric in settings.oracles]
-    keys = [key for metric, _ in asked for key in cast(Metric, metric).reads]
+    keys = [key for metric, _ in asked for key in metric.reads]
     everything = set().union(*(selection.all_candidates() for selection in selections.values()))
     judgements = Judgements(workspace, keys, everything, settings.versions)
-    kept = [(m, oracle) for m, oracle in asked if not set(cast(Metric, m).reads) & set(judgements.absent)]
+    kept = [(m, oracle) for m, oracle in asked if not set(m.reads) & set(judgements.absent)]
     if not kept:
         raise ValueError(f"none of {', '.join(judgements.absent)} has been scored; run score first")
     rows: list[SystemRow] = []
-    metrics = [cast(Metric, metric) for metric, _ in kept]
+    metrics = [metric for metric, _ in kept]
     with progress_bar("evaluate", len(selections) * len(metrics)) as advance:
         for scale, selection in selections.items():
             rows += _rows_at(settings, metrics, judgements, selection, scale, advance)
@@ -100,7 +100,7 @@ def _check_settings(workspace: Workspace, settings: EvaluateSettings) -> None:
     if GROUND_TRUTH in settings.systems:
         raise ValueError(f"{GROUND_TRUTH!r} is always there; give the system another label")
     for metric in settings.metrics:
-        for key in cast(Metric, metric).reads:
+        for key in metric.reads:
             if _needs_truth(Dimension.parse(key).scorer):
                 raise ValueError(f"{key} is told the truth: put its metric under `oracles`, not `metrics`")
 
@@ -119,16 +119,21 @@ def _select(workspace: Workspace, settings: EvaluateSettings, guidance_scale: fl
     return select(workspace, s.systems, sampling, common=s.common_clips)
 
 
-def _column(metric: Part, oracle: bool, reward_dimensions: tuple[str, ...]) -> Column:
-    contract = cast(Metric, metric)
-    scorers = scorers_of(reward_dimensions)
-    if set(contract.reads) & set(reward_dimensions):
+def _column(metric: Metric, oracle: bool, reward_dimensions: tuple[str, ...]) -> Column:
+    scorers = set(scorers_of(reward_dimensions))
+    if set(metric.reads) & set(reward_dimensions):
         mark = "*"
     else:
-        mark = "†" if set(scorers_of(contract.reads)) & set(scorers) else ""
-    label = getattr(metric, "label", "") or ", ".join(Dimension.parse(key).name for key in contract.reads)
-    unit = getattr(metric, "unit", "")
-    return Column(label, unit, contract.reads, contract.higher_is_better, oracle, mark, metric.settings())
+        mark = "†" if scorers.intersection(scorers_of(metric.reads)) else ""
+    return Column(
+        label=metric.label or ", ".join(Dimension.parse(key).name for key in metric.reads),
+        unit=metric.unit,
+        reads=metric.reads,
+        higher_is_better=metric.higher_is_better,
+        oracle=oracle,
+        mark=mark,
+        metric=metric.settings(),
+    )
 
 
 def _rows_at(
@@ -150,8 +155,9 @@ def _rows_at(
         }
     cells: dict[str, list[Cell]] = {label: [] for label in systems}
     for metric in metrics:
-        num = min(settings.num_resamples, getattr(metric, "max_resamples", settings.num_resamples))
-        bootstrap = Bootstrap(metric, len(clip_ids), settings.seeds, num, settings.bootstrap_seed)
+        num = metric.num_resamples(settings.num_resamples)
+        resamples = Resamples(len(clip_ids), settings.seeds, num, settings.bootstrap_seed)
+        bootstrap = Bootstrap(metric, resamples)
         for label, replicas in systems.items():
             base = None if label in (settings.base, GROUND_TRUTH) else systems[settings.base]
             cells[label].append(bootstrap.cell(replicas, base))

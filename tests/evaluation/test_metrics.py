@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from foleypref.evaluation.metrics import Rows, interval
+from foleypref.evaluation.metrics import Rows
 from foleypref.evaluation.metrics.frechet import Frechet, frechet_distance
 from foleypref.evaluation.metrics.inception import (
     Inception,
@@ -195,10 +195,6 @@ def test_pairing_narrows_the_interval() -> None:
     tuned = base + 0.1 + 0.01 * generator.normal(size=80)
     d = measure_difference(Mean(dimension="judge/value"), rows_of(tuned), rows_of(base), num_resamples=200)
     assert 0.09 < d.low < d.value < d.high < 0.11
-
-
-def test_interval_without_finite_values() -> None:
-    assert np.isnan(interval(np.array([np.nan]))).all()
 
 
 def test_bootstrap_of_frechet_is_cheap() -> None:

@@ -17,6 +17,7 @@ from foleypref.evaluation.metrics.inception import Inception, inception_score
 from foleypref.evaluation.metrics.kad import KAD, gaussian_mmd2, median_distance
 from foleypref.evaluation.metrics.kid import KID, subset_discrepancies
 from foleypref.evaluation.metrics.kl import KL, kl_divergence
+from foleypref.scoring.bootstrap import Resamples
 from tests.golden import check, check_metrics
 from tests.golden.compare import LIMIT
 from tests.measured import measure
@@ -163,7 +164,7 @@ def test_padding_is_no_hole_so_a_difference_keeps_clips_with_fewer_patches() -> 
     np.testing.assert_array_equal(rows.scored(KEY), np.arange(12) != 3)
     metric = Frechet(embedding=KEY, rows_of=4)
     replicas = {("w", 0): rows}
-    cell = Bootstrap(metric, 12, (0,), 10, 0).cell(replicas, {("base", 0): rows})
+    cell = Bootstrap(metric, Resamples(12, (0,), 10, seed=0)).cell(replicas, {("base", 0): rows})
     assert cell.difference is not None
     assert (cell.n, cell.difference.n, cell.difference.value) == (11, 11, 0.0)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from foleypref.evaluation.metrics import Metric
 from foleypref.evaluation.metrics.frechet import Frechet
 from foleypref.evaluation.metrics.inception import Inception
 from foleypref.evaluation.metrics.kl import KL
 from foleypref.evaluation.metrics.mean import Mean
-from foleypref.settings.parts import Part
 
 
-def world_metrics() -> tuple[Part, ...]:
+def world_metrics() -> tuple[Metric, ...]:
     """The judges' columns on the embedded world."""
     return (
         Mean(dimension="world_semantic/similarity", label="semantic"),
@@ -22,7 +22,7 @@ def world_metrics() -> tuple[Part, ...]:
     )
 
 
-def world_oracles() -> tuple[Part, ...]:
+def world_oracles() -> tuple[Metric, ...]:
     """The columns that know the world's truth."""
     return (
         Mean(dimension="oracle_onset/onset_f1", label="onset F1"),
@@ -33,7 +33,7 @@ def world_oracles() -> tuple[Part, ...]:
     )
 
 
-def benchmark_metrics() -> tuple[Part, ...]:
+def benchmark_metrics() -> tuple[Metric, ...]:
     """The columns of the field's tables, defined and paired as av-benchmark does."""
     return (
         Frechet(embedding="passt/features", max_resamples=200, label="FD PaSST"),

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from foleypref.evaluation.metrics import Rows
+from foleypref.scoring.bootstrap import Replica
 from foleypref.workspace.columns import among
 from foleypref.workspace.dimensions import Dimension, ScorerVersion, scorers_of
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Feature
@@ -31,10 +32,6 @@ class Sampling:
     num_steps: int
     seeds: tuple[int, ...]  # noise seeds
     guidance_scale: float
-
-
-Replica = tuple[str, int]
-"""(weights, noise seed)"""
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,18 @@
 """Metrics: a set of scored candidates in, one number out.
 
 A metric sees `Rows`, one row per clip, for one system. Unscored rows are left out of the value and counted
-beside it. `interval` turns bootstrap values into a 95 % interval; `evaluation/bootstrap.py` draws the
-resamples.
+beside it. It knows nothing of intervals: `evaluation/bootstrap.py` calls it on resamples.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+
+from foleypref.settings.parts import FromDrawer, Part, part_help
 
 
 @dataclass(frozen=True)
@@ -78,39 +80,41 @@ def _finite_but_for_padding(x: np.ndarray) -> np.ndarray:
     return whole & finite[:, :1].any(axis=1)
 
 
-class Metric(Protocol):
-    """The whole contract of a metric. `reads` names the scores and embeddings it looks at."""
+class Metric(Part, ABC):
+    """What every metric offers. Its fields are its settings."""
+
+    if TYPE_CHECKING:
+        # A metric has each of these as a field or as a ClassVar. Fields declared here would come first among
+        # its stored settings.
+        @property
+        def higher_is_better(self) -> bool:
+            """Return True if a larger value is the better one."""
+
+        @property
+        def label(self) -> str:
+            """Return the column's title; "" stands for the names that are read."""
+
+        @property
+        def unit(self) -> str:
+            """Return the unit of the value, "" for a plain number."""
 
     @property
+    @abstractmethod
     def reads(self) -> tuple[str, ...]:
-        """Keys of `Rows.scores` or `Rows.embeddings`: "scorer/dimension"."""
-        ...
+        """Return the keys of `Rows.scores` or `Rows.embeddings` that are looked at: "scorer/dimension"."""
 
-    @property
-    def higher_is_better(self) -> bool:
-        """Which way is up."""
-        ...
-
+    @abstractmethod
     def value(self, rows: Rows) -> float:
-        """The point value over the scored rows; NaN if there are none."""
-        ...
+        """Return the metric over the scored rows, NaN if there are too few."""
 
+    @abstractmethod
     def num_scored(self, rows: Rows) -> int:
-        """How many rows the value rests on."""
-        ...
+        """Return how many rows the value rests on."""
+
+    def num_resamples(self, asked: int) -> int:
+        """Return how many of the bootstrap's `asked` resamples are computed: fewer if one takes long."""
+        return asked
 
 
-def interval(values: np.ndarray, value: float | None = None, level: float = 0.95) -> tuple[float, float]:
-    """The central `level` of bootstrap values, moved so that their median sits on `value`.
-
-    The move matters for set metrics: a resample holds about 63 % distinct clips, so a Fréchet distance comes
-    out too high and an Inception Score too low, and the bare percentiles can miss the value altogether. For
-    means it is close to nothing. NaN if no value is finite.
-    """
-    finite = values[np.isfinite(values)]
-    if finite.size == 0:
-        return float("nan"), float("nan")
-    tail = (1 - level) / 2
-    low, middle, high = np.quantile(finite, [tail, 0.5, 1 - tail])
-    move = value - middle if value is not None and np.isfinite(value) else 0.0
-    return float(low + move), float(high + move)
+MetricPart = Annotated[Metric, FromDrawer("metrics"), part_help("metrics")]
+"""The field of a settings class that takes a metric."""

@@ -13,8 +13,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from foleypref.evaluation.metrics import Rows
-from foleypref.settings.parts import Part
+from foleypref.evaluation.metrics import Metric, Rows
 
 
 class Sets(NamedTuple):
@@ -58,21 +57,25 @@ def split_rows(x: np.ndarray, rows_of: int) -> Float[np.ndarray, "n P D"]:
     return x.reshape(len(x), width // rows_of, rows_of)
 
 
-class SetMetric(Part):
-    """What distances between sets of embeddings share: which embedding, which clips, and their number."""
+class EmbeddingMetric(Metric):
+    """A metric that reads one embedding."""
+
+    embedding: str  # "scorer/name"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.embedding,)
+
+
+class SetMetric(EmbeddingMetric):
+    """A distance between the sets of predicted and true embeddings."""
 
     embedding: str = "world_tagger/features"
     paired: bool = True
     unit: str = ""
     higher_is_better: ClassVar[bool] = False
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The one embedding."""
-        return (self.embedding,)
-
     def num_scored(self, rows: Rows) -> int:
-        """Clips whose prediction counts."""
         return self._sets(rows).num_predictions
 
     def _sets(self, rows: Rows) -> Sets:

@@ -30,6 +30,9 @@ class Frechet(SetMetric):
     max_resamples: int = Field(1000, ge=1)  # at 2048 dimensions each takes seconds
     label: str = "Fréchet"
 
+    def num_resamples(self, asked: int) -> int:
+        return min(asked, self.max_resamples)
+
     def value(self, rows: Rows) -> float:
         """FD over scored rows; NaN under two of them on a side, as one point has no covariance."""
         p, g, _ = self._sets(rows)

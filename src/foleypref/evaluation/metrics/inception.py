@@ -16,14 +16,13 @@ from jaxtyping import Float, Float64
 from pydantic import Field
 
 from foleypref.evaluation.metrics import Rows
-from foleypref.evaluation.metrics._sets import present
+from foleypref.evaluation.metrics._sets import EmbeddingMetric, present
 from foleypref.evaluation.metrics.kl import log_softmax
-from foleypref.settings.parts import Part
 
 PERMUTATION_SEED = 2020
 
 
-class Inception(Part):
+class Inception(EmbeddingMetric):
     """IS of the logits in `embedding` ("scorer/name"), over all predictions: the truth is not looked at.
 
     So is av-benchmark's ISC-PANNS; its ISC-PASST is `paired`, over predictions whose ground truth has logits
@@ -36,11 +35,6 @@ class Inception(Part):
     label: str = "IS"
     unit: str = ""
     higher_is_better: ClassVar[bool] = True
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The one embedding."""
-        return (self.embedding,)
 
     def value(self, rows: Rows) -> float:
         """IS over scored rows; NaN if a chunk would be empty."""

@@ -14,22 +14,16 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from foleypref.evaluation.metrics import Rows
-from foleypref.evaluation.metrics._sets import sets
-from foleypref.settings.parts import Part
+from foleypref.evaluation.metrics._sets import EmbeddingMetric, sets
 
 
-class KL(Part):
+class KL(EmbeddingMetric):
     """Mean KL of the logits in `embedding` ("scorer/name") over the clips where both sides have them."""
 
     embedding: str = "world_tagger/logits"
     label: str = "KL"
     unit: str = ""
     higher_is_better: ClassVar[bool] = False
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The one embedding."""
-        return (self.embedding,)
 
     def value(self, rows: Rows) -> float:
         """Mean over scored rows; NaN if there are none."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from foleypref.evaluation.metrics import Rows
-from foleypref.settings.parts import Part
+from foleypref.evaluation.metrics import Metric, Rows
 
 
-class Mean(Part):
+class Mean(Metric):
     """The mean of `dimension` ("scorer/dimension") over the clips that have it, times `scale`."""
 
     dimension: str
