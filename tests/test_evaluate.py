@@ -10,7 +10,7 @@ import pytest
 
 from foleypref.evaluate import EvaluateSettings, evaluate, render_table
 from foleypref.evaluation.metrics.mean import Mean
-from foleypref.evaluation.result import Evaluation, SystemRow, evaluation_path, load_evaluation
+from foleypref.evaluation.result import Evaluation, SystemRow, load_evaluation
 from foleypref.workspace.records import GROUND_TRUTH, Score
 from foleypref.workspace.store import Workspace
 from tests.evaluated_workspace import GAIN, REWARD, SCORERS, SYSTEMS, fill
@@ -115,7 +115,7 @@ def test_seeds_widen_the_interval(filled: Workspace) -> None:
 
 def test_file_round_trip_and_determinism(filled: Workspace) -> None:
     found = evaluate(filled, SETTINGS)
-    path = evaluation_path(filled, SETTINGS.name)
+    path = filled.evaluation(SETTINGS.name)
     first = path.read_bytes()
     json.loads(first)
     assert b"NaN" not in first

@@ -39,7 +39,7 @@ def align(
     """
     steps = steps_until(workspace, recipe, until)
     say(plan_text(str(workspace.root), recipe, steps, tflops))
-    write_atomic(workspace.root / "recipe.yaml", dump(recipe).encode())
+    write_atomic(workspace.recipe, dump(recipe).encode())
     result: object = None
     begin = time.perf_counter()
     for step in steps:

@@ -30,6 +30,7 @@ from foleypref.scoring.bootstrap import interval
 from foleypref.scoring.opinions import HUMAN
 from foleypref.settings.parts import Part, Settings, build
 from foleypref.training.checkpoints import tuned_weights
+from foleypref.workspace.paths import RunFiles
 from foleypref.workspace.records import Candidate, Vote
 from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.store import Workspace
@@ -123,8 +124,9 @@ def result(workspace: Workspace, contest: Contest) -> Outcome:
     found = outcome(workspace.read(Vote), of, contest.weights)
     said = {"names": contest.names, "weights": contest.weights, **asdict(found)}
     if found.num_clips:
-        folder = workspace.root / "annotate"
-        write_atomic(folder / f"{contest.title}.json", (json.dumps(said, indent=1) + "\n").encode())
+        write_atomic(
+            workspace.annotate / f"{contest.title}.json", (json.dumps(said, indent=1) + "\n").encode()
+        )
     return found
 
 
@@ -168,9 +170,9 @@ def model_of(workspace: Workspace, name: str, other: str) -> Part:
     """The model that a run tuned; "base" is the one that the other run began with."""
     folder = workspace.run_folder(other if name == BASE else name)
     try:
-        said = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["model"]
+        said = json.loads(RunFiles(folder).settings.read_text(encoding="utf-8"))["model"]
     except FileNotFoundError:
-        there = sorted(p.parent.name for p in folder.parent.glob("*/settings.json"))
+        there = [run.name for run in workspace.run_folders() if RunFiles(run).settings.exists()]
         raise ValueError(
             f"{folder} is no training run; runs here: {', '.join(there) or 'none'}, or {BASE!r}"
         ) from None

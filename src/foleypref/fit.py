@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,11 +33,11 @@ from foleypref.scoring.crossval import (
     train,
 )
 from foleypref.scoring.fit_report import FitReport, audioscore_card
-from foleypref.scoring.marginals import marginal_file
 from foleypref.scoring.opinions import Opinions, majority_labels, read_opinions
 from foleypref.scoring.scorers.audioscore import AudioScore, reads_truth, refuse_oracles
 from foleypref.settings.parts import find
 from foleypref.workspace.dimensions import Dimension
+from foleypref.workspace.paths import AudioScoreFiles
 from foleypref.workspace.records import LABELS, digest
 from foleypref.workspace.score_matrix import score_matrix, score_table, scored_versions
 from foleypref.workspace.shards import write_atomic
@@ -65,8 +64,7 @@ def fit(workspace: Workspace, settings: FitSettings) -> FitReport:
     The same inputs are not fitted again. Raises ValueError for too few ratings, clips or classes, and for
     dimensions that are missing, unknown or an oracle's.
     """
-    if not settings.name or "/" in settings.name or settings.name.startswith("."):
-        raise ValueError(f"a fit's name is a plain word without slashes, found {settings.name!r}")
+    files = workspace.audioscore(settings.name)
     with workspace.lock("fit"):
         sync_labels(workspace)
         opinions = read_opinions(workspace, settings.raters)
@@ -79,16 +77,15 @@ def fit(workspace: Workspace, settings: FitSettings) -> FitReport:
         inputs = digest(
             METHOD, settings.model_dump(mode="json"), versions, opinions.fingerprint, repr(values.tolist())
         )
-        path = workspace.root / "audioscore" / f"{settings.name}.safetensors"
-        known = _known(path, inputs)
+        known = _known(files, inputs)
         if known is not None:
             say(f"fit: {settings.name} is up to date, skipped")
             return known
         marginals = _marginals(workspace, versions)
         report, score = _fit(opinions, examples, versions, left_out, settings, inputs, marginals)
-        score.save(path)
-        write_atomic(path.with_suffix(".json"), report.model_dump_json(indent=1).encode())
-        write_atomic(path.with_suffix(".md"), audioscore_card(report).encode())
+        score.save(files.weights)
+        write_atomic(files.report, report.model_dump_json(indent=1).encode())
+        write_atomic(files.card, audioscore_card(report).encode())
         say(report.line())
         return report
 
@@ -96,7 +93,7 @@ def fit(workspace: Workspace, settings: FitSettings) -> FitReport:
 def _marginals(workspace: Workspace, dimensions: Iterable[str]) -> dict[str, bytes]:
     """Frozen marginals of scorers whose inception score is read: without them it has no meaning."""
     parsed = [Dimension.parse(text) for text in dimensions]
-    files = {d.scorer: marginal_file(workspace, d.scorer) for d in parsed if d.name == "inception"}
+    files = {d.scorer: workspace.marginal(d.scorer) for d in parsed if d.name == "inception"}
     return {name: path.read_bytes() for name, path in files.items() if path.is_file()}
 
 
@@ -152,11 +149,12 @@ def _why_no_judge(dimension: str) -> str:
         return str(error)
 
 
-def _known(path: Path, inputs: str) -> FitReport | None:
+def _known(files: AudioScoreFiles, inputs: str) -> FitReport | None:
     """The report of an earlier fit on the same inputs whose file is still the one it made."""
     try:
-        report = FitReport.model_validate_json(path.with_suffix(".json").read_bytes())
-        same = report.inputs == inputs and AudioScore(weights=str(path)).load().version == report.version
+        report = FitReport.model_validate_json(files.report.read_bytes())
+        fitted = AudioScore(weights=str(files.weights)).load()
+        same = report.inputs == inputs and fitted.version == report.version
     except (OSError, ValueError):
         return None
     return report if same else None

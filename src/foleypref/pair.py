@@ -85,8 +85,7 @@ def pair(workspace: Workspace, settings: PairSettings) -> PairReport:
     """
     with workspace.lock("pair"):
         sync_labels(workspace)
-        path = workspace.root / "audioscore" / f"{settings.audioscore}.safetensors"
-        score = AudioScore(weights=str(path)).load()
+        score = AudioScore(weights=str(workspace.audioscore(settings.audioscore).weights)).load()
         clips = {clip.clip_id: clip for clip in workspace.read(Clip) if clip.split == settings.split}
         candidates = _candidates(workspace, settings, list(clips))
         probabilities, judged = _judge(workspace, score, candidates["candidate_id"])
@@ -111,8 +110,7 @@ def pair(workspace: Workspace, settings: PairSettings) -> PairReport:
             **_complexities(automatic.pairs),
             settings=settings.model_dump(mode="json"),
         )
-        name = "pairs.json" if settings.source == AUTO else f"pairs-{settings.source}.json"
-        write_atomic(workspace.root / name, report.model_dump_json(indent=1).encode())
+        write_atomic(workspace.pairs_report(settings.source), report.model_dump_json(indent=1).encode())
         say(report.line())
         return report
 

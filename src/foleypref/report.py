@@ -59,7 +59,7 @@ def report(
     `waves` and, of a joint model, `pictures` decode candidates; by default the model does.
     """
     evaluation = load_evaluation(workspace, settings.evaluation)
-    out = (settings.out or workspace.root / "report").expanduser().resolve()
+    out = (settings.out or workspace.report).expanduser().resolve()
     scale = evaluation.guidance_scales[-1] if settings.guidance_scale is None else settings.guidance_scale
     if scale not in evaluation.guidance_scales:
         there = ", ".join(f"{s:g}" for s in evaluation.guidance_scales)

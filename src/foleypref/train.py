@@ -29,6 +29,7 @@ from foleypref.training.networks import whole_policy
 from foleypref.training.objectives import Loss
 from foleypref.training.run import Run, evaluate_held_out, look, make_run, objective_state, start
 from foleypref.training.settings import TrainSettings, adapters_alone, check_settings
+from foleypref.workspace.paths import RunFiles
 from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import progress_bar, say
@@ -64,8 +65,8 @@ def train(workspace: Workspace, settings: TrainSettings) -> TrainResult:
     folder = workspace.run_folder(settings.run_name)
     data, held_out = split_data(workspace, settings)
     check_settings(folder, settings)
-    if (folder / "result.json").exists():
-        stored = json.loads((folder / "result.json").read_text())
+    if RunFiles(folder).result.exists():
+        stored = json.loads(RunFiles(folder).result.read_text())
         identity = {**data.identity(), "global_batch_size": _global_batch_size(settings)}
         checkpoints.refuse_another(folder, {key: stored["identity"].get(key) for key in identity}, identity)
         say(f"train: run {settings.run_name!r} is finished, skipped")
@@ -219,7 +220,7 @@ def _finish(run: Run) -> TrainResult:
         weights = _export(run, tuned)
         result = {"steps": run.step, "stopped": stopped, "exported_step": exported, "weights": weights}
         result |= {"identity": run.identity, "logs": logs}
-        write_atomic(run.folder / "result.json", json.dumps(result, indent=1).encode())
+        write_atomic(RunFiles(run.folder).result, json.dumps(result, indent=1).encode())
         stopping.forget(run.folder)
     run.accelerator.wait_for_everyone()
     return _read_result(run.folder)
@@ -227,18 +228,19 @@ def _finish(run: Run) -> TrainResult:
 
 def _export(run: Run, tuned: Model) -> str:
     """Write adapters and whole weights, or what of them is wanted; returns what to load the model with."""
+    files = RunFiles(run.folder)
     if run.settings.use_peft:
-        save_adapters(tuned.network, run.folder / checkpoints.ADAPTER)
+        save_adapters(tuned.network, files.adapter)
         if adapters_alone(run.settings):
-            return checkpoints.ADAPTER
+            return files.adapter.name
         tuned = with_network(tuned, merged(tuned.network))
     partial = run.folder / ".partial.safetensors"
     tuned.export(str(partial))
-    partial.replace(run.folder / checkpoints.WEIGHTS)
-    return checkpoints.WEIGHTS
+    partial.replace(files.weights)
+    return files.weights.name
 
 
 def _read_result(folder: Path) -> TrainResult:
-    stored = json.loads((folder / "result.json").read_text())
+    stored = json.loads(RunFiles(folder).result.read_text())
     end = stored.get("stopped", ""), stored.get("exported_step", stored["steps"])
     return TrainResult(folder, checkpoints.tuned_weights(folder), stored["steps"], stored["logs"], *end)

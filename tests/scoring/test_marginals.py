@@ -15,7 +15,6 @@ from foleypref.fit import FitSettings, fit
 from foleypref.published.taggers import Tags
 from foleypref.sample import SampleSettings, sample
 from foleypref.score import ScoreSettings, score
-from foleypref.scoring.marginals import marginal_file
 from foleypref.scoring.scorers import ScoreItem, panns
 from foleypref.scoring.scorers.audioscore import AudioScore, Fitted
 from foleypref.scoring.scorers.panns import NO_MARGINAL, read_marginal
@@ -70,7 +69,7 @@ def test_it_is_the_mean_posterior_of_the_clips_own_sound(weights: Path, tmp_path
     assert len(found) == 3 * NUM_CLIPS
     assert all(s.value is not None and s.value >= 0 for s in found.values())
     truths = [c for c in workspace.read(Candidate) if c.model == GROUND_TRUTH]
-    q = read_marginal(marginal_file(workspace, "panns"))
+    q = read_marginal(workspace.marginal("panns"))
     rows = {f.item_id: f for f in workspace.read(Feature)}
     p = torch.stack([workspace.rows([rows[c.candidate_id]])["logits"][0].double().softmax(0) for c in truths])
     torch.testing.assert_close(q, p.mean(0))
@@ -82,13 +81,13 @@ def test_it_is_the_mean_posterior_of_the_clips_own_sound(weights: Path, tmp_path
 def test_it_does_not_move_when_more_is_scored(weights: Path, tmp_path: Path) -> None:
     workspace = workspace_of(tmp_path)
     score(workspace, SETTINGS)
-    before, content = inception(workspace), marginal_file(workspace, "panns").read_bytes()
+    before, content = inception(workspace), workspace.marginal("panns").read_bytes()
     sample(workspace, SampleSettings(num_candidates=3, num_steps=2, guidance_scale=1.0))
     score(workspace, SETTINGS)
     after = inception(workspace)
     assert len(after) == len(before) + NUM_CLIPS
     assert all(after[key] == before[key] for key in before)
-    assert marginal_file(workspace, "panns").read_bytes() == content
+    assert workspace.marginal("panns").read_bytes() == content
 
 
 def test_audioscore_carries_it_to_another_workspace(weights: Path, tmp_path: Path) -> None:
@@ -102,10 +101,10 @@ def test_audioscore_carries_it_to_another_workspace(weights: Path, tmp_path: Pat
     assert set(report.dimensions) == {"panns/inception", "panns/confidence"}
     assert report.left_out["panns/speech"] == "no quality"
     path = workspace.root / "audioscore" / "audioscore.safetensors"
-    marginal = marginal_file(workspace, "panns").read_bytes()
+    marginal = workspace.marginal("panns").read_bytes()
     assert Fitted.read(path).marginals == {"panns": marginal}
     assert AudioScore(weights=str(path)).load().version == report.version
-    marginal_file(workspace, "panns").unlink()  # somewhere else there is none
+    workspace.marginal("panns").unlink()  # somewhere else there is none
     generator = np.random.default_rng(0)
     item = ScoreItem("a", 0.1 * generator.standard_normal(64000).astype(np.float32), 16000)
     scores = AudioScore(weights=str(path)).load().score([item])

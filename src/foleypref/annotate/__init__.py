@@ -7,7 +7,6 @@ fitted and paired without it.
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 EXTRAS = {"fastapi": "annotate", "uvicorn": "annotate", "sqlalchemy": "annotate", "psycopg": "postgres"}
 
@@ -20,8 +19,3 @@ def require(*packages: str) -> None:
                 f"annotate needs the package {package!r}; "
                 f"install it with `pip install 'foleypref[{EXTRAS[package]}]'`"
             )
-
-
-def annotate_folder(root: Path) -> Path:
-    """Where the rating tool keeps its book and media in a workspace."""
-    return root / "annotate"

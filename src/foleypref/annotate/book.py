@@ -18,9 +18,10 @@ from sqlalchemy import Engine, create_engine, event, insert, make_url, select, u
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
-from foleypref.annotate import annotate_folder, require
+from foleypref.annotate import require
 from foleypref.annotate.rows import Appended, NewEvent, Rater, StoredEvent, Task
 from foleypref.annotate.tables import ABOUT, EVENTS, METADATA, RATERS, TASKS
+from foleypref.workspace.paths import WorkspacePaths
 from foleypref.workspace.shards import write_atomic
 
 FORMAT = "1"
@@ -59,7 +60,7 @@ class EventBook:
         The place of a PostgreSQL book is noted in annotate/database.url without its password, which later
         comes from PGPASSWORD or ~/.pgpass.
         """
-        folder = annotate_folder(root)
+        folder = WorkspacePaths(root).annotate
         note = folder / "database.url"
         if database:
             book = cls(database)

@@ -187,9 +187,9 @@ class Desk:
 
     def _follow_fit(self) -> None:
         """Put the clips in order again when AudioScore was fitted anew."""
-        root = self.studio.workspace.root
+        fitted = self.studio.workspace.audioscore(self.settings.audioscore).weights
         try:
-            changed = (root / "audioscore" / f"{self.settings.audioscore}.safetensors").stat().st_mtime
+            changed = fitted.stat().st_mtime
         except FileNotFoundError:
             return
         with self._plan_lock:

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from foleypref.annotate import annotate_folder
 from foleypref.annotate.degrade import degrade
 from foleypref.annotate.levels import levelled
 from foleypref.annotate.tasks import Plan, Unit
@@ -57,7 +56,7 @@ class Studio:
 
     def __init__(self, workspace: Workspace, waves: Waves) -> None:
         self.workspace, self.waves = workspace, waves
-        self.folder = annotate_folder(workspace.root) / "media"
+        self.folder = workspace.annotate / "media"
         self.ready: set[str] = set()  # clips whose media were there when somebody last looked
         self._lock = threading.Lock()  # a model decodes for one thread at a time
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from foleypref.annotate import annotate_folder, require
+from foleypref.annotate import require
 from foleypref.workspace.store import Workspace
 
 
 def sync_labels(workspace: Workspace) -> None:
     """What people said in the rating tool, as ratings and votes; nothing where nobody has opened it."""
-    folder = annotate_folder(workspace.root)
+    folder = workspace.annotate
     if not any((folder / name).exists() for name in ("book.sqlite", "database.url")):
         return
     require("sqlalchemy")

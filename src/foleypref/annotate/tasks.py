@@ -143,7 +143,7 @@ def clip_uncertainty(workspace: Workspace, plan: Plan, name: str) -> dict[str, f
 
     A candidate that no judge has scored is as uncertain as can be.
     """
-    path = workspace.root / "audioscore" / f"{name}.safetensors"
+    path = workspace.audioscore(name).weights
     if not path.is_file():
         return {}
     units = dict(plan.units)  # another thread may leave a clip out

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from foleypref.recipes.names import describe_recipe, recipe_names
 from foleypref.settings import parts as plugins
+from foleypref.workspace.paths import RunFiles
 from foleypref.workspace.records import RECORDS, Candidate, Clip, Failure, Record, Score
 
 if TYPE_CHECKING:
@@ -83,12 +84,12 @@ def _counts(title: str, counts: Counter[str], most: int = 20) -> list[str]:
 
 
 def _runs(workspace: Workspace) -> list[str]:
-    folders = sorted(p for p in (workspace.root / "runs").glob("*") if p.is_dir())
+    folders = workspace.run_folders()
     return ["", "runs:", *(f"  {p.name}{_last_step(p)}" for p in folders)] if folders else []
 
 
 def _last_step(folder: Path) -> str:
-    log = folder / "metrics.jsonl"
+    log = RunFiles(folder).metrics
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     for line in reversed(lines):
         try:

@@ -123,23 +123,16 @@ class Evaluation:
         return [i for i, column in enumerate(self.columns) if column.oracle == oracle]
 
 
-def evaluation_path(workspace: Workspace, name: str) -> Path:
-    """Where the evaluation of that name is kept."""
-    if not name or "/" in name or name.startswith("."):
-        raise ValueError(f"an evaluation's name is a plain word without slashes, found {name!r}")
-    return workspace.root / "evaluations" / f"{name}.json"
-
-
 def save_evaluation(workspace: Workspace, evaluation: Evaluation) -> Path:
     """Write it whole; the same evaluation gives the same bytes."""
-    path = evaluation_path(workspace, evaluation.name)
+    path = workspace.evaluation(evaluation.name)
     write_atomic(path, json.dumps(_nulls(asdict(evaluation)), indent=1, ensure_ascii=False).encode())
     return path
 
 
 def load_evaluation(workspace: Workspace, name: str) -> Evaluation:
     """Read it back. Raises ValueError if there is none of that name."""
-    path = evaluation_path(workspace, name)
+    path = workspace.evaluation(name)
     if not path.exists():
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.json"))) or "none"
         raise ValueError(f"no evaluation is called {name!r} (there are: {there}); run `foleypref evaluate`")

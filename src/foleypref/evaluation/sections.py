@@ -19,6 +19,7 @@ from foleypref.evaluation.result import Evaluation
 from foleypref.evaluation.table import number
 from foleypref.training.log import read_metrics
 from foleypref.workspace.dimensions import Dimension
+from foleypref.workspace.paths import RunFiles, WorkspacePaths
 
 CURVES = ("loss", "rewards/margins", "rewards/accuracies", "flow/winner_delta", "flow/loser_delta")
 
@@ -26,7 +27,7 @@ CURVES = ("loss", "rewards/margins", "rewards/accuracies", "flow/winner_delta", 
 def audioscore_sections(root: Path) -> list[dict[str, Any]]:
     """Every fitted AudioScore: numbers, reliability plot, contributions."""
     found = []
-    for path in sorted((root / "audioscore").glob("*.json")):
+    for path in sorted(WorkspacePaths(root).audioscores.glob("*.json")):
         said = _read(path)
         if said:
             charts = [_reliability(said.get("reliability")), *_contributions(said.get("contributions"))]
@@ -67,7 +68,7 @@ def _contributions(said: Any) -> list[Markup]:
 
 def pairs_section(root: Path, complexities: np.ndarray) -> dict[str, Any] | None:
     """Counts of pairs.json and the histogram of complexity, from there or from the pairs themselves."""
-    said = _read(root / "pairs.json")
+    said = _read(WorkspacePaths(root).pairs_report())
     if not said and not complexities.size:
         return None
     edges, counts = said.get("histogram_edges"), said.get("histogram")
@@ -88,9 +89,7 @@ def pairs_section(root: Path, complexities: np.ndarray) -> dict[str, Any] | None
 
 def run_section(root: Path, names: Sequence[str] | None) -> dict[str, Any] | None:
     """Training curves of the runs (all there are if None), one chart a logged number."""
-    folders = sorted(
-        p for p in (root / "runs").glob("*") if p.is_dir() and (names is None or p.name in names)
-    )
+    folders = [p for p in WorkspacePaths(root).run_folders() if names is None or p.name in names]
     logs = {folder.name: _log(folder) for folder in folders}
     logs = {name: lines for name, lines in logs.items() if lines}
     if not logs:
@@ -128,10 +127,11 @@ def _curve(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np
 
 def settings_texts(root: Path, evaluation: Evaluation, names: Sequence[str] | None) -> list[tuple[str, str]]:
     """(title, text) of the resolved recipe, each run's settings and the evaluation's."""
-    paths = [("recipe", root / "recipe.yaml")]
-    for folder in sorted((root / "runs").glob("*")):
+    paths = [("recipe", WorkspacePaths(root).recipe)]
+    for folder in WorkspacePaths(root).run_folders():
         if names is None or folder.name in names:
-            paths += [(f"run {folder.name}: {f}", folder / f) for f in ("recipe.yaml", "settings.json")]
+            settings = RunFiles(folder).settings
+            paths.append((f"run {folder.name}: {settings.name}", settings))
     texts = [
         (title, path.read_text(encoding="utf-8", errors="replace")) for title, path in paths if path.is_file()
     ]

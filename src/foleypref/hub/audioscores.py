@@ -84,9 +84,8 @@ def add_to_workspace(folder: Path, workspace: Workspace, name: str = DEFAULT) ->
 
     Raises ValueError if another fit of that name is there.
     """
-    if not name or "/" in name or name.startswith("."):
-        raise ValueError(f"a fit's name is a plain word without slashes, found {name!r}")
-    source, place = _checked(folder, ()), workspace.root / "audioscore" / f"{name}.safetensors"
+    place = workspace.audioscore(name).weights
+    source = _checked(folder, ())
     content = source.read_bytes()
     if place.exists() and place.read_bytes() != content:
         raise ValueError(f"{place} is another fit; choose another --name")

@@ -14,6 +14,7 @@ from foleypref.models.saved import HubConfig, without_places
 from foleypref.published.terms import Used, card_licence
 from foleypref.settings.parts import describe
 from foleypref.workspace.markdown import code, fenced, front_matter, table
+from foleypref.workspace.paths import WorkspacePaths
 
 NOT_COMMERCIAL = (
     "Weights that allow no commercial use are behind this model, so it allows none either, whatever the "
@@ -155,7 +156,7 @@ def _recipe(told: Provenance) -> str:
     ]
     if not told.tunes_published:
         shown.insert(0, "It was tuned from another tuned model, whose weights are to be named in `model`.")
-    recipe = told.folder.resolve().parent.parent / "recipe.yaml"
+    recipe = WorkspacePaths(told.folder.resolve().parent.parent).recipe
     if recipe.is_file() and (whole := _whole_recipe(recipe, told.settings.run_name)):
         block = fenced(whole, "yaml")
         shown.append(

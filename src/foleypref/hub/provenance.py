@@ -23,6 +23,7 @@ from foleypref.settings.parts import Part, names
 from foleypref.training.checkpoints import tuned_weights
 from foleypref.training.settings import TrainSettings, needs_of
 from foleypref.workspace.dimensions import scorers_of
+from foleypref.workspace.paths import RunFiles, WorkspacePaths
 from foleypref.workspace.records import AUTO, ROUND
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
@@ -92,9 +93,9 @@ def base_weights(model: Part) -> list[Used]:
     used = model_weights(model.settings(), BASE)
     for own in _own_weights(model):
         folder = own if own.is_dir() else own.parent
-        if folder.name == "adapter":  # as a run keeps them
-            folder = folder.parent
-        if (folder / "result.json").is_file():
+        if own == RunFiles(own.parent).adapter:
+            folder = own.parent
+        if RunFiles(folder).result.is_file():
             settings, result = _read_files(folder)
             workspace = _workspace_of(folder)
             data = None if workspace is None else _data(workspace, settings, result)
@@ -113,15 +114,16 @@ def audioscore_weights(path: Path, used_for: str) -> list[Used]:
 
 def _read_files(folder: Path) -> tuple[TrainSettings, dict[str, Any]]:
     """settings.json and result.json of a finished run."""
-    for name, wanted in (("settings.json", "is no training run"), ("result.json", "has not ended")):
-        if not (folder / name).is_file():
+    files = RunFiles(folder)
+    for path, wanted in ((files.settings, "is no training run"), (files.result, "has not ended")):
+        if not path.is_file():
             raise ValueError(
-                f"{folder} {wanted}: {name} is missing; give the folder of a finished run, "
+                f"{folder} {wanted}: {path.name} is missing; give the folder of a finished run, "
                 "WORKSPACE/runs/NAME"
             )
-    with one_line_errors(str(folder / "settings.json")):
-        settings = TrainSettings.model_validate_json((folder / "settings.json").read_bytes())
-    return settings, json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    with one_line_errors(str(files.settings)):
+        settings = TrainSettings.model_validate_json(files.settings.read_bytes())
+    return settings, json.loads(files.result.read_text(encoding="utf-8"))
 
 
 def _own_weights(model: Part) -> list[Path]:
@@ -131,7 +133,7 @@ def _own_weights(model: Part) -> list[Path]:
 
 def _workspace_of(folder: Path) -> Workspace | None:
     root = folder.resolve().parent.parent
-    return Workspace(root, create=False) if (root / "workspace.json").is_file() else None
+    return Workspace(root, create=False) if WorkspacePaths(root).marker.is_file() else None
 
 
 def _data(workspace: Workspace, settings: TrainSettings, result: dict[str, Any]) -> Data | None:
@@ -182,8 +184,8 @@ def _judges(
 
 def _fit_weights(workspace: Workspace, name: str, version: str, what: str) -> list[Used]:
     """The judges of a fitted AudioScore, if it is still the one that decided; `version` "" is any."""
-    path = workspace.root / "audioscore" / f"{name}.safetensors"
-    if not name or not path.is_file():
+    path = workspace.audioscore(name).weights if name else None
+    if path is None or not path.is_file():
         return [Used("AudioScore", DECIDING, f"{NOT_KNOWN}: the fit behind {what} is gone")]
     if version and AudioScore(weights=str(path)).load().version != version:
         return [Used("AudioScore", DECIDING, f"{NOT_KNOWN}: the fit behind {what} was made again")]
@@ -192,9 +194,8 @@ def _fit_weights(workspace: Workspace, name: str, version: str, what: str) -> li
 
 def _fit_behind(workspace: Workspace, source: str) -> tuple[str, str]:
     """Name and version of the AudioScore that decided pairs of a source, "" where nothing says so."""
-    path = workspace.root / ("pairs.json" if source == AUTO else f"pairs-{source}.json")
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = json.loads(workspace.pairs_report(source).read_text(encoding="utf-8"))
         return str(report["settings"]["audioscore"]), str(report["audioscore"])
     except (OSError, ValueError, KeyError):
         return "", ""
@@ -202,7 +203,7 @@ def _fit_behind(workspace: Workspace, source: str) -> tuple[str, str]:
 
 def _measured(workspace: Workspace, folder: Path, settings: TrainSettings) -> list[Measured]:
     """Rows of the workspace's evaluations with these very weights."""
-    known = sorted(path.stem for path in (workspace.root / "evaluations").glob("*.json"))
+    known = sorted(path.stem for path in workspace.evaluations.glob("*.json"))
     if not known:
         return []
     tuned = with_weights(settings.model, tuned_weights(folder))

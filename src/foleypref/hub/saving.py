@@ -23,6 +23,7 @@ from foleypref.models.saved_adapters import adapter_config
 from foleypref.published.registry import MODELS, files_for
 from foleypref.published.terms import registry_name
 from foleypref.training.checkpoints import tuned_weights
+from foleypref.workspace.paths import RunFiles
 from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.walk import say
 
@@ -45,7 +46,7 @@ def save_pretrained(run: str | Path, out_dir: str | Path, *, merged: bool = Fals
     if as_adapter and not told.tunes_published:
         say("hub: the whole network is saved: its adapters alone would want a base that only you have")
         as_adapter = False
-    source = folder / "adapter" if as_adapter else folder
+    source = RunFiles(folder).adapter if as_adapter else folder
     name = ADAPTER if as_adapter else WEIGHTS
     checked_weights(source, name)
     config = _config(told, name)

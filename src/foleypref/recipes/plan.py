@@ -17,6 +17,7 @@ from foleypref.recipes.recipe import Recipe
 from foleypref.scoring.cost import scorer_cost
 from foleypref.scoring.scorers._presets import expand
 from foleypref.train import TrainSettings
+from foleypref.workspace.paths import RunFiles
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Pair, Rating, Score
 from foleypref.workspace.store import Workspace
 
@@ -132,7 +133,7 @@ def _train(workspace: Workspace, recipe: Recipe, cost: Cost | None) -> Step:
     rows = {row: found[0] for row, found in recipe.rows().items()}
     what = ", ".join(f"{row} ({run.max_steps:,} steps × {batch_of(run)})" for row, run in rows.items())
     what += f", {len(recipe.train_seeds)} seeds" if len(recipe.train_seeds) > 1 else ""
-    finished = sum((workspace.run_folder(run.run_name) / "result.json").exists() for run in runs)
+    finished = sum(RunFiles(workspace.run_folder(run.run_name)).result.exists() for run in runs)
     passes = round(sum(map(trained_passes, runs)))
     if clips:
         what += f", {sum(clips.values()):,} clips encoded"
@@ -164,7 +165,7 @@ def _rounds(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | N
     runs = [run for seed in recipe.train_seeds for run in rounds.runs(seed)]
     again = sampled_passes(recipe, num_clips, rounds.num_clips, rounds.num_candidates)
     later = len(recipe.train_seeds) * (rounds.num_rounds - 1)
-    finished = sum((workspace.run_folder(run.run_name) / "result.json").exists() for run in runs)
+    finished = sum(RunFiles(workspace.run_folder(run.run_name)).result.exists() for run in runs)
     what = f"{rounds.row}: {rounds.num_rounds} rounds × {rounds.train.max_steps:,} steps, a seed"
     trained = round(sum(map(trained_passes, runs)))
     step = Step("rounds", what, _there(finished, f"of {len(runs)} runs"), trained + later * again)

@@ -28,7 +28,7 @@ def with_marginal(workspace: Workspace, name: str, scorer: Scorer, device: str) 
 
     if not isinstance(scorer, Panns) or scorer.marginal:
         return scorer
-    path = marginal_file(workspace, name)
+    path = workspace.marginal(name)
     if not path.exists():
         logits = _true_logits(workspace, scorer, device)
         if not len(logits):
@@ -37,11 +37,6 @@ def with_marginal(workspace: Workspace, name: str, scorer: Scorer, device: str) 
         freeze_marginal(path, logits, scorer.variant)
         say(f"score: froze the marginal of {name} over {len(logits)} clips' own sound in {path}")
     return scorer.with_settings(marginal=str(path))
-
-
-def marginal_file(workspace: Workspace, name: str) -> Path:
-    """Where the marginal of the scorer of that name is kept."""
-    return workspace.root / "marginals" / f"{name}.safetensors"
 
 
 def _true_logits(workspace: Workspace, scorer: Scorer, device: str) -> Tensor:

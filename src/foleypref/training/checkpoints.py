@@ -25,8 +25,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from foleypref.workspace.paths import RunFiles
+
 PARTIAL = ".partial"
-WEIGHTS, ADAPTER = "model.safetensors", "adapter"  # what a finished run leaves to load
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -130,8 +131,9 @@ def tuned_weights(folder: Path) -> Path:
 
     Raises ValueError for a run that has not ended.
     """
+    files = RunFiles(folder)
     try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        result = json.loads(files.result.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{folder} has not ended: result.json is missing; run train again") from None
-    return folder / result.get("weights", WEIGHTS)
+    return folder / result.get("weights", files.weights.name)

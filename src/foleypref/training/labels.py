@@ -103,7 +103,7 @@ def _judged(
     workspace: Workspace, settings: LabelSettings, candidate_ids: list[str], audioscore: str
 ) -> dict[str, bool]:
     """Whether AudioScore finds a candidate good, of those it is sure about; {} where none was fitted."""
-    path = workspace.root / "audioscore" / f"{audioscore}.safetensors"
+    path = workspace.audioscore(audioscore).weights
     if not candidate_ids or not _counts(settings, AUTO) or (settings.sources is None and not path.exists()):
         return {}
     score = AudioScore(weights=str(path)).load()

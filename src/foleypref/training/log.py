@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foleypref.workspace.paths import RunFiles
 from foleypref.workspace.shards import write_atomic
 
 
@@ -67,7 +68,7 @@ class RunLog:
 
     def __init__(self, run: Path, step: int, tensorboard: bool) -> None:
         """Goes on after `step` (0: afresh): what a killed run had written beyond it is cut off."""
-        self.path = run / "metrics.jsonl"
+        self.path = RunFiles(run).metrics
         kept = [x for x in read_metrics(run) if step and x["step"] <= step and "stopped" not in x]
         write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._writer: Any = None
@@ -102,7 +103,7 @@ class RunLog:
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The whole lines of a run's metrics.jsonl; a last line that was cut short is left out."""
-    path = run / "metrics.jsonl"
+    path = RunFiles(run).metrics
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.split("\n")[:-1]]
 

@@ -119,7 +119,7 @@ class Reward:
 
 def audioscore_file(workspace: Workspace, name: str) -> Path:
     """Where `fit` put AudioScore. Raises ValueError if it is not there."""
-    path = workspace.root / "audioscore" / f"{name}.safetensors"
+    path = workspace.audioscore(name).weights
     if not path.exists():
         fitted = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors"))) or "none"
         raise ValueError(f"{path} is missing (fitted: {fitted}); run fit first, a reward needs AudioScore")

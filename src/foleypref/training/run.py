@@ -28,6 +28,7 @@ from foleypref.training.reward import Reward
 from foleypref.training.rules import RulePairs
 from foleypref.training.settings import TrainSettings
 from foleypref.training.stopping import Verdict, check_limits, judge, keep, kept_path, kept_steps
+from foleypref.workspace.paths import RunFiles
 from foleypref.workspace.records import digest
 from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.store import Workspace
@@ -128,7 +129,7 @@ def start(run: Run) -> None:
     if not is_sharded(run.bare.network):
         run.policy = with_network(run.bare, accelerator.prepare_model(run.bare.network))
     if accelerator.is_main_process:
-        write_atomic(run.folder / "settings.json", s.model_dump_json(indent=1).encode())
+        write_atomic(RunFiles(run.folder).settings, s.model_dump_json(indent=1).encode())
         run.log = RunLog(run.folder, run.step, s.tensorboard)
         _announce(run)
 
@@ -162,7 +163,7 @@ def _precompute(run: Run) -> ReferenceErrors:
     if s.negatives is not None:
         drawn.append(s.negatives.model_dump(mode="json"))
     key = digest(run.identity, run.held_out_id, shape, run.bare.feature_key, drawn, s.bf16)
-    errors = ReferenceErrors(context.workspace.root / "reference_errors" / key, context.rank)
+    errors = ReferenceErrors(context.workspace.reference_errors / key, context.rank)
 
     def measure(batch: Any) -> dict[str, torch.Tensor]:
         with run.autocast():

@@ -15,6 +15,7 @@ from foleypref.training.labels import LabelSettings
 from foleypref.training.objectives import Objective
 from foleypref.training.rule_settings import NegativeSettings
 from foleypref.training.stopping import StopSettings
+from foleypref.workspace.paths import RunFiles
 
 FREE = (
     "save_total_limit",
@@ -90,7 +91,7 @@ def adapters_alone(settings: TrainSettings) -> bool:
 def check_settings(folder: Path, settings: TrainSettings) -> None:
     """Raise a ValueError if the folder holds a run with other settings."""
     adapters_alone(settings)
-    path = folder / "settings.json"
+    path = RunFiles(folder).settings
     if not path.exists():
         return
     stored = checkpoints.flatten(json.loads(path.read_text()))

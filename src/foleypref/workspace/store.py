@@ -1,11 +1,5 @@
 """The workspace: tables of records as Parquet parts, rows of tensors as safetensors shards.
 
-    ROOT/workspace.json            format version
-    ROOT/tables/<table>/*.parquet  append-only parts; a part is named by the ids in it
-    ROOT/tensors/<kind>/*.safetensors
-    ROOT/runs/<name>/              training runs
-    ROOT/locks/                    one file a stage
-
 Everything is written tmp → fsync → rename, so what can be seen is whole. A part's name is the hash of its
 ids: writing the same records twice gives the same file, and nothing is ever doubled.
 """
@@ -26,6 +20,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from foleypref.workspace.columns import from_arrow, read_part, to_arrow
+from foleypref.workspace.paths import WorkspacePaths
 from foleypref.workspace.records import RECORDS, Candidate, Feature, Record, digest
 from foleypref.workspace.shards import ShardReader, write_atomic, write_shard
 
@@ -34,14 +29,13 @@ BLOCK_ROWS = 50_000
 R = TypeVar("R", bound=Record)
 
 
-class Workspace:
+class Workspace(WorkspacePaths):
     """A folder that holds one project: its clips, candidates, scores, pairs, runs and reports."""
 
     def __init__(self, root: str | Path, *, create: bool = True) -> None:
-        self.root = Path(root).expanduser().resolve()
-        marker = self.root / "workspace.json"
-        if marker.exists():
-            version = json.loads(marker.read_text()).get("format_version")
+        super().__init__(root)
+        if self.marker.exists():
+            version = json.loads(self.marker.read_text()).get("format_version")
             if version != FORMAT_VERSION:
                 raise ValueError(
                     f"{self.root} is a workspace of format {version}, this foleypref reads {FORMAT_VERSION}"
@@ -53,8 +47,8 @@ class Workspace:
         elif self.root.exists() and (not self.root.is_dir() or _holds_anything(self.root)):
             raise ValueError(f"{self.root} exists and is not a workspace; choose an empty or new folder")
         else:
-            write_atomic(marker, json.dumps({"format_version": FORMAT_VERSION}).encode())
-        self.shards = ShardReader(self.root / "tensors")
+            write_atomic(self.marker, json.dumps({"format_version": FORMAT_VERSION}).encode())
+        self.shards = ShardReader(self.tensors)
         self._parts: dict[str, dict[str, list[Any]]] = {}
 
     # -- tables ---------------------------------------------------------------------------------------------
@@ -71,7 +65,7 @@ class Workspace:
             name = digest(sorted(r.record_id for r in group), length=24)
             sink = io.BytesIO()
             pq.write_table(to_arrow(cls, group), sink, compression="zstd")
-            write_atomic(self._table_folder(cls) / f"{name}.parquet", sink.getvalue())
+            write_atomic(self._folder_of(cls) / f"{name}.parquet", sink.getvalue())
 
     def read(self, cls: type[R], where: pc.Expression | None = None) -> list[R]:
         """Records of a table, in the order of their ids (so the order of writing does not matter).
@@ -122,7 +116,7 @@ class Workspace:
 
     def replace_table(self, cls: type[R], records: Sequence[R]) -> None:
         """Make `records` the whole table: for results that are a function of the others, like pairs."""
-        folder = self._table_folder(cls)
+        folder = self._folder_of(cls)
         old = set(folder.glob("*.parquet"))
         if records:
             self.append(list(records))
@@ -144,18 +138,18 @@ class Workspace:
             yield pa.concat_tables(parts)
 
     def _part_files(self, cls: type[Record]) -> list[Path]:
-        return sorted(self._table_folder(cls).glob("*.parquet"))
+        return sorted(self._folder_of(cls).glob("*.parquet"))
 
-    def _table_folder(self, cls: type[Record]) -> Path:
+    def _folder_of(self, cls: type[Record]) -> Path:
         assert RECORDS.get(cls.table) is cls, f"{cls.__name__} is no table"
-        return self.root / "tables" / cls.table
+        return self.table_folder(cls.table)
 
     # -- tensors --------------------------------------------------------------------------------------------
 
     def write_rows(self, kind: str, ids: Iterable[str], tensors: dict[str, Tensor]) -> str:
         """Write one shard whose rows belong to `ids`; returns its name for the records that point at it."""
         shard = f"{kind}/{digest(list(ids), length=24)}"
-        write_shard(self.root / "tensors" / f"{shard}.safetensors", tensors)
+        write_shard(self.tensors / f"{shard}.safetensors", tensors)
         return shard
 
     def latents(self, candidates: Sequence[Candidate]) -> dict[str, Tensor]:
@@ -167,13 +161,7 @@ class Workspace:
         places = [(record.shard, record.row) for record in records]
         return {key: self.shards.rows(places, key) for key in self.shards.keys(places[0][0])}
 
-    # -- places and locks -----------------------------------------------------------------------------------
-
-    def run_folder(self, name: str) -> Path:
-        """The folder of a training run."""
-        if not name or "/" in name or name.startswith("."):
-            raise ValueError(f"a run's name is a plain word without slashes, found {name!r}")
-        return self.root / "runs" / name
+    # -- locks ----------------------------------------------------------------------------------------------
 
     @contextmanager
     def lock(self, stage: str, shard: tuple[int, int] = (0, 1)) -> Iterator[None]:
@@ -181,13 +169,12 @@ class Workspace:
 
         Shard i of n is held beside the other shards, but not beside the whole stage.
         """
-        folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
+        self.locks.mkdir(parents=True, exist_ok=True)
         index, num = shard
         whole = fcntl.LOCK_EX if num == 1 else fcntl.LOCK_SH
         with (
-            (folder / f"{stage}.lock").open("w") as file,
-            (folder / f"{stage}-{index}-of-{num}.lock").open("w") as part,
+            (self.locks / f"{stage}.lock").open("w") as file,
+            (self.locks / f"{stage}-{index}-of-{num}.lock").open("w") as part,
         ):
             try:
                 fcntl.flock(file, whole | fcntl.LOCK_NB)
