@@ -24,8 +24,9 @@ from foleypref.scoring.opinions import HUMAN, SIMULATED, human_pairs
 from foleypref.scoring.pairings import Group, Judged, Pairing
 from foleypref.scoring.scorers.audioscore import AudioScore
 from foleypref.settings.parts import Settings, build, part_field
-from foleypref.workspace.records import AUTO, GROUND_TRUTH, Candidate, Clip, ImportedPair, Pair, Rating, Vote
+from foleypref.workspace.records import AUTO, Candidate, Clip, ImportedPair, Pair, Rating, Vote
 from foleypref.workspace.score_matrix import fitted_matrix
+from foleypref.workspace.selection import candidates_of_model, clips_of_split
 from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
@@ -86,8 +87,8 @@ def pair(workspace: Workspace, settings: PairSettings) -> PairReport:
     with workspace.lock("pair"):
         sync_labels(workspace)
         score = AudioScore(weights=str(workspace.audioscore(settings.audioscore).weights)).load()
-        clips = {clip.clip_id: clip for clip in workspace.read(Clip) if clip.split == settings.split}
-        candidates = _candidates(workspace, settings, list(clips))
+        clips = {clip.clip_id: clip for clip in clips_of_split(workspace, settings.split)}
+        candidates = _candidates(workspace, settings, clips)
         probabilities, judged = _judge(workspace, score, candidates["candidate_id"])
         decided = _decided(workspace, settings, clips, candidates) if settings.human else []
         groups = _groups(clips, candidates, probabilities, judged)
@@ -169,28 +170,15 @@ def _complexities(pairs: list[Pair]) -> dict[str, Any]:
     return {"histogram_edges": EDGES.round(6).tolist(), "histogram": counts, "share_above": above}
 
 
-def _candidates(workspace: Workspace, settings: PairSettings, clip_ids: list[str]) -> pa.Table:
-    """The candidates to pair, sorted by clip and id."""
-    if not clip_ids:
-        splits = sorted({clip.split for clip in workspace.read(Clip)})
-        found = f"it has {', '.join(splits)}" if splits else "it has no clips at all"
-        raise ValueError(f"{workspace.root} has no clips of split {settings.split!r}; {found}")
-    table = workspace.table(Candidate)
-    mask = pc.is_in(table["clip_id"], value_set=pa.array(clip_ids, pa.string()))
-    mask = pc.and_(mask, pc.not_equal(table["model"], GROUND_TRUTH))
-    for column, wanted in (("model", settings.model), ("weights", settings.weights)):
-        if wanted is not None:
-            mask = pc.and_(mask, pc.equal(table[column], wanted))
-    table = table.filter(mask)
-    models = sorted(set(pc.unique(table["model"]).to_pylist()))
-    if not models:
+def _candidates(workspace: Workspace, settings: PairSettings, clip_ids: Iterable[str]) -> pa.Table:
+    """Return the candidates to pair, sorted by clip and id. Raises ValueError if there are none."""
+    table = candidates_of_model(workspace, clip_ids, model=settings.model, weights=settings.weights)
+    if not len(table):
         raise ValueError(
             f"no candidates of split {settings.split!r} fit model {settings.model!r} and weights "
             f"{settings.weights!r}; run `foleypref sample` first"
         )
-    if len(models) > 1:  # their latents have nothing in common
-        raise ValueError(f"candidates come from several models ({', '.join(models)}); name one in `model`")
-    return table.sort_by([("clip_id", "ascending"), ("candidate_id", "ascending")]).combine_chunks()
+    return table
 
 
 def _judge(workspace: Workspace, score: AudioScore, ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,19 +7,20 @@ meet the same noise on the same clip.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal, cast
 
 import torch
 from pydantic import Field
 
-from foleypref.flow.convention import seed_of
 from foleypref.flow.solvers import AnySolver
 from foleypref.models.backbones import Model
 from foleypref.models.features import FEATURE_BATCH, ensure_features
 from foleypref.models.tools import sample_latents
 from foleypref.settings.parts import Part, Settings, build, part_field
 from foleypref.workspace.engines import run_map
-from foleypref.workspace.records import Candidate, Clip, Feature
+from foleypref.workspace.records import Candidate, Feature
+from foleypref.workspace.selection import clips_of_split
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import StageCount, run_batches
 
@@ -59,10 +60,22 @@ class SampleWork:
         part: Part = settings.model
         self.model = cast(Model, part).load(settings.device)
         self.model.network.eval()
-        self.clips = select_clips(workspace, settings.split, settings.num_clips)
+        self.clips = clips_of_split(workspace, settings.split)[: settings.num_clips]
         seeds = range(settings.first_seed, settings.first_seed + settings.num_candidates)
         name, weights = part.part_name(), self.model.fingerprint  # asked once: it may look at files
-        self.plan = [_plan_one(clip, seed, name, weights, settings) for clip in self.clips for seed in seeds]
+        self.plan = [
+            Candidate.make(
+                clip.clip_id,
+                name,
+                weights,
+                seed=seed,
+                solver=settings.solver,
+                num_steps=settings.num_steps,
+                guidance_scale=settings.guidance_scale,
+            )
+            for clip in self.clips
+            for seed in seeds
+        ]
 
     def __call__(self, shard: tuple[int, int]) -> StageCount:
         """Make the missing candidates of shard i of n."""
@@ -88,26 +101,6 @@ class SampleWork:
             )
 
 
-def select_clips(workspace: Workspace, split: str, num_clips: int | None = None) -> list[Clip]:
-    """Clips of a split, by id; ValueError if there are none."""
-    clips = [clip for clip in workspace.read(Clip) if clip.split == split]
-    if not clips:
-        splits = sorted({clip.split for clip in workspace.read(Clip)})
-        found = ", ".join(splits) or "no clips at all"
-        raise ValueError(f"{workspace.root} has no clips of split {split!r}; it has {found}")
-    return clips[:num_clips]
-
-
-def _plan_one(clip: Clip, seed: int, name: str, weights: str, settings: SampleSettings) -> Candidate:
-    s = settings
-    candidate_id = Candidate.make_id(
-        clip.clip_id, name, weights, seed, s.solver, s.num_steps, s.guidance_scale
-    )
-    return Candidate(
-        candidate_id, clip.clip_id, name, weights, seed, s.solver, s.num_steps, s.guidance_scale, "", 0
-    )
-
-
 def _sample_batch(
     workspace: Workspace,
     model: Model,
@@ -121,26 +114,11 @@ def _sample_batch(
         latents = sample_latents(
             model,
             conditions,
-            [seed_of(c.seed, c.clip_id) for c in batch],
+            [candidate.noise_seed for candidate in batch],
             num_steps=settings.num_steps,
             guidance_scale=settings.guidance_scale,
             solver=settings.solver,
         )
     ids = [c.candidate_id for c in batch]
     shard = workspace.write_rows("latents", ids, {key: value.half() for key, value in latents.items()})
-    return [_placed(c, shard, row) for row, c in enumerate(batch)]
-
-
-def _placed(c: Candidate, shard: str, row: int) -> Candidate:
-    return Candidate(
-        c.candidate_id,
-        c.clip_id,
-        c.model,
-        c.weights,
-        c.seed,
-        c.solver,
-        c.num_steps,
-        c.guidance_scale,
-        shard,
-        row,
-    )
+    return [replace(candidate, shard=shard, row=row) for row, candidate in enumerate(batch)]

@@ -142,14 +142,8 @@ def _plan(workspace: Workspace, clips: dict[str, Clip], ground_truth: bool) -> l
     """Candidates by clip, so that a batch needs few clips; the ground truth of each clip comes first."""
     plan = [c for c in workspace.read(Candidate) if c.clip_id in clips and c.model != GROUND_TRUTH]
     if ground_truth:
-        plan += [truth_candidate(clip) for clip in clips.values() if clip.has_audio]
+        plan += [Candidate.make(clip.clip_id, GROUND_TRUTH) for clip in clips.values() if clip.has_audio]
     return sorted(plan, key=lambda c: (c.clip_id, c.model != GROUND_TRUTH, c.candidate_id))
-
-
-def truth_candidate(clip: Clip) -> Candidate:
-    """The clip's own soundtrack as a candidate; it has no latents."""
-    candidate_id = Candidate.make_id(clip.clip_id, GROUND_TRUTH, "", 0, "", 0, 0.0)
-    return Candidate(candidate_id, clip.clip_id, GROUND_TRUTH, "", 0, "", 0, 0.0, "", -1)
 
 
 def _missing(judge: Loaded, candidates: list[Candidate], have: set[str]) -> list[Candidate]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -21,6 +23,7 @@ from foleypref.workspace.records import (
     digest,
 )
 
+NOISE_SEED = 1741458011374903546  # of seed 7 on clip c0
 GOLDEN = {
     "digest": (lambda: digest("clip", 1, 2.5, None), "2e3856730756f140"),
     "clip": (lambda: Clip.make_id("abc", 0.0, 4.0), "481b7e5b5ed98f18"),
@@ -38,6 +41,21 @@ GOLDEN = {
 def test_ids_are_the_golden_ones(name: str) -> None:
     make, expected = GOLDEN[name]
     assert make() == expected
+
+
+def test_a_candidate_is_made_with_its_id_and_its_clips_noise() -> None:
+    made = Candidate.make("c0", "world", "w0", seed=7, solver="euler", num_steps=10, guidance_scale=2.0)
+    assert (made.candidate_id, made.shard, made.row) == ("d3c1cd88a090b297", "", -1)
+    assert made.noise_seed == NOISE_SEED
+    tuned = dataclasses.replace(made, model="other", weights="w1", solver="rk4")
+    assert tuned.noise_seed == NOISE_SEED
+    assert dataclasses.replace(made, clip_id="c1").noise_seed != NOISE_SEED
+    assert dataclasses.replace(made, seed=8).noise_seed != NOISE_SEED
+
+
+def test_records_are_read_without_importing_torch() -> None:
+    code = "import sys, foleypref.workspace.records as r; assert r.RECORDS and 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_digest_depends_on_every_part_and_on_their_order() -> None:

@@ -24,6 +24,7 @@ from foleypref.models.backbones import Model
 from foleypref.scoring.scorers.audioscore import AudioScore
 from foleypref.workspace.records import GROUND_TRUTH, LABELS, Candidate, Clip, digest
 from foleypref.workspace.score_matrix import fitted_matrix
+from foleypref.workspace.selection import clips_of_split
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
 
@@ -75,7 +76,7 @@ def make_plan(workspace: Workspace, settings: AnnotateSettings) -> Plan:
             f"{settings.model.part_name()!r} makes a picture with every sound, and people rate several "
             "sounds of one picture; name a video-to-audio model in --model"
         )
-    clips = {clip.clip_id: clip for clip in workspace.read(Clip) if clip.split == settings.split}
+    clips = {clip.clip_id: clip for clip in clips_of_split(workspace, settings.split)}
     by_clip: dict[str, list[Candidate]] = {}
     for candidate in workspace.read(Candidate):
         if candidate.clip_id in clips and _is_wanted(candidate, settings):

@@ -18,8 +18,9 @@ from foleypref.evaluation.metrics import Rows
 from foleypref.scoring.bootstrap import Replica
 from foleypref.workspace.columns import among
 from foleypref.workspace.dimensions import Dimension, ScorerVersion, scorers_of
-from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Feature
+from foleypref.workspace.records import GROUND_TRUTH, Candidate, Feature
 from foleypref.workspace.score_matrix import score_matrix, score_table
+from foleypref.workspace.selection import clips_of_split
 from foleypref.workspace.store import Workspace
 
 
@@ -60,7 +61,7 @@ def select(
 
     Raises ValueError for a system without any, or without a common clip.
     """
-    clips = [c for c in workspace.read(Clip) if c.split == sampling.split]
+    clips = clips_of_split(workspace, sampling.split)
     clip_ids = [c.clip_id for c in sorted(clips, key=lambda c: (str(c.meta.get("name", "")), c.clip_id))]
     found: dict[Replica, dict[str, str]] = {}
     truth: dict[str, str] = {}

@@ -17,6 +17,7 @@ from foleypref.scoring.agreement import krippendorff_alpha
 from foleypref.settings.parts import Settings
 from foleypref.workspace.records import GROUND_TRUTH, LABELS, Candidate, Clip, Rating
 from foleypref.workspace.score_matrix import score_matrix, score_table, scored_versions
+from foleypref.workspace.selection import clips_of_split
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
 
@@ -129,9 +130,7 @@ def utility(quality: np.ndarray, weights: np.ndarray) -> float:
 
 
 def _choose_clips(workspace: Workspace, settings: RaterSettings) -> dict[str, Clip]:
-    clips = [clip for clip in workspace.read(Clip) if clip.split == settings.split]
-    if not clips:
-        raise ValueError(f"{workspace.root} has no clips of split {settings.split!r}; ingest some first")
+    clips = clips_of_split(workspace, settings.split)
     order = sorted(clips, key=lambda clip: seed_of(settings.seed, "rated clip", clip.clip_id))
     return {clip.clip_id: clip for clip in order[: settings.num_clips]}
 

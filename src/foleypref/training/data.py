@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from foleypref.workspace.records import ROUND, Clip, Pair, digest
+from foleypref.workspace.selection import clips_of_split
 from foleypref.workspace.store import Workspace
 
 
@@ -102,10 +103,7 @@ def split_clips(
 
     Raises ValueError if the split has no clips or too few.
     """
-    clips = [c for c in workspace.read(Clip) if c.split == split]
-    if not clips:
-        splits = ", ".join(sorted({c.split for c in workspace.read(Clip)})) or "no clips at all"
-        raise ValueError(f"there are no clips of split {split!r} to train on; the workspace has {splits}")
+    clips = clips_of_split(workspace, split)
     ordered = sorted(clips, key=lambda c: _order(c.clip_id))
     chosen = held_out_too or {c.clip_id for c in ordered[:num_held_out]}
     kept = [c for c in clips if c.clip_id not in chosen]

@@ -12,16 +12,15 @@ from __future__ import annotations
 from collections import defaultdict
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
 from foleypref.scoring.opinions import HUMAN, SIMULATED, majority_labels
 from foleypref.scoring.scorers.audioscore import AudioScore
 from foleypref.settings.parts import Settings
 from foleypref.training.data import Label
-from foleypref.workspace.records import AUTO, GROUND_TRUTH, Candidate, Clip, Rating
+from foleypref.workspace.records import AUTO, Rating
 from foleypref.workspace.score_matrix import fitted_matrix
+from foleypref.workspace.selection import candidates_of_model, clips_of_split
 from foleypref.workspace.store import Workspace
 
 BAD, GOOD = 0, 2  # as `Rating.label` has them
@@ -64,20 +63,14 @@ def read_labels(
 
 def _candidates(workspace: Workspace, settings: LabelSettings, split: str) -> dict[str, str]:
     """The clips of the candidates that may be labelled: those with latents, of one model."""
-    clips = [clip.clip_id for clip in workspace.read(Clip) if clip.split == split]
-    table = workspace.table(Candidate, ("clip_id", "model", "weights", "shard"))
-    mask = pc.is_in(table["clip_id"], value_set=pa.array(clips, pa.string()))
-    mask = pc.and_(mask, pc.not_equal(table["model"], GROUND_TRUTH))
-    mask = pc.and_(mask, pc.not_equal(table["shard"], ""))
-    for column in ("model", "weights"):
-        if (wanted := getattr(settings, column)) is not None:
-            mask = pc.and_(mask, pc.equal(table[column], wanted))
-    table = table.filter(mask)
-    models = sorted(set(pc.unique(table["model"]).to_pylist()))
-    if len(models) > 1:  # their latents have nothing in common
-        raise ValueError(
-            f"candidates come from several models ({', '.join(models)}); name one in labels.model"
-        )
+    table = candidates_of_model(
+        workspace,
+        (clip.clip_id for clip in clips_of_split(workspace, split)),
+        model=settings.model,
+        weights=settings.weights,
+        model_setting="labels.model",
+        with_latents=True,
+    )
     return dict(sorted(zip(table["candidate_id"].to_pylist(), table["clip_id"].to_pylist())))
 
 

@@ -94,12 +94,36 @@ class Candidate(Record):
     row: int  # latents: row in that file
     sound: str = ""  # the file that holds its sound, where somebody else made it and there are no latents
 
+    @property
+    def noise_seed(self) -> int:
+        """The seed of the noise it is sampled from; two models with one seed get the same noise on a clip."""
+        from foleypref.flow.convention import seed_of  # torch: seconds to import
+
+        return seed_of(self.seed, self.clip_id)
+
     @staticmethod
     def make_id(
         clip_id: str, model: str, weights: str, seed: int, solver: str, num_steps: int, guidance_scale: float
     ) -> str:
         """The id of the candidate these settings make."""
         return digest("candidate", clip_id, model, weights, seed, solver, num_steps, round(guidance_scale, 6))
+
+    @staticmethod
+    def make(
+        clip_id: str,
+        model: str,
+        weights: str = "",
+        *,
+        seed: int = 0,
+        solver: str = "",
+        num_steps: int = 0,
+        guidance_scale: float = 0.0,
+    ) -> Candidate:
+        """Build a candidate with its id and without latents; the defaults fit the clip's own soundtrack."""
+        candidate_id = Candidate.make_id(clip_id, model, weights, seed, solver, num_steps, guidance_scale)
+        return Candidate(
+            candidate_id, clip_id, model, weights, seed, solver, num_steps, guidance_scale, shard="", row=-1
+        )
 
 
 @dataclass(frozen=True, slots=True)

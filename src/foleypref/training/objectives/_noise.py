@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from foleypref.flow.convention import Latents, noise_like_rows, seed_of
+from foleypref.flow.convention import Latents, noise_like_rows
 from foleypref.models.backbones import Model
 from foleypref.training.objectives import TrainContext
 from foleypref.training.objectives._pairs import PairBatch
@@ -46,7 +46,7 @@ def noise_of(candidate: Candidate, shapes: dict[str, tuple[int, ...]]) -> Latent
     """The noise (1, *shape) that a candidate was made of; None if it was not sampled."""
     if candidate.model == GROUND_TRUTH or candidate.sound:
         return None
-    return noise_like_rows(shapes, [seed_of(candidate.seed, candidate.clip_id)])
+    return noise_like_rows(shapes, [candidate.noise_seed])
 
 
 def _tracked(context: TrainContext, batch: PairBatch) -> PairBatch:
