@@ -1,10 +1,13 @@
 """Anti-aliased shapes on 100 frames at once.
 
 Every shape is a signed distance (pixels, negative inside) evaluated only in the box it can touch, for all
-frames in one numpy call; its edge is blended over one pixel. Any number may be a scalar or one value a frame.
+frames in one numpy call; its edge is blended over one pixel. Numbers are scalars or one per frame.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,77 +15,35 @@ from numpy.typing import ArrayLike, NDArray
 from foleypref.world import FRAME_SIZE, NUM_FRAMES
 
 Array = NDArray[np.floating]
+Floats = NDArray[np.float64]
 Distance = Callable[..., Array]
 Colour = tuple[float, float, float] | Array  # RGB in [0, 1]; or (100, 3)
 
 
-class Canvas:
-    """pixels: (100, 96, 96, 3) float32 in [0, 1], painted from back to front."""
+class _Patch(NamedTuple):
+    """The pixels that a shape can touch; rows and columns (t | 1, n)."""
 
-    def __init__(self, background: Array) -> None:
-        """Start every frame from one picture (96, 96, 3)."""
-        self.pixels: Array = np.empty((NUM_FRAMES, FRAME_SIZE, FRAME_SIZE, 3), np.float32)
-        self.pixels[:] = background
+    frames: NDArray[np.int64]
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+
+
+class Canvas:
+    """pixels: (100, 96, 96, 3) float32 in [0, 1], painted from back to front.
+
+    Shapes are placed in units of `unit` pixels about `origin` (pixels): x points right, y down.
+    """
+
+    def __init__(self, pixels: Array, origin: tuple[float, float] = (0.0, 0.0), unit: float = 1.0) -> None:
+        self.pixels, self.origin, self.unit = pixels, origin, unit
+
+    @classmethod
+    def on(cls, background: Array) -> Canvas:
+        """Start every frame from one picture (96, 96, 3), with units of pixels from the upper left corner."""
+        return Canvas(np.repeat(background[None].astype(np.float32), NUM_FRAMES, axis=0))
 
     def to_uint8(self) -> NDArray[np.uint8]:
         return (np.clip(self.pixels, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
-
-    def paint(
-        self,
-        x: ArrayLike,
-        y: ArrayLike,
-        reach: tuple[float, float],
-        distance: Distance,
-        colour: Colour,
-        opacity: ArrayLike,
-        shine: float,
-        *numbers: ArrayLike,
-    ) -> None:
-        """Blend one shape about (x, y), which touches nothing beyond `reach` pixels (horizontal, vertical).
-
-        distance(u, v, *numbers) gets pixels relative to (x, y), and the numbers shaped to broadcast.
-        shine lightens the upper left and darkens the lower right, which makes a flat shape look round.
-        """
-        opacity = np.asarray(opacity, np.float32)
-        frames = np.flatnonzero(opacity > 0.004) if opacity.ndim else np.arange(NUM_FRAMES)
-        moving = any(np.ndim(v) for v in (x, y, *numbers))
-        if not len(frames) or (not opacity.ndim and opacity <= 0.004):
-            return
-
-        def one(value: ArrayLike) -> Array:  # (t, 1, 1), or (1, 1, 1) for what never changes
-            array = np.asarray(value, np.float32)
-            return (array[frames] if array.ndim else array.reshape(1))[:, None, None]
-
-        cx, cy = one(x), one(y)
-        rows, columns = _box(cy, reach[1]), _box(cx, reach[0])
-        if rows.size == 0 or columns.size == 0:
-            return
-        u, v = columns[..., None, :] + 0.5 - cx, rows[..., None] + 0.5 - cy
-        alpha = np.clip(0.5 - distance(u, v, *map(one, numbers)), 0, 1) * one(opacity)  # (t | 1, h, w)
-        paint: Array = np.asarray(colour, np.float32)
-        paint = paint[frames][:, None, None, :] if paint.ndim == 2 else paint
-        if shine:
-            light = np.float32(1) - np.float32(shine / max(reach)) * (0.6 * u + v)
-            paint = paint * light[..., None]
-        self._blend(frames, rows, columns, alpha[..., None], paint, moving)
-
-    def _blend(
-        self, frames: NDArray[np.int64], rows: Array, columns: Array, alpha: Array, paint: Array, moving: bool
-    ) -> None:
-        r, c = rows.astype(np.intp), columns.astype(np.intp)
-        if (
-            len(r) == 1 and len(c) == 1 and len(frames) == NUM_FRAMES
-        ):  # a fixed box: a view, nothing is copied
-            view = self.pixels[:, r[0, 0] : r[0, -1] + 1, c[0, 0] : c[0, -1] + 1]
-            if not moving and alpha.shape[0] == 1:
-                view *= 1 - alpha
-                view += alpha * paint
-            else:
-                view += alpha * (paint - view)
-            return
-        where = (frames[:, None, None], r[:, :, None], c[:, None, :])
-        patch = self.pixels[where]
-        self.pixels[where] = patch + alpha * (paint - patch)
 
     def disc(
         self,
@@ -93,23 +54,24 @@ class Canvas:
         opacity: ArrayLike = 1.0,
         shine: float = 0.0,
     ) -> None:
+        r = self._scale(r)
         m = _most(r)
-        self.paint(x, y, (m, m), lambda u, v, r: np.sqrt(u * u + v * v) - r, colour, opacity, shine, r)
+
+        def distance(u: Array, v: Array, r: Array) -> Array:
+            return np.sqrt(u * u + v * v) - r
+
+        self._paint(self._place(x, y), (m, m), distance, r, colour=colour, opacity=opacity, shine=shine)
 
     def ring(
         self, x: ArrayLike, y: ArrayLike, r: ArrayLike, width: float, colour: Colour, opacity: ArrayLike = 1.0
     ) -> None:
+        r, width = self._scale(r), self.unit * width
         m = _most(r) + width
-        self.paint(
-            x,
-            y,
-            (m, m),
-            lambda u, v, r: np.abs(np.sqrt(u * u + v * v) - r) - width / 2,
-            colour,
-            opacity,
-            0.0,
-            r,
-        )
+
+        def distance(u: Array, v: Array, r: Array) -> Array:
+            return np.abs(np.sqrt(u * u + v * v) - r) - width / 2
+
+        self._paint(self._place(x, y), (m, m), distance, r, colour=colour, opacity=opacity)
 
     def ellipse(
         self,
@@ -122,7 +84,11 @@ class Canvas:
         shine: float = 0.0,
         angle: ArrayLike = 0.0,
     ) -> None:
-        """a, b: half axes. The distance is exact to first order at the edge: enough for anti-aliasing."""
+        """Draw an ellipse with the half axes a and b.
+
+        The distance is exact to first order at the edge, which is enough for anti-aliasing.
+        """
+        a, b = self._scale(a), self._scale(b)
         turned = bool(np.any(np.asarray(angle)))
         m = max(_most(a), _most(b))
 
@@ -134,8 +100,9 @@ class Canvas:
             k = np.sqrt(p * p + q * q)
             return k * (k - 1) / np.maximum(np.sqrt((p / a) ** 2 + (q / b) ** 2), 1e-6)
 
-        self.paint(
-            x, y, (m, m) if turned else (_most(a), _most(b)), distance, colour, opacity, shine, a, b, angle
+        reach = (m, m) if turned else (_most(a), _most(b))
+        self._paint(
+            self._place(x, y), reach, distance, a, b, angle, colour=colour, opacity=opacity, shine=shine
         )
 
     def box(
@@ -150,7 +117,8 @@ class Canvas:
         angle: ArrayLike = 0.0,
         corner: float = 0.0,
     ) -> None:
-        """w, h: half width and half height; corner: radius in pixels."""
+        """Draw a box with half width w and half height h, its corners rounded by the radius `corner`."""
+        w, h, corner = self._scale(w), self._scale(h), self.unit * corner
         turned = bool(np.any(np.asarray(angle)))
         m = float(np.hypot(_most(w), _most(h)))
 
@@ -163,8 +131,9 @@ class Canvas:
                 np.minimum(np.maximum(p, q), 0) + outside - corner if corner else np.maximum(p, q)
             )
 
-        self.paint(
-            x, y, (m, m) if turned else (_most(w), _most(h)), distance, colour, opacity, shine, w, h, angle
+        reach = (m, m) if turned else (_most(w), _most(h))
+        self._paint(
+            self._place(x, y), reach, distance, w, h, angle, colour=colour, opacity=opacity, shine=shine
         )
 
     def line(
@@ -177,7 +146,9 @@ class Canvas:
         colour: Colour,
         opacity: ArrayLike = 1.0,
     ) -> None:
-        """A stroke with round ends from (x0, y0) to (x1, y1)."""
+        """Draw a stroke with round ends, at least a pixel wide, from (x0, y0) to (x1, y1)."""
+        width = max(1.0, self.unit * width)
+        (x0, y0), (x1, y1) = self._place(x0, y0), self._place(x1, y1)
         dx, dy = np.subtract(x1, x0) / 2, np.subtract(y1, y0) / 2
 
         def distance(u: Array, v: Array, dx: Array, dy: Array) -> Array:
@@ -185,20 +156,22 @@ class Canvas:
             return np.sqrt((u - h * dx) ** 2 + (v - h * dy) ** 2) - width / 2
 
         reach = (_most(dx) + width / 2, _most(dy) + width / 2)
-        self.paint(np.add(x0, dx), np.add(y0, dy), reach, distance, colour, opacity, 0.0, dx, dy)
+        middle = np.add(x0, dx), np.add(y0, dy)
+        self._paint(middle, reach, distance, dx, dy, colour=colour, opacity=opacity)
 
-    def triangle(
+    def polygon(
         self,
         x: ArrayLike,
         y: ArrayLike,
-        corners: tuple[tuple[ArrayLike, ArrayLike], ...],
+        corners: Sequence[tuple[ArrayLike, ArrayLike]],
         colour: Colour,
         opacity: ArrayLike = 1.0,
         shine: float = 0.0,
     ) -> None:
-        """A convex polygon; corners are relative to (x, y), clockwise as seen on the screen."""
-        flat = [number for corner in corners for number in corner]
-        reach = (max(_most(c[0]) for c in corners), max(_most(c[1]) for c in corners))
+        """Draw a convex polygon; corners are relative to (x, y), clockwise as seen on the screen."""
+        scaled = [(self._scale(a), self._scale(b)) for a, b in corners]
+        flat = [number for corner in scaled for number in corner]
+        reach = (max(_most(c[0]) for c in scaled), max(_most(c[1]) for c in scaled))
 
         def distance(u: Array, v: Array, *flat: Array) -> Array:
             out: Array = np.full((1, 1, 1), -1e9, np.float32)
@@ -208,25 +181,32 @@ class Canvas:
                 out = np.maximum(out, (ey * (u - ax) - ex * (v - ay)) / np.sqrt(ex * ex + ey * ey + 1e-6))
             return out
 
-        self.paint(x, y, reach, distance, colour, opacity, shine, *flat)
+        self._paint(self._place(x, y), reach, distance, *flat, colour=colour, opacity=opacity, shine=shine)
 
     def dots(
-        self, x: Array, y: Array, r: float, colour: Colour, opacity: ArrayLike, stretch: float = 1.0
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        r_px: float,
+        colour: Colour,
+        opacity: ArrayLike,
+        stretch: float = 1.0,
     ) -> None:
-        """Many small particles: x, y, opacity are (100, n); `stretch` > 1 draws them as vertical streaks."""
-        x, y, opacity = np.broadcast_arrays(*(np.asarray(v, np.float32) for v in (x, y, opacity)))
+        """Draw particles: x, y, opacity are (100, n); `stretch` > 1 draws them as vertical streaks."""
+        places = self._place(x, y)
+        x, y, opacity = np.broadcast_arrays(*(np.asarray(v, np.float32) for v in (*places, opacity)))
         t, n = np.nonzero(
             (opacity > 0.02) & (x > -2) & (x < FRAME_SIZE + 2) & (y > -2) & (y < FRAME_SIZE + 2)
         )
         if not len(t):
             return
         px, py, alpha = x[t, n], y[t, n], opacity[t, n]
-        half, tall = int(np.ceil(r)), int(np.ceil(r * stretch))
+        half, tall = int(np.ceil(r_px)), int(np.ceil(r_px * stretch))
         dx, dy = np.meshgrid(np.arange(-half, half + 1), np.arange(-tall, tall + 1))
         column = np.floor(px)[:, None] + dx.ravel()
         row = np.floor(py)[:, None] + dy.ravel()
         far = np.hypot(column + 0.5 - px[:, None], (row + 0.5 - py[:, None]) / stretch)
-        a = np.clip(r + 0.5 - far, 0, 1) * alpha[:, None]
+        a = np.clip(r_px + 0.5 - far, 0, 1) * alpha[:, None]
         keep = (column >= 0) & (column < FRAME_SIZE) & (row >= 0) & (row < FRAME_SIZE) & (a > 0)
         flat = ((t[:, None] * FRAME_SIZE + row) * FRAME_SIZE + column)[keep].astype(np.intp)
         # Where particles overlap their opacities add up to at most 1, in any order of drawing.
@@ -235,6 +215,68 @@ class Canvas:
         pixels = self.pixels.reshape(-1, 3)
         paint = np.asarray(colour, np.float32)
         pixels[touched] += total[touched, None].astype(np.float32) * (paint - pixels[touched])
+
+    def _place(self, x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
+        """Return a place in pixels."""
+        (x0, y0), unit = self.origin, self.unit
+        return x0 + unit * np.asarray(x, np.float64), y0 + unit * np.asarray(y, np.float64)
+
+    def _scale(self, length: ArrayLike) -> Floats:
+        """Return a length in pixels."""
+        return self.unit * np.asarray(length)
+
+    def _paint(
+        self,
+        place: tuple[Floats, Floats],
+        reach: tuple[float, float],
+        distance: Distance,
+        *numbers: ArrayLike,
+        colour: Colour,
+        opacity: ArrayLike = 1.0,
+        shine: float = 0.0,
+    ) -> None:
+        """Blend one shape about `place`, which touches nothing beyond `reach` pixels (horizontal, vertical).
+
+        `distance(u, v, *numbers)` gets pixels relative to the place, and the numbers shaped to broadcast.
+        `shine` lightens the upper left and darkens the lower right, which makes a flat shape look round.
+        """
+        opacity = np.asarray(opacity, np.float32)
+        frames = np.flatnonzero(opacity > 0.004) if opacity.ndim else np.arange(NUM_FRAMES)
+        moving = any(np.ndim(v) for v in (*place, *numbers))
+        if not len(frames) or (not opacity.ndim and opacity <= 0.004):
+            return
+
+        def shaped(value: ArrayLike) -> Array:  # (t, 1, 1), or (1, 1, 1) for what never changes
+            array = np.asarray(value, np.float32)
+            return (array[frames] if array.ndim else array.reshape(1))[:, None, None]
+
+        cx, cy = map(shaped, place)
+        rows, columns = _box(cy, reach[1]), _box(cx, reach[0])
+        if rows.size == 0 or columns.size == 0:
+            return
+        u, v = columns[..., None, :] + 0.5 - cx, rows[..., None] + 0.5 - cy
+        alpha = np.clip(0.5 - distance(u, v, *map(shaped, numbers)), 0, 1) * shaped(opacity)  # (t | 1, h, w)
+        paint: Array = np.asarray(colour, np.float32)
+        paint = paint[frames][:, None, None, :] if paint.ndim == 2 else paint
+        if shine:
+            light = np.float32(1) - np.float32(shine / max(reach)) * (0.6 * u + v)
+            paint = paint * light[..., None]
+        patch = _Patch(frames, rows.astype(np.intp), columns.astype(np.intp))
+        self._blend(patch, alpha[..., None], paint, still=not moving)
+
+    def _blend(self, patch: _Patch, alpha: Array, paint: Array, *, still: bool) -> None:
+        frames, rows, columns = patch
+        if len(rows) == 1 and len(columns) == 1 and len(frames) == NUM_FRAMES:  # a fixed box: no copy
+            view = self.pixels[:, rows[0, 0] : rows[0, -1] + 1, columns[0, 0] : columns[0, -1] + 1]
+            if still and alpha.shape[0] == 1:
+                view *= 1 - alpha
+                view += alpha * paint
+            else:
+                view += alpha * (paint - view)
+            return
+        where = (frames[:, None, None], rows[:, :, None], columns[:, None, :])
+        pixels = self.pixels[where]
+        self.pixels[where] = pixels + alpha * (paint - pixels)
 
 
 def _most(value: ArrayLike) -> float:

@@ -27,7 +27,7 @@ def _rgb(red: float, green: float, blue: float) -> Array:
 
 def render_frames(scene: Scene) -> NDArray[np.uint8]:
     """Draw all frames of a scene: (100, 96, 96, 3) RGB."""
-    canvas = Canvas(background(scene.background, np.random.default_rng(scene.background_seed)))
+    canvas = Canvas.on(background(scene.background, np.random.default_rng(scene.background_seed)))
     if scene.distractor is not None:
         distract(canvas, scene.distractor)
     for actor in reversed(scene.actors):
@@ -77,8 +77,8 @@ def distract(canvas: Canvas, thing: Distractor) -> None:
     x0, y0 = thing.x_px, thing.y_px
     if thing.kind == "paper_plane":
         x, y = (x0 + 26 * t) % 116 - 10, y0 + 4 * np.sin(2.2 * t)
-        canvas.triangle(x, y, ((-8, -5), (9, 0), (-8, 1)), (0.97, 0.97, 1.0))
-        canvas.triangle(x, y, ((-8, 1), (9, 0), (-5, 6)), PASTEL)
+        canvas.polygon(x, y, ((-8, -5), (9, 0), (-8, 1)), (0.97, 0.97, 1.0))
+        canvas.polygon(x, y, ((-8, 1), (9, 0), (-5, 6)), PASTEL)
     elif thing.kind == "blinking_light":
         lit = (np.sin(2 * np.pi * t * 0.9 + x0) > 0).astype(float)
         canvas.disc(x0, y0, 4.5, (0.35, 0.35, 0.4))
