@@ -1,18 +1,21 @@
-"""Measure the house: rooms, imports, circles, sizes. `python tools/house.py [SRC]`.
+"""Measure the house: rooms, imports, circles, sizes. `python tools/house.py [PACKAGE] [--where]`.
 
-SRC is the package's folder (default: src/foleypref). Every import of the package's own modules counts: at the
+PACKAGE is the folder of the package (default: src/foleypref). Every import of its own modules counts: at the
 top of a file, inside a function, and under `TYPE_CHECKING`. `tests/test_house.py` holds the rules of
 docs/design/000-house.md with the functions below.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import statistics
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+PACKAGE = Path(__file__).parents[1] / "src" / "foleypref"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("settings", "flow", "media", "networks"),
@@ -117,50 +120,87 @@ def arrows(imports: Imports) -> set[tuple[str, str]]:
     return {(a, b) for a, b in pairs if a != b and b != "__init__"}
 
 
-def figures(package: Path) -> Mapping[str, str]:
+def figures(package: Path) -> dict[str, str]:
     """Return the measures of the package at `package` by name, as text for a table."""
-    imports = imports_of(package)
-    files = sorted(package.rglob("*.py"))
-    lengths = [len(path.read_text(encoding="utf-8").splitlines()) for path in files]
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in files]
-    functions = [node for tree in trees for node in ast.walk(tree) if isinstance(node, _FUNCTIONS)]
-    sizes = [(node.end_lineno or node.lineno) - node.lineno + 1 for node in functions]
-    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    source = [len(file) for file in lengths_without_init(files)]
+    imports, sources = imports_of(package), read_sources(package)
+    files = sorted((len(source.lines), source.name) for source in sources if len(source.lines) > 7)
+    functions = sorted(function_lengths(sources))
     return {
-        "files at the root": str(sum(path.parent == package for path in files)),
-        "modules": str(len(files)),
+        "files at the root": str(sum(source.path.parent == package for source in sources)),
+        "modules": str(len(sources)),
         "imports among modules": str(sum(map(len, imports.values()))),
         "arrows between rooms": str(len(arrows(imports))),
         "circles": str(len(circles(imports))),
-        "upward imports": str(len(upward(imports))) if _has_rooms(package) else "-",
+        "upward imports": str(len(upward(imports))),
         "longest import chain": str(len(longest_chain(imports))),
-        "casts": str(sum(isinstance(call.func, ast.Name) and call.func.id == "cast" for call in calls)),
-        "calls with 7 and more positional arguments": str(sum(len(call.args) >= 7 for call in calls)),
-        "docstrings under five words": str(sum(map(short_docstrings, trees))),
-        "lines of Python": str(sum(lengths)),
-        "file lines, median / largest": f"{statistics.median(source):.0f} / {max(source)}",
-        "function lines, median / largest": f"{statistics.median(sizes):.0f} / {max(sizes)}",
+        **{title: str(len(list(places))) for title, places in offences(sources).items()},
+        "lines of Python": str(sum(len(source.lines) for source in sources)),
+        "file lines, median": f"{statistics.median(length for length, _ in files):.0f}",
+        "file lines, largest": "{} {}".format(*files[-1]),
+        "function lines, median": f"{statistics.median(length for length, _ in functions):.0f}",
+        "function lines, largest": "{} {}".format(*functions[-1]),
     }
 
 
-def lengths_without_init(files: list[Path]) -> list[list[str]]:
-    """Return the lines of each file, of `__init__` files only those that have any code."""
-    lines = [path.read_text(encoding="utf-8").splitlines() for path in files]
-    return [text for path, text in zip(files, lines, strict=True) if path.stem != "__init__" or len(text) > 7]
+class Source(NamedTuple):
+    """One file of the package, read and parsed."""
+
+    path: Path
+    name: str  # relative to the package's parent folder
+    lines: list[str]
+    tree: ast.Module
+
+    def nodes(self, *kinds: type[ast.AST]) -> Iterator[Any]:
+        """Yield the nodes of the syntax tree that are of these kinds."""
+        return (node for node in ast.walk(self.tree) if isinstance(node, kinds))
+
+    def at(self, node: ast.stmt | ast.expr) -> str:
+        """Return "file:line" of a node."""
+        return f"{self.name}:{node.lineno}"
 
 
-def short_docstrings(tree: ast.AST, fewest: int = 5) -> int:
-    """Return how many docstrings in a syntax tree have fewer than `fewest` words."""
-    nodes = (n for n in ast.walk(tree) if isinstance(n, (*_FUNCTIONS, ast.ClassDef, ast.Module)))
-    return sum(0 < len((ast.get_docstring(node) or "").split()) < fewest for node in nodes)
+def read_sources(package: Path) -> list[Source]:
+    """Read every Python file of the package."""
+    sources = []
+    for path in sorted(package.rglob("*.py")):
+        text, name = path.read_text(encoding="utf-8"), path.relative_to(package.parent).as_posix()
+        sources.append(Source(path, name, text.splitlines(), ast.parse(text)))
+    return sources
+
+
+def offences(sources: Sequence[Source]) -> dict[str, list[str]]:
+    """Return what breaks a rule of size or style: rule -> "file:line" of each place."""
+    calls = [(source, call) for source in sources for call in source.nodes(ast.Call)]
+    return {
+        "casts": [source.at(call) for source, call in calls if _called(call) == "cast"],
+        "calls with 7 or more positional arguments": [
+            source.at(call) for source, call in calls if len(call.args) >= 7
+        ],
+        "docstrings under five words": [
+            f"{source.name}:{getattr(node, 'lineno', 1)}"
+            for source in sources
+            for node in source.nodes(*_FUNCTIONS, ast.ClassDef, ast.Module)
+            if 0 < len((ast.get_docstring(node) or "").split()) < 5
+        ],
+        "files over 400 lines": [source.name for source in sources if len(source.lines) > 400],
+        "functions over 50 lines": [name for length, name in function_lengths(sources) if length > 50],
+    }
+
+
+def function_lengths(sources: Iterable[Source]) -> list[tuple[int, str]]:
+    """Return (lines, "file:line name") of every function and method."""
+    return [
+        ((node.end_lineno or node.lineno) - node.lineno + 1, f"{source.at(node)} {node.name}")
+        for source in sources
+        for node in source.nodes(*_FUNCTIONS)
+    ]
 
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def _has_rooms(package: Path) -> bool:
-    return all((package / room).is_dir() for room in ("settings", "workspace", "training"))
+def _called(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
 
 
 def _name(path: Path, package: Path) -> str:
@@ -171,16 +211,18 @@ def _name(path: Path, package: Path) -> str:
 def _imported(name: str, path: Path, modules: Mapping[str, Path]) -> Iterator[tuple[str, int]]:
     seen = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
         for target in _targets(node, modules):
             if target not in seen and target != name:
                 seen.add(target)
-                yield target, node.lineno  # type: ignore[attr-defined]
+                yield target, node.lineno
 
 
-def _targets(node: ast.AST, modules: Mapping[str, Path]) -> Iterator[str]:
+def _targets(node: ast.Import | ast.ImportFrom, modules: Mapping[str, Path]) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names if alias.name in modules)
-    elif isinstance(node, ast.ImportFrom) and node.module:
+    elif node.module:
         for alias in node.names:
             inner = f"{node.module}.{alias.name}"
             if inner in modules:
@@ -189,7 +231,19 @@ def _targets(node: ast.AST, modules: Mapping[str, Path]) -> Iterator[str]:
                 yield node.module
 
 
+def main() -> None:
+    """Print the measures, or with --where the places behind those that should be zero."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("package", nargs="?", type=Path, default=PACKAGE, help="the package's folder")
+    parser.add_argument("--where", action="store_true", help="list the places that break a rule")
+    arguments = parser.parse_args()
+    if not arguments.where:
+        for name, value in figures(arguments.package).items():
+            print(f"{name:<45}{value}")
+        return
+    for rule, places in offences(read_sources(arguments.package)).items():
+        print(f"{rule}: {len(places)}", *places, sep="\n  ")
+
+
 if __name__ == "__main__":
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "src" / "foleypref"
-    for key, value in figures(folder).items():
-        print(f"{key:<45}{value:>12}")
+    main()
