@@ -123,7 +123,6 @@ def _make_tagger(s: WorldTrainSettings, clips: Clips, sounds: list[np.ndarray], 
     num = min(2000, len(clips))
     batches = np.array_split(np.arange(num), min(20, num))
     with torch.no_grad():  # the frozen marginal q of the per-sample inception score
-        batches = np.array_split(np.arange(min(2000, len(clips))), 20)
         p = torch.cat([tagger(parts.rows_of(clips.waves, index))[0].softmax(1) for index in batches])
     save_weights(path, {**tagger.state_dict(), "extra.marginal": p.mean(0)}, _story(s))
 
