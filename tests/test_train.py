@@ -189,6 +189,31 @@ def test_learning_rate_warms_up_and_stays() -> None:
     assert learning_rate(make_settings(learning_rate=1.0, warmup_steps=0), 0) == 1.0
 
 
+def test_the_weights_are_on_disk_before_the_result_says_so(
+    filled: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut must not leave a finished run with torn weights."""
+    events: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def record_sync(descriptor: int) -> None:
+        events.append(f"sync {os.readlink(f'/proc/self/fd/{descriptor}')}")
+        fsync(descriptor)
+
+    def record_rename(path: Path, target: Path) -> Path:
+        events.append(f"rename {path} {target.name}")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", record_sync)
+    monkeypatch.setattr(Path, "replace", record_rename)
+    result = train(filled, make_settings(max_steps=1))
+    weights = next(i for i, event in enumerate(events) if event.endswith(" model.safetensors"))
+    ended = next(i for i, event in enumerate(events) if event.endswith(" result.json"))
+    temporary = events[weights].split()[1]
+    assert f"sync {temporary}" in events[:weights]
+    assert f"sync {result.folder}" in events[weights:ended]
+
+
 # -- resume --------------------------------------------------------------------------------------------------
 
 

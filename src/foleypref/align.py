@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from foleypref.evaluate import EvaluateSettings
+from foleypref.media.files import write_atomic
 from foleypref.models.tools import loaded_fingerprint, with_weights
 from foleypref.recipes.passes import passes_of
 from foleypref.recipes.plan import JUDGED, Step, plan, plan_text
@@ -23,7 +24,6 @@ from foleypref.settings.parts import Part
 from foleypref.settings.yaml import dump
 from foleypref.training.checkpoints import tuned_weights
 from foleypref.training.settings import TrainSettings, needs_of
-from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
 from foleypref.world.settings import WorldSettings

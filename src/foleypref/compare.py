@@ -23,6 +23,7 @@ from pydantic import Field
 from foleypref.annotate.settings import AnnotateSettings
 from foleypref.annotate.sync import sync_labels
 from foleypref.flow.solvers import AnySolver
+from foleypref.media.files import write_atomic
 from foleypref.models.backbones import Model
 from foleypref.models.tools import with_weights
 from foleypref.sample import SampleSettings, sample
@@ -32,7 +33,6 @@ from foleypref.settings.parts import Part, Settings, build
 from foleypref.training.checkpoints import tuned_weights
 from foleypref.workspace.paths import RunFiles
 from foleypref.workspace.records import Candidate, Vote
-from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
 

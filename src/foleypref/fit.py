@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from foleypref.annotate.sync import sync_labels
+from foleypref.media.files import write_atomic
 from foleypref.scoring.agreement import (
     accuracy,
     confusion_matrix,
@@ -40,7 +41,6 @@ from foleypref.workspace.dimensions import Dimension
 from foleypref.workspace.paths import AudioScoreFiles
 from foleypref.workspace.records import LABELS, digest
 from foleypref.workspace.score_matrix import score_matrix, score_table, scored_versions
-from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
 

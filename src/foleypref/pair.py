@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from foleypref.annotate.sync import sync_labels
 from foleypref.flow.convention import generator_of
+from foleypref.media.files import write_atomic
 from foleypref.scoring.opinions import HUMAN, SIMULATED, human_pairs
 from foleypref.scoring.pairings import Group, Judged, Pairing
 from foleypref.scoring.scorers.audioscore import AudioScore
@@ -27,7 +28,6 @@ from foleypref.settings.parts import Settings, build, part_field
 from foleypref.workspace.records import AUTO, Candidate, Clip, ImportedPair, Pair, Rating, Vote
 from foleypref.workspace.score_matrix import fitted_matrix
 from foleypref.workspace.selection import candidates_of_model, clips_of_split
-from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
 

@@ -19,12 +19,12 @@ from foleypref.evaluation.gallery_media import write_pictures, write_sounds
 from foleypref.evaluation.result import Evaluation, load_evaluation
 from foleypref.evaluation.systems import Judgements, Sampling, select
 from foleypref.evaluation.table import caption, notes
+from foleypref.media.files import write_atomic
 from foleypref.models.backbones import Model
 from foleypref.models.playback import ModelMedia, Pictures, Waves, write_videos
 from foleypref.settings.parts import Settings, build, part_field
 from foleypref.workspace.environment import environment
 from foleypref.workspace.records import GROUND_TRUTH, Clip, Pair
-from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
 

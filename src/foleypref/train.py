@@ -18,6 +18,7 @@ import torch
 from accelerate import Accelerator
 
 from foleypref.flow.convention import seed_of
+from foleypref.media.files import atomic_path, write_atomic
 from foleypref.models.backbones import Model
 from foleypref.models.lora import merged, save_adapters, trained_state
 from foleypref.models.sharding import is_sharded, optimizer_state, whole
@@ -30,7 +31,6 @@ from foleypref.training.objectives import Loss
 from foleypref.training.run import Run, evaluate_held_out, look, make_run, objective_state, start
 from foleypref.training.settings import TrainSettings, adapters_alone, check_settings
 from foleypref.workspace.paths import RunFiles
-from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import progress_bar, say
 
@@ -234,9 +234,8 @@ def _export(run: Run, tuned: Model) -> str:
         if adapters_alone(run.settings):
             return files.adapter.name
         tuned = with_network(tuned, merged(tuned.network))
-    partial = run.folder / ".partial.safetensors"
-    tuned.export(str(partial))
-    partial.replace(files.weights)
+    with atomic_path(files.weights, suffix=files.weights.suffix) as temporary:
+        tuned.export(str(temporary))
     return files.weights.name
 
 

@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from foleypref.media.files import atomic_path
 from foleypref.workspace import shards, store
 from foleypref.workspace.columns import among
 from foleypref.workspace.records import Candidate, Clip, Failure, Score
-from foleypref.workspace.shards import ShardReader, write_atomic, write_shard
+from foleypref.workspace.shards import ShardReader, write_shard
 from foleypref.workspace.store import Workspace
 
 
@@ -73,35 +74,25 @@ def test_a_write_that_dies_before_its_rename_is_never_seen(
         raise KeyboardInterrupt
 
     workspace.append(failures("a"))
-    monkeypatch.setattr(shards.os, "fsync", die)
+    monkeypatch.setattr(os, "fsync", die)
     with pytest.raises(KeyboardInterrupt):
         workspace.append(failures("b"))
     monkeypatch.undo()
     assert [f.item for f in Workspace(workspace.root).read(Failure)] == ["a"]
 
 
-def test_an_overwrite_is_old_or_new_never_torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "state.json"
-    write_atomic(path, b"old")
-    monkeypatch.setattr(shards.os, "fsync", lambda descriptor: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        write_atomic(path, b"new and longer")
-    assert path.read_bytes() == b"old"
-
-
-def test_a_lock_sweeps_what_dead_writers_left_and_nothing_else(workspace: Workspace) -> None:
+def test_a_lock_removes_what_killed_writers_left(workspace: Workspace) -> None:
     workspace.append(failures("a"))
-    folder = workspace.root / "tables" / "failures"
+    torn = workspace.table_folder("failures") / "x.parquet"
     child = os.fork()
     if child == 0:
-        os._exit(0)
+        with atomic_path(torn) as temporary:
+            temporary.write_bytes(b"torn")
+            os._exit(0)
     os.waitpid(child, 0)
-    dead, alive = folder / f".x.parquet.{child}.tmp", folder / f".y.parquet.{os.getpid()}.tmp"
-    dead.write_bytes(b"torn")
-    alive.write_bytes(b"being written")
+    (left,) = torn.parent.glob(".*")
     with workspace.lock("ingest"):
-        assert not dead.exists()
-        assert alive.exists()
+        assert not left.exists()
         assert len(workspace.read(Failure)) == 1
 
 

@@ -17,6 +17,7 @@ from tools.train_world import joint, joint_flow, parts
 from tools.train_world.data import Clips, prepare
 from torch import nn
 
+from foleypref.media.files import atomic_path
 from foleypref.networks.world_codec import WorldCodec
 from foleypref.networks.world_events import EventFinder
 from foleypref.networks.world_features import WorldFeatures
@@ -233,9 +234,8 @@ def _through_codec(s: WorldTrainSettings, codec: WorldCodec, clips: Clips, name:
             for part in np.array_split(np.arange(len(clips)), max(1, len(clips) // 16)):
                 out[part] = codec.decode(codec.encode(parts.rows_of(clips.waves, part))).half().numpy()
                 advance(len(part))
-        tmp = path.with_suffix(".tmp.npy")
-        np.save(tmp, out)
-        tmp.replace(path)
+        with atomic_path(path, suffix=path.suffix) as temporary:
+            np.save(temporary, out)
     return np.load(path, mmap_mode="r")
 
 

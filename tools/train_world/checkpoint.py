@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from foleypref.media.files import atomic_path
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -25,10 +27,8 @@ class Checkpoint:
             "optimizer": optimizer.state_dict(),
             "average": self.average,
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
-        torch.save(state, part)
-        part.replace(self.path)
+        with atomic_path(self.path) as temporary:
+            torch.save(state, temporary)
 
     def load(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
         """Restore what is there; the number of steps it has done, 0 if nothing is."""

@@ -14,6 +14,7 @@ from tools.train_world.parts import Log, fit_network, pick, rows_as_halves, rows
 from torch import Tensor
 
 from foleypref.flow.convention import generator_of
+from foleypref.media.files import atomic_path
 from foleypref.networks.world_codec import WorldCodec
 from foleypref.networks.world_events import EventFinder
 from foleypref.networks.world_video_codec import WorldVideoCodec, to_pictures
@@ -125,9 +126,8 @@ def write_through_codec(video: WorldVideoCodec, clips: Clips, path: Path, seed: 
             noisy = latents + level * torch.randn(latents.shape, generator=generator)
             out[row] = video.decode(noisy)[0].numpy()
             advance(1)
-    tmp = path.with_suffix(".tmp.npy")
-    np.save(tmp, out)
-    tmp.replace(path)
+    with atomic_path(path, suffix=path.suffix) as temporary:
+        np.save(temporary, out)
 
 
 def train_events(clips: Clips, pictures: list[np.ndarray], steps: int, seed: int, log: Log) -> EventFinder:

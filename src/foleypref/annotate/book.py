@@ -21,8 +21,8 @@ from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 from foleypref.annotate import require
 from foleypref.annotate.rows import Appended, NewEvent, Rater, StoredEvent, Task
 from foleypref.annotate.tables import ABOUT, EVENTS, METADATA, RATERS, TASKS
+from foleypref.media.files import write_atomic
 from foleypref.workspace.paths import WorkspacePaths
-from foleypref.workspace.shards import write_atomic
 
 FORMAT = "1"
 BUSY_S = 20.0  # how long one process waits for another that writes

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from foleypref.media.files import write_atomic
 from foleypref.media.mux import write_audio, write_video
 from foleypref.media.pictures import spectrogram_image
 from foleypref.models.playback import Pictures, Waves, _workers, event_times
 from foleypref.workspace.records import Clip
-from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.walk import progress_bar
 
 SPECTROGRAM = (720, 120, 32)  # pixels: width, height, and of the outline below

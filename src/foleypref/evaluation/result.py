@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from foleypref.media.files import write_atomic
 from foleypref.workspace.records import GROUND_TRUTH
-from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.store import Workspace
 
 

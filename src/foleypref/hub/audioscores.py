@@ -10,6 +10,7 @@ import torch
 
 from foleypref.hub.provenance import audioscore_weights
 from foleypref.hub.remote import folder_of
+from foleypref.media.files import write_atomic
 from foleypref.models.saved import (
     CARD,
     CONFIG,
@@ -22,7 +23,6 @@ from foleypref.models.saved import (
 from foleypref.scoring.fit_report import FitReport, audioscore_card
 from foleypref.scoring.scorers.audioscore import AudioScore, Fitted
 from foleypref.workspace.dimensions import scorers_of
-from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.store import Workspace
 
 DEFAULT = "audioscore"

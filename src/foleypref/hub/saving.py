@@ -7,6 +7,7 @@ from pathlib import Path
 
 from foleypref.hub.card import model_card
 from foleypref.hub.provenance import Provenance, read_run
+from foleypref.media.files import write_atomic
 from foleypref.models.saved import (
     ADAPTER,
     ADAPTER_CONFIG,
@@ -24,7 +25,6 @@ from foleypref.published.registry import MODELS, files_for
 from foleypref.published.terms import registry_name
 from foleypref.training.checkpoints import tuned_weights
 from foleypref.workspace.paths import RunFiles
-from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.walk import say
 
 

@@ -17,6 +17,7 @@ import av
 import numpy as np
 
 from foleypref.media.decoding import MediaError, pick_stream
+from foleypref.media.files import atomic_path
 
 # suffix -> (container, sound codec, its only sample rate). Opus exists at 48 kHz alone and PyAV would not
 # object to a mislabelled rate. AVI has no field for a lossy codec's start delay: sound would be 25 ms late.
@@ -177,19 +178,15 @@ def _by_suffix(path: Path, table: dict[str, tuple[str, str, int | None]]) -> tup
 @contextlib.contextmanager
 def _written(path: Path, container: str) -> Iterator[Any]:
     """An output container whose file appears under `path` when all went well, and not at all otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    options = {"fflags": "+bitexact"}  # no library versions and no random ids in the file
     try:
-        # bitexact: no library versions and no random ids in the file
-        with av.open(str(part), "w", format=container, options={"fflags": "+bitexact"}) as out:
+        with (
+            atomic_path(path) as temporary,
+            av.open(str(temporary), "w", format=container, options=options) as out,
+        ):
             yield out
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
     except av.FFmpegError as error:
         raise MediaError(f"{path}: cannot be written ({error.strerror}); try .mkv") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 class _Soundtrack:

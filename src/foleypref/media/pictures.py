@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from foleypref.media.decoding import MediaError
+from foleypref.media.files import atomic_path
 
 WINDOW_S = 0.032  # long enough to tell pitches apart, short enough to see an onset
 RANGE_DB = 80.0
@@ -85,10 +85,8 @@ def spectrogram_image(
             f"{path}: a spectrogram needs (N,) sound and a size, got {wave.shape} {width}x{height}"
         )
     pixels = spectrogram_pixels(wave, sample_rate, width, height, event_times_s, outline)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    Image.fromarray(pixels).save(part, format="WEBP", quality=85, method=2)  # 4 takes twice as long for 1 %
-    part.replace(path)
+    with atomic_path(path) as temporary:  # method 4 takes twice as long for 1 %
+        Image.fromarray(pixels).save(temporary, format="WEBP", quality=85, method=2)
     return path
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import Field
 from torch import Tensor, nn
 
+from foleypref.media.files import atomic_folder
 from foleypref.models.sharding import gathered, shared_out
 from foleypref.settings.parts import Settings
 
@@ -106,7 +107,8 @@ def load_trained_state(network: nn.Module, state: dict[str, Tensor]) -> None:
 
 def save_adapters(network: nn.Module, folder: Path) -> None:
     """Write adapter_model.safetensors and adapter_config.json as peft does."""
-    cast("PeftModel", network).save_pretrained(str(folder), safe_serialization=True)
+    with atomic_folder(folder) as temporary:
+        cast("PeftModel", network).save_pretrained(str(temporary), safe_serialization=True)
 
 
 def merged(network: nn.Module) -> nn.Module:

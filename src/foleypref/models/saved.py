@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from foleypref import __version__
+from foleypref.media.files import sync
 from foleypref.published.places import EARLIER
 from foleypref.published.sniff import SAFETENSORS, check_format
 from foleypref.published.terms import Used, card_licence
@@ -184,8 +185,11 @@ def fill_folder(out: Path, write: Callable[[Path], None]) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write(partial)
+    for path in [*partial.iterdir(), partial]:
+        sync(path)
     if not out.exists():
         partial.rename(out)
+        sync(out.parent)
         return out
     for name in sorted(FILES, key=lambda name: name == CONFIG):
         if (partial / name).exists():
@@ -193,6 +197,7 @@ def fill_folder(out: Path, write: Callable[[Path], None]) -> Path:
         else:
             (out / name).unlink(missing_ok=True)
     partial.rmdir()
+    sync(out)
     return out
 
 

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
+from foleypref.media.files import atomic_path, write_atomic
 from foleypref.models.backbones import Model
 from foleypref.models.lora import load_and_merge
 from foleypref.models.saved import (
@@ -29,7 +30,6 @@ from foleypref.published.places import cache_folder
 from foleypref.published.sniff import safetensors_header
 from foleypref.settings.parts import Part
 from foleypref.workspace.records import digest
-from foleypref.workspace.shards import write_atomic
 
 _KEPT = (
     "peft_version",
@@ -98,10 +98,8 @@ def merged_folder(part: Part, folder: Path, config: HubConfig) -> Path:
     model = cast(Model, part.model_copy()).load()
     check_base(model, config)
     model.set_network(load_and_merge(model.network, folder))
-    place.mkdir(parents=True, exist_ok=True)
-    partial = place / ".partial.safetensors"
-    model.export(str(partial))
-    partial.replace(place / WEIGHTS)
+    with atomic_path(place / WEIGHTS, suffix=".safetensors") as temporary:
+        model.export(str(temporary))
     write_atomic(place / CONFIG, config.model_copy(update={"weights_file": WEIGHTS}).text())
     return place
 

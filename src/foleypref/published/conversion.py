@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from foleypref.media.files import atomic_path, remove_leftovers
 from foleypref.published.hashes import Hashes
 from foleypref.published.places import CONVERTED, CONVERTED_EARLIER, companions
 from foleypref.workspace.shards import DTYPES
@@ -81,23 +81,17 @@ def _convert(
     if unknown := {t.dtype for t in tensors.values()} - set(_DTYPE_NAMES):
         raise ValueError(f"{path} holds tensors of {unknown.pop()}, which weights of a network do not have")
     for place in places:
-        tmp = place.with_name(f".{place.name}.{os.getpid()}.tmp")
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            for leftover in place.parent.glob(f".{place.name}.*.tmp"):  # of a process that was killed
-                leftover.unlink()
-            write_safetensors(tmp, tensors, metadata)
-            tmp.replace(place)
-            _sync_folder(place.parent)
+            remove_leftovers(place.parent.glob(f".{place.name}.*.tmp"))
+            write_safetensors(place, tensors, metadata)
             return place
         except OSError:  # a read-only folder, or a full disk: the next place
-            with contextlib.suppress(OSError):
-                tmp.unlink()
+            continue
     return None
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write and sync a safetensors file a tensor at a time: a mapped state is never whole in memory."""
+    """Write a safetensors file atomically, tensor by tensor: a mapped state is never whole in memory."""
     header: dict[str, object] = {"__metadata__": metadata}
     offset = 0
     # Wide types first, as the format's own writer does it: every tensor is then aligned to its type.
@@ -110,13 +104,11 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in names:
             flat = tensors[name].detach().cpu().contiguous().reshape(-1)
             file.write(flat.view(torch.uint8).numpy().data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _untied(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -141,11 +133,3 @@ def _alone(path: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # some network disks have no locks; then each writes its own
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,7 +6,6 @@ vocoder and CAVP are files of their own. Nothing in a checkpoint says which of t
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from foleypref.media.files import atomic_path
 from foleypref.networks.cavp import CAVP, cavp_pixels, visual_weights
 from foleypref.networks.frieren import RELEASED, Frieren
 from foleypref.networks.frieren_vae import SCALE, FrierenVAE
@@ -171,16 +171,14 @@ class Parts:
         """
         state = network.state_dict()
         tuned = {name: value.detach().cpu().float().contiguous() for name, value in state.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".safetensors":
             write_safetensors(path, tuned, {"format": "pt", "model": f"frieren-{self.variant}"})
             return
         own = self._own if self._weights.vae else None
         whole = lightning_layout(self._path(own or self._files["network"]))
         whole["state_dict"] = {**whole["state_dict"], **tuned}
-        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        torch.save(whole, partial)
-        partial.replace(path)
+        with atomic_path(path) as temporary:
+            torch.save(whole, temporary)
 
     # -- sound ---------------------------------------------------------------------------------------------
 

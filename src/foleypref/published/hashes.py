@@ -12,6 +12,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from foleypref.media.files import write_atomic
 from foleypref.published.places import companions
 from foleypref.published.weight_file import WeightFile
 
@@ -64,10 +65,6 @@ def _memories(path: Path) -> list[Path]:
 
 
 def _remember(places: list[Path], data: bytes) -> None:
-    from foleypref.workspace.shards import (
-        write_atomic,  # brings torch, which a mere look at files does without
-    )
-
     for place in places:
         try:
             write_atomic(place, data)

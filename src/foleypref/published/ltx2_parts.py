@@ -11,7 +11,6 @@ samples, K text tokens.
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -143,11 +142,8 @@ class Parts:
         """Kept on disk too, so that training with dropped conditions need not load the text encoder."""
         states = self.text_states([""], num_tokens)
         for place in self._null_places(key):
-            partial = place.with_name(f"{place.name}.{os.getpid()}.tmp")
             try:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                write_safetensors(partial, states, {"format": "pt"})
-                partial.replace(place)
+                write_safetensors(place, states, {"format": "pt"})
                 break
             except OSError:  # a read-only folder: the next place
                 continue

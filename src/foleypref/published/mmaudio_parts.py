@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from foleypref.media.files import atomic_path
 from foleypref.networks.mmaudio import MMAudio
 from foleypref.networks.mmaudio_sizes import VARIANTS
 from foleypref.networks.synchformer_visual import SynchformerVisual, sync_pixels, visual_weights
@@ -110,13 +110,11 @@ class Parts:
         """Write a state dict with the official keys: .safetensors, or a .pth that upstream loads."""
         state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
         state["latent_mean"], state["latent_std"] = self.statistics.mean.cpu(), self.statistics.std.cpu()
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".safetensors":
             write_safetensors(path, state, {"format": "pt", "model": f"mmaudio-{self.variant}"})
             return
-        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        torch.save(state, partial)
-        partial.replace(path)
+        with atomic_path(path) as temporary:
+            torch.save(state, temporary)
 
     # -- sound ---------------------------------------------------------------------------------------------
 

@@ -21,8 +21,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from foleypref.media.files import write_atomic
 from foleypref.workspace.records import Candidate, Clip, Failure, ImportedPair, Pair
-from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import StageCount, say
 

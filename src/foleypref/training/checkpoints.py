@@ -13,7 +13,6 @@ A checkpoint is written beside its place, synced and renamed, so a folder with t
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -25,9 +24,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from foleypref.media.files import PARTIAL, atomic_folder
 from foleypref.workspace.paths import RunFiles
 
-PARTIAL = ".partial"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -45,20 +44,14 @@ class Checkpoint:
 def save(run: Path, checkpoint: Checkpoint, keep: int | None = None) -> Path:
     """Write a checkpoint and remove the oldest beyond `keep`; returns its folder."""
     place = run / f"checkpoint-{checkpoint.step}"
-    partial = run / f".{place.name}{PARTIAL}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, tensors in checkpoint.networks.items():
-        # clones: safetensors refuses tensors that share memory, as tied weights do
-        whole = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-        save_file(whole, partial / f"{name}.safetensors")
-    torch.save(checkpoint.optimizer, partial / "optimizer.pt")
-    state = {"step": checkpoint.step, "identity": checkpoint.identity, "logs": checkpoint.logs}
-    (partial / "state.json").write_text(json.dumps(state, indent=1))
-    for path in [*partial.iterdir(), partial]:
-        _sync(path)
-    partial.rename(place)
-    _sync(run)
+    with atomic_folder(place) as partial:
+        for name, tensors in checkpoint.networks.items():
+            # clones: safetensors refuses tensors that share memory, as tied weights do
+            whole = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+            save_file(whole, partial / f"{name}.safetensors")
+        torch.save(checkpoint.optimizer, partial / "optimizer.pt")
+        state = {"step": checkpoint.step, "identity": checkpoint.identity, "logs": checkpoint.logs}
+        (partial / "state.json").write_text(json.dumps(state, indent=1))
     if keep is not None:
         for step in steps(run)[:-keep]:
             _remove(run / f"checkpoint-{step}")
@@ -116,14 +109,6 @@ def _remove(folder: Path) -> None:
     leftover = folder.with_name(f".{folder.name}{PARTIAL}")
     folder.rename(leftover)
     shutil.rmtree(leftover)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def tuned_weights(folder: Path) -> Path:

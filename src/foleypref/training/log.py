@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foleypref.media.files import write_atomic
 from foleypref.workspace.paths import RunFiles
-from foleypref.workspace.shards import write_atomic
 
 
 class Meter:

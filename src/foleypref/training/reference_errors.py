@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from foleypref.media.files import write_atomic
 from foleypref.models.backbones import Model
-from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.walk import progress_bar
 
 PART_STEPS = 100  # steps a file: what a kill can cost

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch.optim.swa_utils import AveragedModel
 
+from foleypref.media.files import write_atomic
 from foleypref.models.backbones import Model
 from foleypref.models.lora import load_trained_state, trained_state
 from foleypref.models.sharding import is_sharded, load_optimizer_state
@@ -30,7 +31,6 @@ from foleypref.training.settings import TrainSettings
 from foleypref.training.stopping import Verdict, check_limits, judge, keep, kept_path, kept_steps
 from foleypref.workspace.paths import RunFiles
 from foleypref.workspace.records import digest
-from foleypref.workspace.shards import write_atomic
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
 

@@ -22,11 +22,11 @@ from pydantic import Field
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from foleypref.media.files import write_atomic
 from foleypref.models.lora import load_trained_state
 from foleypref.settings.nearest import nearest
 from foleypref.settings.parts import Settings
 from foleypref.training import checkpoints
-from foleypref.workspace.shards import write_atomic
 
 _KEPT = re.compile(r"kept-(\d+)\.safetensors")
 _UPPER = ("above", "rises_by", "rises_from_best")

@@ -20,6 +20,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from foleypref.media.files import write_atomic
+
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "U8": torch.uint8, "BOOL": torch.bool,
@@ -28,22 +30,6 @@ _ALLOWED, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
 MAX_OPEN_FILES = 8192 if _ALLOWED == resource.RLIM_INFINITY else max(16, min(8192, _ALLOWED // 4))
 HINTED = 128  # rows the disk is told of ahead; their files are open together
 USUAL_HEADER = 1024  # bytes read at once; a longer header is read again
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` is either absent, old or whole: tmp → fsync → rename → fsync folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with tmp.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    tmp.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def write_shard(path: Path, tensors: dict[str, Tensor]) -> None:

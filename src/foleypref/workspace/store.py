@@ -19,10 +19,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from torch import Tensor
 
+from foleypref.media.files import remove_leftovers, write_atomic
 from foleypref.workspace.columns import from_arrow, read_part, to_arrow
 from foleypref.workspace.paths import WorkspacePaths
 from foleypref.workspace.records import RECORDS, Candidate, Feature, Record, digest
-from foleypref.workspace.shards import ShardReader, write_atomic, write_shard
+from foleypref.workspace.shards import ShardReader, write_shard
 
 FORMAT_VERSION = 1
 BLOCK_ROWS = 50_000
@@ -184,15 +185,8 @@ class Workspace(WorkspacePaths):
                     f"another process is running {stage!r} on {self.root}; wait for it or stop it"
                 ) from error
             if num == 1:  # a shard's neighbours are writing, perhaps on other machines
-                self._sweep()
+                remove_leftovers([*self.root.glob(".*.tmp*"), *self.root.glob("*/*/.*.tmp*")])
             yield
-
-    def _sweep(self) -> None:
-        """Remove what writers that were killed left behind: temporary files of processes that are gone."""
-        for path in [*self.root.glob(".*.tmp"), *self.root.glob("*/*/.*.tmp")]:
-            pid = path.name.rsplit(".", 2)[1]
-            if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
-                path.unlink(missing_ok=True)
 
 
 def _holds_anything(folder: Path) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from foleypref.media.files import remove_leftovers, write_atomic
 from foleypref.world import SPLITS, VERSION
 from foleypref.world.damage import DamageShares
 
@@ -16,13 +16,14 @@ def claim(out: Path, shares: DamageShares) -> None:
     """Create OUT, or refuse one that holds clips of another world."""
     (out / "clean").mkdir(parents=True, exist_ok=True)
     (out / ".rows").mkdir(exist_ok=True)
+    remove_leftovers(out.rglob(".*.tmp"))
     mine, path = {"version": VERSION, "shares": asdict(shares)}, out / "world.json"
     if path.exists():
         found = json.loads(path.read_text())
         if found != mine:
             raise ValueError(f"{out} holds clips made with {found}, not {mine}; choose another folder")
     else:
-        replace(path, lambda p: Path(p).write_text(json.dumps(mine)))
+        write_atomic(path, json.dumps(mine).encode())
 
 
 def known_rows(out: Path) -> dict[str, dict[str, Any]]:
@@ -41,7 +42,7 @@ def write_metadata(out: Path) -> None:
         known_rows(out).values(), key=lambda r: (place[r["split"]], r["world_seed"], r["world_index"])
     )
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    replace(out / "metadata.jsonl", lambda path: Path(path).write_text(text))
+    write_atomic(out / "metadata.jsonl", text.encode())
     for path in merged:  # only these: another run may be adding its own
         path.unlink(missing_ok=True)
 
@@ -49,14 +50,3 @@ def write_metadata(out: Path) -> None:
 def is_complete(out: Path, name: str) -> bool:
     """Whether a clip's video and its clean sound are there."""
     return (out / f"{name}.mp4").exists() and (out / "clean" / f"{name}.flac").exists()
-
-
-def replace(path: Path, write: Any) -> None:
-    """Write beside the target and rename, so that a partial file is never seen under its name."""
-    # no random part: what a kill leaves is reused, not littered
-    partial_path = path.with_name(f".{path.name}.part")
-    try:
-        write(partial_path)
-        os.replace(partial_path, path)
-    finally:
-        partial_path.unlink(missing_ok=True)

@@ -19,11 +19,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from foleypref.media.files import atomic_path, write_atomic
 from foleypref.world import CLASSES, DAMAGED_SPLITS, FPS, SAMPLE_RATE, SPLITS
 from foleypref.world.damage import DamageShares, damage
 from foleypref.world.drawing import render_frames
 from foleypref.world.encode import write_flac, write_mp4
-from foleypref.world.folder import claim, is_complete, known_rows, replace, write_metadata
+from foleypref.world.folder import claim, is_complete, known_rows, write_metadata
 from foleypref.world.scenes import OTHER, Scene, generator, indices_of, sample_scene
 from foleypref.world.sound import synthesise
 from foleypref.world.sounds.tools import Wave
@@ -96,13 +97,12 @@ def make_clip(
         "world_index": index,
         "audible": max(clean.level_db) > AUDIBLE_DB,
     }
-    replace(out / row["clean_audio"], partial(write_flac, wave=clean.wave, sample_rate=SAMPLE_RATE))
-    frames = render_frames(scene)
-    replace(
-        out / row["file_name"], partial(write_mp4, frames=frames, fps=FPS, wave=wave, sample_rate=SAMPLE_RATE)
-    )
+    with atomic_path(out / row["clean_audio"]) as path:
+        write_flac(path, wave=clean.wave, sample_rate=SAMPLE_RATE)
+    with atomic_path(out / row["file_name"]) as path:
+        write_mp4(path, frames=render_frames(scene), fps=FPS, wave=wave, sample_rate=SAMPLE_RATE)
     # The row comes last: its presence means that both files are complete.
-    replace(out / ".rows" / f"{name}.json", lambda path: Path(path).write_text(json.dumps(row)))
+    write_atomic(out / ".rows" / f"{name}.json", json.dumps(row).encode())
     return row
 
 

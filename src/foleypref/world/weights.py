@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from foleypref.media.files import write_atomic
 from foleypref.published.places import MissingWeights
-from foleypref.workspace.shards import write_atomic
 
 N = TypeVar("N", bound=torch.nn.Module)
 

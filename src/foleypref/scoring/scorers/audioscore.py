@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from foleypref.media.files import write_atomic
 from foleypref.media.streams import FrameStream
 from foleypref.networks.audioscore import AudioScoreNetwork
 from foleypref.published.places import cache_folder
@@ -29,7 +30,6 @@ from foleypref.scoring.scorers import PlainScorer, ScoreItem, Scorer, is_oracle
 from foleypref.settings.parts import build
 from foleypref.workspace.dimensions import Dimension, scorers_of
 from foleypref.workspace.records import Score
-from foleypref.workspace.shards import write_atomic
 
 FORMAT = 1
 NAME = "audioscore"

@@ -21,13 +21,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from foleypref.media.files import write_atomic
 from foleypref.networks.panns import NUM_CLASSES, SIZES, SPEECH, Cnn14, Variant
 from foleypref.published.hashes import weights_version
 from foleypref.published.places import weights_folder
 from foleypref.published.taggers import PANNS, benchmark_wave, load_panns, tag, tagger_file
 from foleypref.scoring.scorers import Judgement, NetworkScorer, ScoreItem, is_silent
 from foleypref.workspace.records import Score
-from foleypref.workspace.shards import write_atomic
 
 NO_MARGINAL = "no marginal to compare with: no clip outside the test split has sound"
 
