@@ -1,4 +1,4 @@
-"""A desk served over a real socket, and requests as any client may write them, however odd."""
+"""A campaign served over a real socket, and requests as any client may write them, however odd."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from uuid import uuid4
 import uvicorn
 
 from foleypref.annotate.app import create_app
-from foleypref.annotate.desk import Desk
+from foleypref.annotate.campaign import Campaign
 from foleypref.annotate.serve import _listen
 
 
@@ -66,11 +66,11 @@ class Client(NamedTuple):
 
 
 @contextmanager
-def served(desk: Desk, static: Path | None = None) -> Iterator[int]:
-    """The port on which the desk is served."""
+def served(campaign: Campaign, static: Path | None = None) -> Iterator[int]:
+    """The port on which the campaign is served."""
     with _listen("127.0.0.1", 0) as listening:
         port = listening.getsockname()[1]
-        app = create_app(desk, f"http://127.0.0.1:{port}", *([] if static is None else [static]))
+        app = create_app(campaign, f"http://127.0.0.1:{port}", *([] if static is None else [static]))
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

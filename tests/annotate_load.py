@@ -24,11 +24,12 @@ from uuid import UUID
 
 import numpy as np
 
-from foleypref.annotate.book import EventBook
-from foleypref.annotate.fold import fold, histories
+from foleypref.annotate.assignments import make_assignments
+from foleypref.annotate.event_log import EventLog
+from foleypref.annotate.fold import fold
+from foleypref.annotate.history import read_histories
+from foleypref.annotate.media_store import MediaStore, prepare
 from foleypref.annotate.settings import AnnotateSettings
-from foleypref.annotate.soundtracks import Studio, prepare
-from foleypref.annotate.tasks import make_plan
 from tests.annotate_workspace import all_heard, fake_waves, fill
 
 ROOT = Path(__file__).parents[1]
@@ -55,7 +56,7 @@ class Result:
 
 
 class Server:
-    """The server in a process of its own, on the same port and book every time."""
+    """The server in a process of its own, on the same port and log every time."""
 
     def __init__(self, root: Path, num_raters: int, database: str = "") -> None:
         self.root, self.database, self.port = root, database, 0
@@ -170,8 +171,8 @@ class Page:
 def make_root(root: Path, posts_each: int, num_tracks: int = 5) -> None:
     """A workspace with enough clips, and their media, so that posts are what is measured."""
     workspace = fill(root, posts_each // num_tracks + 5, num_tracks)
-    plan = make_plan(workspace, AnnotateSettings())
-    prepare(Studio(workspace, fake_waves()), plan, list(plan.units))
+    assignments = make_assignments(workspace, AnnotateSettings())
+    prepare(MediaStore(workspace, fake_waves()), assignments, list(assignments.clip_tasks))
 
 
 def run_load(
@@ -213,14 +214,14 @@ async def _answers(page: Page) -> None:
 
 
 def check(root: Path, result: Result) -> dict[str, int]:
-    """Compare the book with what was acknowledged; every number but the first two should be 0."""
-    book = EventBook.of(root)
-    events = book.events()
+    """Compare the log with what was acknowledged; every number but the first two should be 0."""
+    log = EventLog.of(root)
+    events = log.events()
     stored = {(event.rater, event.client_id): event for event in events}
     acknowledged = result.acknowledged
-    folded = fold(histories(book).items())
+    folded = fold(read_histories(log).values())
     labels = Counter(rating.label for rating in folded.ratings.values())
-    book.close()
+    log.close()
     return {
         "acknowledged": len(acknowledged),
         "stored": len(events),

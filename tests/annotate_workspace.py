@@ -14,13 +14,13 @@ from uuid import uuid4
 
 import numpy as np
 
-from foleypref.annotate.book import EventBook
-from foleypref.annotate.desk import Desk
+from foleypref.annotate.assignments import make_assignments
+from foleypref.annotate.campaign import Campaign
+from foleypref.annotate.event_log import EventLog
 from foleypref.annotate.events import Event, parse_event
+from foleypref.annotate.media_store import MediaStore, Soundtrack
 from foleypref.annotate.settings import AnnotateSettings
-from foleypref.annotate.soundtracks import Soundtrack, Studio
-from foleypref.annotate.tasks import make_plan
-from foleypref.annotate.tokens import Doorkeeper
+from foleypref.annotate.tokens import Tokens
 from foleypref.media.mux import write_video
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip
 from foleypref.workspace.store import Workspace
@@ -84,22 +84,22 @@ def fake_waves(
     return waves
 
 
-def make_desk(workspace: Workspace, raters: Sequence[str] = ("ann", "bob"), **settings: Any) -> Desk:
-    """A desk on the workspace's own book; raters have tokens that nobody knows."""
+def make_campaign(workspace: Workspace, raters: Sequence[str] = ("ann", "bob"), **settings: Any) -> Campaign:
+    """A campaign on the workspace's own log; raters have tokens that nobody knows."""
     made = AnnotateSettings(**{"repeats": 0.0, "degraded": 0.0, **settings})
-    book = EventBook.of(workspace.root, made.database)
-    door = Doorkeeper(book)
+    log = EventLog.of(workspace.root, made.database)
+    tokens = Tokens(log)
     for rater in raters:
-        if rater not in door.names():
-            door.new_token(rater)
-    return Desk(made, book, door, Studio(workspace, fake_waves()), make_plan(workspace, made))
+        if rater not in tokens.names():
+            tokens.new_token(rater)
+    return Campaign(made, log, tokens, MediaStore(workspace, fake_waves()), make_assignments(workspace, made))
 
 
-def without_media(desk: Desk) -> Desk:
-    """The desk without anything on disk to hear: for tests of many tasks."""
-    desk.studio.has = lambda clip, tracks: True  # type: ignore[method-assign]
-    desk.studio.soundtrack = lambda *track: Soundtrack(Path("x"), SECONDS, 0.0, [])  # type: ignore
-    return desk
+def without_media(campaign: Campaign) -> Campaign:
+    """The campaign without anything on disk to hear: for tests of many tasks."""
+    campaign.media.has = lambda clip, tracks: True  # type: ignore[method-assign]
+    campaign.media.soundtrack = lambda *track: Soundtrack(Path("x"), SECONDS, 0.0, [])  # type: ignore
+    return campaign
 
 
 def event(kind: str, client_id: str = "", **fields: Any) -> Event:
@@ -115,7 +115,9 @@ def all_heard(task: Mapping[str, Any]) -> dict[str, float]:
     return {track["label"]: track["seconds"] for track in task["tracks"]}
 
 
-def rate_all(desk: Desk, rater: str, task: Mapping[str, Any], value: int | Callable[[str], int] = 2) -> None:
+def rate_all(
+    campaign: Campaign, rater: str, task: Mapping[str, Any], value: int | Callable[[str], int] = 2
+) -> None:
     """Rate every soundtrack of a task; `value` may be a function of the letter."""
     for track in task["tracks"]:
         label = track["label"]
@@ -123,7 +125,7 @@ def rate_all(desk: Desk, rater: str, task: Mapping[str, Any], value: int | Calla
         one = event(
             "rate", task_id=task["task_id"], label=label, value=said, seconds=3.0, heard=all_heard(task)
         )
-        desk.post(rater, one)
+        campaign.post(rater, one)
 
 
 def main(args: list[str]) -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from foleypref import compare
+from foleypref.annotate.assignments import draw_task, make_assignments
 from foleypref.annotate.settings import AnnotateSettings
-from foleypref.annotate.tasks import draw_task, make_plan
 from foleypref.cli.commands import run_compare
 from foleypref.compare import CompareSettings, Contest, contest_of, model_of, outcome, result, workspace_of
 from foleypref.models.backbones.world import World
@@ -88,16 +88,16 @@ def test_both_models_sound_the_same_clips_from_the_same_noise(workspace: Workspa
         sample(workspace, compare._sampling(model_of(workspace, name, other), SETTINGS))
     contest = contest_of(workspace, "louder", "base")
     asked = AnnotateSettings(task="compare", split="align", versus=contest.weights, overlap=0, degraded=0)
-    plan = make_plan(workspace, asked)
-    assert len(plan.units) == SETTINGS.num_clips
+    assignments = make_assignments(workspace, asked)
+    assert len(assignments.clip_tasks) == SETTINGS.num_clips
     of = workspace.by_id(Candidate)
     first = []
-    for unit in plan.units.values():
-        pair = [of[i] for i in unit.candidates]
+    for clip_task in assignments.clip_tasks.values():
+        pair = [of[i] for i in clip_task.candidates]
         assert {c.weights for c in pair} == set(contest.weights)
         assert len({(c.seed, c.num_steps, c.guidance_scale) for c in pair}) == 1
     for rater in "abcdefgh":
-        task = draw_task(plan, asked, rater, History(), set())
+        task = draw_task(assignments, asked, rater, History(), set())
         assert task is not None
         first.append(of[task.tracks[0].candidate_id].weights)
     assert len(set(first)) == 2  # neither model is always A
@@ -129,7 +129,7 @@ def test_what_cannot_be_compared(workspace: Workspace, tmp_path: Path) -> None:
         contest_of(workspace, "softer", "base")
     with pytest.raises(ValueError, match="same weights"):
         contest_of(workspace, "louder", "louder")
-    with pytest.raises(ValueError, match="two models by their fingerprints"):
+    with pytest.raises(ValueError, match="fingerprints of two different models"):
         AnnotateSettings(versus=("a",))
     assert Contest(("a", "b"), ("1", "2")).title == "a-against-b"
     assert (SETTINGS.num_clips or 0) <= NUM_CLIPS

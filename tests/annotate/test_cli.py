@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from foleypref.annotate.serve import _address, annotate
+from foleypref.annotate.serve import _base_url, annotate
 from foleypref.annotate.settings import AnnotateSettings
 from foleypref.workspace.store import Workspace
 from tests.annotate_http import Client
@@ -115,8 +115,8 @@ def test_it_listens_here_alone_unless_told_otherwise(
     assert "plain HTTP" in found.err
     assert "reverse proxy" in found.err
     assert re.search(r"^rater +https://rate\.example\.org/#token=\S{43}$", found.out, re.M)
-    assert "0.0.0.0" not in _address("0.0.0.0", 1)
-    assert _address("::1", 80) == "http://[::1]:80"
+    assert "0.0.0.0" not in _base_url("0.0.0.0", 1)
+    assert _base_url("::1", 80) == "http://[::1]:80"
 
 
 def test_settings_that_make_no_sense(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from foleypref.annotate.desk import Desk
+from foleypref.annotate.campaign import Campaign
 from foleypref.annotate.fold import sync
 from foleypref.annotate.history import BREAK_MS, History
 from foleypref.annotate.rows import StoredEvent, Task, Track
@@ -17,123 +17,125 @@ from foleypref.fit import FitSettings, fit
 from foleypref.pair import PairSettings, pair
 from foleypref.scoring.opinions import human_pairs
 from foleypref.workspace.records import Candidate, Clip, Pair, Rating, Vote
-from tests.annotate_workspace import all_heard, event, fill, make_desk, rate_all, without_media
+from tests.annotate_workspace import all_heard, event, fill, make_campaign, rate_all, without_media
 from tests.scored_workspace import fill as fill_scores
 from tests.scored_workspace import rule_labels, rule_values
 
 
-def say(desk: Desk, kind: str, task: dict[str, Any], rater: str = "ann", **fields: Any) -> dict[str, Any]:
+def say(
+    campaign: Campaign, kind: str, task: dict[str, Any], rater: str = "ann", **fields: Any
+) -> dict[str, Any]:
     heard = {} if kind == "skip" else {"heard": all_heard(task)}
-    return desk.post(rater, event(kind, task_id=task["task_id"], **heard, **fields))
+    return campaign.post(rater, event(kind, task_id=task["task_id"], **heard, **fields))
 
 
-def candidate_of(desk: Desk, task: dict[str, Any], label: str, rater: str = "ann") -> str:
-    return desk.history(rater).tasks[task["task_id"]].genuine[label]
+def candidate_of(campaign: Campaign, task: dict[str, Any], label: str, rater: str = "ann") -> str:
+    return campaign.histories.of(rater).tasks[task["task_id"]].genuine[label]
 
 
 def test_the_last_word_counts_and_undo_brings_back_the_one_before(tmp_path: Path) -> None:
-    desk = without_media(make_desk(fill(tmp_path / "w")))
-    (task,) = desk.next_tasks("ann")
-    say(desk, "rate", task, label="A", value=0, seconds=4.5)
-    say(desk, "rate", task, label="B", value=1)
-    say(desk, "rate", task, label="A", value=2, seconds=1.5)
-    a, b = (candidate_of(desk, task, label) for label in "AB")
-    workspace = desk.studio.workspace
+    campaign = without_media(make_campaign(fill(tmp_path / "w")))
+    (task,) = campaign.next_tasks("ann")
+    say(campaign, "rate", task, label="A", value=0, seconds=4.5)
+    say(campaign, "rate", task, label="B", value=1)
+    say(campaign, "rate", task, label="A", value=2, seconds=1.5)
+    a, b = (candidate_of(campaign, task, label) for label in "AB")
+    workspace = campaign.media.workspace
 
     def found() -> dict[str, tuple[int, float]]:
         sync(workspace)
         return {r.candidate_id: (r.label, r.seconds) for r in workspace.read(Rating)}
 
     assert found() == {a: (2, 1.5), b: (1, 0.0)}
-    desk.post("ann", event("undo"))
+    campaign.post("ann", event("undo"))
     assert found() == {a: (0, 4.5), b: (1, 0.0)}
-    assert desk.next_tasks("ann")[0]["tracks"][0]["given"] == 0
-    desk.post("ann", event("undo"))
+    assert campaign.next_tasks("ann")[0]["tracks"][0]["given"] == 0
+    campaign.post("ann", event("undo"))
     assert found() == {a: (0, 4.5)}
-    desk.post("ann", event("undo"))
+    campaign.post("ann", event("undo"))
     assert found() == {}
-    assert not desk.me("ann")["can_undo"]
+    assert not campaign.me("ann")["can_undo"]
     assert all(r.source == "human" and r.rater == "ann" for r in workspace.read(Rating))
 
 
 def test_an_undo_that_is_sent_twice_takes_back_one_thing(tmp_path: Path) -> None:
-    desk = without_media(make_desk(fill(tmp_path / "w")))
-    (task,) = desk.next_tasks("ann")
-    say(desk, "rate", task, label="A", value=0)
-    say(desk, "rate", task, label="B", value=1)
+    campaign = without_media(make_campaign(fill(tmp_path / "w")))
+    (task,) = campaign.next_tasks("ann")
+    say(campaign, "rate", task, label="A", value=0)
+    say(campaign, "rate", task, label="B", value=1)
     one = event("undo")
-    first, again = desk.post("ann", one), desk.post("ann", one)
+    first, again = campaign.post("ann", one), campaign.post("ann", one)
     assert (again["seq"], again.get("replayed"), first.get("replayed")) == (first["seq"], True, None)
-    assert [t["given"] for t in desk.next_tasks("ann")[0]["tracks"]] == [0, None, None]
+    assert [t["given"] for t in campaign.next_tasks("ann")[0]["tracks"]] == [0, None, None]
     last = event("undo")
-    assert not desk.post("ann", last)["can_undo"]
-    assert desk.post("ann", last)["replayed"]  # though by now there is nothing left to undo
+    assert not campaign.post("ann", last)["can_undo"]
+    assert campaign.post("ann", last)["replayed"]  # though by now there is nothing left to undo
 
 
 def test_a_second_round_on_the_same_clips_overrules_the_first(tmp_path: Path) -> None:
     """And a later word on the first round's page overrules that again."""
     workspace = fill(tmp_path / "w", num_clips=1)
     found = []
-    desks = [without_media(make_desk(workspace, ("ann",), name=name)) for name in ("main", "second")]
-    shown = [desk.next_tasks("ann")[0] for desk in desks]
+    campaigns = [without_media(make_campaign(workspace, ("ann",), name=name)) for name in ("main", "second")]
+    shown = [campaign.next_tasks("ann")[0] for campaign in campaigns]
     for place, value in ((0, 0), (1, 1), (0, 2)):
-        wanted = desks[0].history("ann").tasks[shown[0]["task_id"]].genuine["A"]
-        genuine = desks[place].history("ann").tasks[shown[place]["task_id"]].genuine
+        wanted = campaigns[0].histories.of("ann").tasks[shown[0]["task_id"]].genuine["A"]
+        genuine = campaigns[place].histories.of("ann").tasks[shown[place]["task_id"]].genuine
         label = next(a for a, candidate_id in genuine.items() if candidate_id == wanted)
-        desks[place]._histories.clear()
-        say(desks[place], "rate", shown[place], label=label, value=value)
+        campaigns[place].histories._histories.clear()
+        say(campaigns[place], "rate", shown[place], label=label, value=value)
         sync(workspace)
         found.append({r.candidate_id: r.label for r in workspace.read(Rating)}[wanted])
     assert found == [0, 1, 2]
 
 
 def test_what_was_heard_is_never_less_again(tmp_path: Path) -> None:
-    desk = without_media(make_desk(fill(tmp_path / "w")))
-    (task,) = desk.next_tasks("ann")
+    campaign = without_media(make_campaign(fill(tmp_path / "w")))
+    (task,) = campaign.next_tasks("ann")
     for seconds in (0.25, 0.75, 0.5):
-        desk.post("ann", event("listen", task_id=task["task_id"], label="C", seconds=seconds))
-    assert desk.next_tasks("ann")[0]["heard"] == {"C": 0.75}
+        campaign.post("ann", event("listen", task_id=task["task_id"], label="C", seconds=seconds))
+    assert campaign.next_tasks("ann")[0]["heard"] == {"C": 0.75}
 
 
 def test_undo_goes_back_into_the_task_before(tmp_path: Path) -> None:
-    desk = without_media(make_desk(fill(tmp_path / "w")))
-    first, second = desk.next_tasks("ann", ahead=1)
-    rate_all(desk, "ann", first)
-    assert [t["task_id"] for t in desk.next_tasks("ann")] == [second["task_id"]]
-    assert desk.me("ann")["done"] == 1
-    desk.post("ann", event("undo"))
-    (again,) = desk.next_tasks("ann")
+    campaign = without_media(make_campaign(fill(tmp_path / "w")))
+    first, second = campaign.next_tasks("ann", ahead=1)
+    rate_all(campaign, "ann", first)
+    assert [t["task_id"] for t in campaign.next_tasks("ann")] == [second["task_id"]]
+    assert campaign.me("ann")["done"] == 1
+    campaign.post("ann", event("undo"))
+    (again,) = campaign.next_tasks("ann")
     assert again["task_id"] == first["task_id"]
     assert [t["given"] for t in again["tracks"]] == [2, 2, None]
-    assert desk.me("ann")["done"] == 0
+    assert campaign.me("ann")["done"] == 0
 
 
 def test_a_skipped_task_says_nothing_until_the_skip_is_undone(tmp_path: Path) -> None:
-    desk = without_media(make_desk(fill(tmp_path / "w")))
-    workspace = desk.studio.workspace
-    (task,) = desk.next_tasks("ann")
-    say(desk, "rate", task, label="A", value=0)
-    say(desk, "skip", task, reason="cannot tell", note="\u0000 odd \ud83d\ude00")
-    assert desk.me("ann")["done"] == 1
-    assert desk.next_tasks("ann")[0]["task_id"] != task["task_id"]
+    campaign = without_media(make_campaign(fill(tmp_path / "w")))
+    workspace = campaign.media.workspace
+    (task,) = campaign.next_tasks("ann")
+    say(campaign, "rate", task, label="A", value=0)
+    say(campaign, "skip", task, reason="cannot tell", note="\u0000 odd \ud83d\ude00")
+    assert campaign.me("ann")["done"] == 1
+    assert campaign.next_tasks("ann")[0]["task_id"] != task["task_id"]
     sync(workspace)
     assert workspace.read(Rating) == []
-    desk.post("ann", event("undo"))
+    campaign.post("ann", event("undo"))
     sync(workspace)
     assert len(workspace.read(Rating)) == 1
-    assert desk.next_tasks("ann")[0]["task_id"] == task["task_id"]
+    assert campaign.next_tasks("ann")[0]["task_id"] == task["task_id"]
 
 
 def test_a_rank_is_a_vote_on_every_two(tmp_path: Path) -> None:
-    desk = without_media(make_desk(fill(tmp_path / "w", num_candidates=4), task="rank"))
-    (task,) = desk.next_tasks("ann")
-    say(desk, "rank", task, order=[["C"], ["A", "D"], ["B"]], seconds=9.0)
+    campaign = without_media(make_campaign(fill(tmp_path / "w", num_candidates=4), task="rank"))
+    (task,) = campaign.next_tasks("ann")
+    say(campaign, "rank", task, order=[["C"], ["A", "D"], ["B"]], seconds=9.0)
     place = {
-        candidate_of(desk, task, label): rank
+        candidate_of(campaign, task, label): rank
         for rank, group in enumerate(("C", "AD", "B"))
         for label in group
     }
-    workspace = desk.studio.workspace
+    workspace = campaign.media.workspace
     sync(workspace)
     votes = workspace.read(Vote)
     assert {(v.first, v.second) for v in votes} == set(combinations(sorted(place), 2))
@@ -150,29 +152,29 @@ def test_a_rank_is_a_vote_on_every_two(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [1, 0, -1])
 def test_a_comparison_is_a_vote_whichever_way_it_stood(tmp_path: Path, value: int) -> None:
-    desk = without_media(make_desk(fill(tmp_path / "w"), task="compare", overlap=1.0))
+    campaign = without_media(make_campaign(fill(tmp_path / "w"), task="compare", overlap=1.0))
     for rater in ("ann", "bob"):
-        for task in desk.next_tasks(rater, ahead=3):
-            say(desk, "compare", task, rater, first="B", second="A", value=value)
-    workspace = desk.studio.workspace
+        for task in campaign.next_tasks(rater, ahead=3):
+            say(campaign, "compare", task, rater, first="B", second="A", value=value)
+    workspace = campaign.media.workspace
     sync(workspace)
     votes = workspace.read(Vote)
     assert len(votes) == 8
     for vote in votes:
         assert vote.first < vote.second
-        task = next(t for t in desk.history(vote.rater).tasks.values() if t.clip_id == vote.clip_id)
+        task = next(t for t in campaign.histories.of(vote.rater).tasks.values() if t.clip_id == vote.clip_id)
         better = task.genuine["B" if value == 1 else "A"]
         assert vote.preference == (0 if value == 0 else 1 if vote.first == better else -1)
 
 
 def test_repeats_and_degraded_soundtracks_never_become_records(tmp_path: Path) -> None:
     workspace = fill(tmp_path / "w", num_clips=40)
-    desk = without_media(make_desk(workspace, ("ann",), repeats=0.3, degraded=0.3, num_tracks=3))
-    while shown := desk.next_tasks("ann"):
-        task = desk.history("ann").tasks[shown[0]["task_id"]]
+    campaign = without_media(make_campaign(workspace, ("ann",), repeats=0.3, degraded=0.3, num_tracks=3))
+    while shown := campaign.next_tasks("ann"):
+        task = campaign.histories.of("ann").tasks[shown[0]["task_id"]]
         special = {track.label for track in task.tracks if track.degraded or not task.counts}
-        rate_all(desk, "ann", shown[0], lambda label, special=special: 0 if label in special else 2)
-    tasks = desk.history("ann").of(desk.settings.campaign)
+        rate_all(campaign, "ann", shown[0], lambda label, special=special: 0 if label in special else 2)
+    tasks = campaign.histories.of("ann").of(campaign.settings.campaign_id)
     assert any(task.repeat_of for task in tasks)
     assert any(track.degraded for task in tasks for track in task.tracks)
     sync(workspace)
@@ -190,14 +192,14 @@ def test_what_is_not_the_tool_s_stays(tmp_path: Path) -> None:
     workspace.append(others)
     sync_labels(workspace)  # nobody has opened the tool: nothing is made
     assert not (workspace.root / "annotate").exists()
-    desk = without_media(make_desk(workspace))
-    rate_all(desk, "ann", desk.next_tasks("ann")[0])
+    campaign = without_media(make_campaign(workspace))
+    rate_all(campaign, "ann", campaign.next_tasks("ann")[0])
     before = sorted(workspace.root.glob("tables/votes/*"))
     sync_labels(workspace)
     assert len(workspace.read(Rating)) == 5
     assert sorted(workspace.root.glob("tables/votes/*")) == before  # untouched
     for _ in range(3):
-        desk.post("ann", event("undo"))
+        campaign.post("ann", event("undo"))
     sync_labels(workspace)
     assert {r.rater for r in workspace.read(Rating)} == {"simulated-1", "imported"}
     assert len(workspace.read(Vote)) == 1
@@ -209,16 +211,16 @@ def test_fit_and_pair_read_the_book_with_no_extra_step(tmp_path: Path) -> None:
     values = rule_values(num_clips * 3)
     workspace, candidates = fill_scores(tmp_path / "w", num_clips, values, num_candidates=3)
     label_of = dict(zip((c.candidate_id for c in candidates), rule_labels(values).tolist()))
-    desk = without_media(make_desk(workspace, ("ann",)))
-    while shown := desk.next_tasks("ann"):
-        genuine = desk.history("ann").tasks[shown[0]["task_id"]].genuine
-        rate_all(desk, "ann", shown[0], lambda label, genuine=genuine: label_of[genuine[label]])
+    campaign = without_media(make_campaign(workspace, ("ann",)))
+    while shown := campaign.next_tasks("ann"):
+        genuine = campaign.histories.of("ann").tasks[shown[0]["task_id"]].genuine
+        rate_all(campaign, "ann", shown[0], lambda label, genuine=genuine: label_of[genuine[label]])
     assert workspace.read(Rating) == []
     report = fit(workspace, FitSettings(folds=2, num_steps=80))
     assert (report.num_ratings, report.num_raters, report.sources) == (60, 1, {"human": 60})
-    task = next(iter(desk.history("ann").tasks.values()))
+    task = next(iter(campaign.histories.of("ann").tasks.values()))
     one = {"task_id": task.task_id, "label": "A", "value": 0, "heard": {"A": 9.0}}
-    desk.post("ann", event("rate", **one))
+    campaign.post("ann", event("rate", **one))
     pair(workspace, PairSettings())
     assert {r.candidate_id: r.label for r in workspace.read(Rating)}[task.genuine["A"]] == 0
     human = [p for p in workspace.read(Pair) if p.source == "human"]

@@ -16,7 +16,7 @@ from foleypref.annotate.labels import export_labels, import_labels
 from foleypref.cli import main as cli
 from foleypref.workspace.records import Candidate, Failure, Rating, Vote
 from foleypref.workspace.store import Workspace
-from tests.annotate_workspace import HOSTILE, all_heard, event, fill, make_desk, rate_all, without_media
+from tests.annotate_workspace import HOSTILE, all_heard, event, fill, make_campaign, rate_all, without_media
 
 SUFFIXES = [".parquet", ".csv", ".json"]
 FORMULA = "=HYPERLINK(\"http://evil\")\nsecond line, with 'quotes'"
@@ -25,11 +25,11 @@ FORMULA = "=HYPERLINK(\"http://evil\")\nsecond line, with 'quotes'"
 def labelled(root: Path, prompt: str = "") -> Workspace:
     """Ratings and votes by two people, by the tool and by hand, and one simulated."""
     workspace = fill(root, num_clips=4, prompt=prompt)
-    desk = without_media(make_desk(workspace, overlap=1.0))
+    campaign = without_media(make_campaign(workspace, overlap=1.0))
     for index, rater in enumerate(("ann", "bob")):
-        rate_all(desk, rater, desk.next_tasks(rater)[0], lambda label, i=index: (ord(label) + i) % 3)
-    desk.book.close()
-    ranking = without_media(make_desk(workspace, overlap=1.0, task="rank"))
+        rate_all(campaign, rater, campaign.next_tasks(rater)[0], lambda label, i=index: (ord(label) + i) % 3)
+    campaign.log.close()
+    ranking = without_media(make_campaign(workspace, overlap=1.0, task="rank"))
     task = ranking.next_tasks("ann")[0]
     order = [["B"], ["A", "C"]]
     ranking.post(

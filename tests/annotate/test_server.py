@@ -13,19 +13,19 @@ from uuid import uuid4
 
 import pytest
 
-from foleypref.annotate.desk import Desk
+from foleypref.annotate.campaign import Campaign
 from foleypref.annotate.guard import MAX_BODY
 from foleypref.annotate.labels import import_labels
 from foleypref.annotate.settings import OPERATOR
 from foleypref.workspace.records import Candidate
 from tests.annotate_http import Client, served
-from tests.annotate_workspace import HOSTILE, all_heard, fill, make_desk
+from tests.annotate_workspace import HOSTILE, all_heard, fill, make_campaign
 
 
 class Site(NamedTuple):
     """A running server and everybody's way to it."""
 
-    desk: Desk
+    campaign: Campaign
     ann: Client
     bob: Client
     operator: Client
@@ -34,8 +34,8 @@ class Site(NamedTuple):
 
 def open_site(folder: Path) -> Iterator[Site]:
     workspace = fill(folder / "w", num_clips=4, prompt=HOSTILE)
-    desk = make_desk(workspace, raters=())
-    tokens = [desk.door.new_token(name) for name in ("ann", "bob")]
+    campaign = make_campaign(workspace, raters=())
+    tokens = [campaign.tokens.new_token(name) for name in ("ann", "bob")]
     static = folder / "static"
     static.mkdir()
     (static / "index.html").write_text("<!doctype html><title>rate</title>")
@@ -43,9 +43,9 @@ def open_site(folder: Path) -> Iterator[Site]:
     (static / "app.js").write_text("export const x = 1;\n")
     (folder / "secret.txt").write_text("secret")
     (static / "out.txt").symlink_to(folder / "secret.txt")
-    operator = desk.door.new_token(OPERATOR, OPERATOR)
-    with served(desk, static) as port:
-        yield Site(desk, *(Client(port, t) for t in (*tokens, operator)), Client(port))
+    operator = campaign.tokens.new_token(OPERATOR, OPERATOR)
+    with served(campaign, static) as port:
+        yield Site(campaign, *(Client(port, t) for t in (*tokens, operator)), Client(port))
 
 
 @pytest.fixture
@@ -55,10 +55,10 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One site for all tests that must leave nothing in its book."""
+    """One site for all tests that must leave nothing in its log."""
     for found in open_site(tmp_path_factory.mktemp("quiet")):
         yield found
-        assert not found.desk.book.events()
+        assert not found.campaign.log.events()
 
 
 def first_task(client: Client) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def test_media_are_whole_and_seekable_and_dateless(site: Site) -> None:
 def test_nothing_tells_which_soundtrack_is_which(site: Site) -> None:
     """Ids, models, scores and checks are nowhere in what a rater gets."""
     raw = site.ann.get("/api/tasks/next?ahead=3").body.decode()
-    for candidate in site.desk.studio.workspace.read(Candidate):
+    for candidate in site.campaign.media.workspace.read(Candidate):
         for word in (candidate.candidate_id, candidate.clip_id, candidate.model, candidate.shard):
             assert not word or word not in raw
     for word in ("degraded", "repeat", "candidate", "weights"):
@@ -163,7 +163,7 @@ def test_another_rater_s_task_is_no_task(site: Site) -> None:
     ):
         answer = site.bob.say(**said, task_id=hers["task_id"])
         assert (answer.status, answer.json) == (404, {"reason": "there is no such task"})
-    assert not site.desk.book.events()
+    assert not site.campaign.log.events()
     assert not site.bob.say("undo").json.get("accepted")  # and nobody's words but his own
 
 
@@ -241,7 +241,7 @@ def test_a_malformed_event_is_refused_in_a_line(quiet: Site, name: str) -> None:
     assert said in answer.json["reason"]
     assert "\n" not in answer.json["reason"]
     assert len(answer.json["reason"]) <= 300
-    assert not quiet.desk.book.events()
+    assert not quiet.campaign.log.events()
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_a_replayed_post_counts_once(site: Site) -> None:
     assert (again.status, again.json) == (200, {**first.json, "replayed": True})
     other = site.ann.post("/api/events", {**said, "value": 0})
     assert (other.status, other.json) == (409, {"reason": "client_id was used for another event"})
-    assert len(site.desk.book.events()) == 1
+    assert len(site.campaign.log.events()) == 1
     assert site.bob.post("/api/events", said).status == 404  # somebody else's words are not his
 
 
@@ -312,16 +312,16 @@ def test_another_site_s_page_is_refused(site: Site) -> None:
         assert (answer.status, answer.json) == (415, {"reason": "send application/json"})
     assert site.ann.get("/api/me", Host="evil.example").status == 400  # a name rebound to this address
     assert site.ann.get("/api/me", Host="[::1").status == 400
-    assert not site.desk.book.events()
+    assert not site.campaign.log.events()
     assert "access-control-allow-origin" not in site.ann.get("/api/me").headers
     typed = {"Content-Type": "application/json; charset=utf-8"}
     assert site.ann.post("/api/events", said, Origin=f"http://{own}", **typed).status == 200
 
 
 def test_behind_a_proxy_its_own_name_is_known(tmp_path: Path) -> None:
-    desk = make_desk(fill(tmp_path / "w"), raters=(), public_url="https://rate.example.org")
-    token = desk.door.new_token("ann")
-    with served(desk) as port:
+    campaign = make_campaign(fill(tmp_path / "w"), raters=(), public_url="https://rate.example.org")
+    token = campaign.tokens.new_token("ann")
+    with served(campaign) as port:
         ann = Client(port, token)
         proxied = {"Host": "rate.example.org", "Origin": "https://rate.example.org"}
         assert ann.request("POST", "/api/events", b"{}", proxied).status == 415  # past the guard
@@ -390,7 +390,7 @@ def test_a_book_that_does_not_answer_is_said_and_the_post_may_come_again(
 ) -> None:
     from sqlalchemy.exc import OperationalError
 
-    task, append = first_task(site.ann), site.desk.book._add
+    task, append = first_task(site.ann), site.campaign.log._add
     said = {
         "kind": "rate", "client_id": str(uuid4()), "client_time_ms": 5, "task_id": task["task_id"],
         "label": "A", "value": 2, "heard": {"A": 9.0},
@@ -399,10 +399,10 @@ def test_a_book_that_does_not_answer_is_said_and_the_post_may_come_again(
     def gone(*args: Any) -> None:
         raise OperationalError("insert", {}, Exception("the disk is full"))
 
-    monkeypatch.setattr(site.desk.book, "_add", gone)
+    monkeypatch.setattr(site.campaign.log, "_add", gone)
     answer = site.ann.post("/api/events", said)
     assert answer.status == 503
     assert "nothing was written" in answer.json["reason"]
-    monkeypatch.setattr(site.desk.book, "_add", append)
+    monkeypatch.setattr(site.campaign.log, "_add", append)
     assert site.ann.post("/api/events", said).json["seq"] == 1
     assert len(json.loads(site.ann.get("/api/tasks/next").body)["tasks"]) == 1

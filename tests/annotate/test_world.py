@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foleypref.annotate.book import EventBook
-from foleypref.annotate.desk import Desk
+from foleypref.annotate.assignments import make_assignments
+from foleypref.annotate.campaign import Campaign
+from foleypref.annotate.event_log import EventLog
 from foleypref.annotate.levels import TARGET_LUFS, loudness
+from foleypref.annotate.media_store import MediaStore
 from foleypref.annotate.settings import AnnotateSettings
-from foleypref.annotate.soundtracks import Studio
-from foleypref.annotate.tasks import make_plan
-from foleypref.annotate.tokens import Doorkeeper
+from foleypref.annotate.tokens import Tokens
 from foleypref.fit import FitSettings, fit
 from foleypref.models.playback import ModelMedia
 from foleypref.pair import PairSettings, pair
@@ -32,13 +32,13 @@ def test_from_sampled_candidates_to_human_pairs(tmp_path: Path) -> None:
     sample(workspace, SampleSettings(num_candidates=3, num_steps=2))
     score(workspace, ScoreSettings(scorers=("world_semantic",)))
     settings = AnnotateSettings(repeats=0.0, degraded=0.0, require_listen_s=1.0)
-    book = EventBook.of(workspace.root)
-    studio = Studio(workspace, ModelMedia(workspace, settings.model).waves)  # type: ignore[arg-type]
-    door = Doorkeeper(book)
-    token = door.new_token("ann")
-    desk = Desk(settings, book, door, studio, make_plan(workspace, settings))
+    log = EventLog.of(workspace.root)
+    media = MediaStore(workspace, ModelMedia(workspace, settings.model).waves)  # type: ignore[arg-type]
+    tokens = Tokens(log)
+    token = tokens.new_token("ann")
+    campaign = Campaign(settings, log, tokens, media, make_assignments(workspace, settings))
     levels = []
-    with served(desk) as port:
+    with served(campaign) as port:
         ann = Client(port, token)
         while tasks := ann.get("/api/tasks/next?ahead=1").json["tasks"]:
             task = tasks[0]
@@ -54,7 +54,7 @@ def test_from_sampled_candidates_to_human_pairs(tmp_path: Path) -> None:
                 levels.append(loudness(samples, rate))
                 heard = {track["label"]: track["seconds"]}
                 assert ann.say("rate", **about, value=value, seconds=4.0, heard=heard).status == 200
-    book.close()
+    log.close()
     heard_at = np.array(levels)
     assert np.median(np.abs(heard_at - TARGET_LUFS)) < 0.1
     report = fit(workspace, FitSettings(folds=2, num_steps=50, min_ratings=10))

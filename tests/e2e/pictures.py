@@ -120,7 +120,7 @@ def show_ranking(album: Album, site: Site) -> None:
 def show_operator(album: Album, site: Site) -> None:
     clock = count(int(1000 * (time.time() - 900)), 3900)  # an answer every 3.9 s, the last one a while ago
     careless = {"ann": 0.08, "bob": 0.15, "eva": 0.6}
-    with mock.patch("foleypref.annotate.book._now_ms", side_effect=clock):
+    with mock.patch("foleypref.annotate.event_log._now_ms", side_effect=clock):
         for place, (name, share) in enumerate(careless.items()):
             site.rater(name)
             judge(site, name, share, 12 - 2 * place)

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from foleypref.annotate.app import create_app
-from foleypref.annotate.book import EventBook
-from foleypref.annotate.desk import Desk
+from foleypref.annotate.assignments import make_assignments
+from foleypref.annotate.campaign import Campaign
+from foleypref.annotate.event_log import EventLog
+from foleypref.annotate.media_store import MediaStore
 from foleypref.annotate.serve import annotate
 from foleypref.annotate.settings import OPERATOR, AnnotateSettings
-from foleypref.annotate.soundtracks import Studio
-from foleypref.annotate.tasks import make_plan
-from foleypref.annotate.tokens import Doorkeeper
+from foleypref.annotate.tokens import Tokens
 from foleypref.media.mux import write_video
 from foleypref.settings.flags import parse
 from foleypref.workspace.records import Candidate, Clip
@@ -89,15 +89,17 @@ def noise_waves(candidate_ids: Sequence[str]) -> Mapping[str, tuple[np.ndarray, 
 
 
 class Site:
-    """The real application on a free port of loopback, served by a thread; the book is the real one."""
+    """The real application on a free port of loopback, served by a thread; the log is the real one."""
 
     def __init__(self, workspace: Workspace, waves: Any = noise_waves, **settings: Any) -> None:
         chosen = {"repeats": 0.0, "degraded": 0.0, "overlap": 1.0, "require_listen_s": 0.2, **settings}
         self.settings = AnnotateSettings(**chosen)
-        self.book = EventBook.of(workspace.root)
-        self.door = Doorkeeper(self.book)
-        plan = make_plan(workspace, self.settings)
-        self.desk = Desk(self.settings, self.book, self.door, Studio(workspace, waves), plan)
+        self.log = EventLog.of(workspace.root)
+        self.tokens = Tokens(self.log)
+        assignments = make_assignments(workspace, self.settings)
+        self.campaign = Campaign(
+            self.settings, self.log, self.tokens, MediaStore(workspace, waves), assignments
+        )
         self.lose_replies = 0  # answers to posts that are thrown away after the work is done
         self._port = 0
         self.start()
@@ -109,7 +111,7 @@ class Site:
         listening = socket.create_server(("127.0.0.1", self._port))
         self._port = listening.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
-        self._app = create_app(self.desk, self.settings.public_url or self.url)
+        self._app = create_app(self.campaign, self.settings.public_url or self.url)
         config = uvicorn.Config(
             self._losing,
             log_level="error",
@@ -123,7 +125,7 @@ class Site:
         self._thread.start()
 
     def stop(self) -> None:
-        """Serve no more; the book stays open."""
+        """Serve no more; the log stays open."""
         self._server.should_exit = True
         self._thread.join(10)
 
@@ -141,25 +143,25 @@ class Site:
 
     def rater(self, name: str) -> str:
         """The address of a new rater."""
-        return f"{self.url}/#token={self.door.new_token(name)}"
+        return f"{self.url}/#token={self.tokens.new_token(name)}"
 
     def operator(self) -> str:
         """The operator's address."""
-        return f"{self.url}/operator#token={self.door.new_token(OPERATOR, OPERATOR)}"
+        return f"{self.url}/operator#token={self.tokens.new_token(OPERATOR, OPERATOR)}"
 
     def said(self, rater: str, *kinds: str) -> list[dict[str, Any]]:
-        """What the book holds of a rater, listening left out unless it is asked for."""
+        """What the log holds of a rater, listening left out unless it is asked for."""
         wanted = kinds or ("rate", "compare", "rank", "skip", "undo")
         return [
             {**event.body, "task_id": event.task_id}
-            for event in self.book.events(rater)
+            for event in self.log.events(rater)
             if event.kind in wanted
         ]
 
     def close(self) -> None:
         """Stop serving."""
         self.stop()
-        self.book.close()
+        self.log.close()
 
 
 def main(args: list[str]) -> None:

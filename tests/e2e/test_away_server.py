@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from foleypref.annotate.book import EventBook
+from foleypref.annotate.event_log import EventLog
 from tests.e2e.chromium import until
 from tests.e2e.conftest import Visit, heard, playing, saved
 from tests.e2e.site import Site
@@ -84,7 +84,7 @@ def test_what_waits_survives_leaving_the_page(own: Site, rater: str, visit: Visi
 def test_a_refusal_is_said_and_taken_back(own: Site, rater: str, visit: Visit) -> None:
     tab = visit(own.rater(rater))
     heard(tab)
-    own.desk.settings = own.desk.settings.model_copy(update={"require_listen_s": 2.5})
+    own.campaign.settings = own.campaign.settings.model_copy(update={"require_listen_s": 2.5})
     tab.press("g")
     tab.wait("document.querySelector('#message').textContent === 'listen to A first'")
     playing(tab, 1)
@@ -141,10 +141,10 @@ def test_kill_9_while_rating(process: Callable[..., Any], visit: Visit, tmp_path
                 tab.wait("foleypref.state().network === 'away'")
         server, _ = process()
         saved(tab)
-    book = EventBook.of(tmp_path / "workspace")
-    number = {task.task_id: task.number for task in book.tasks("ann")}
+    log = EventLog.of(tmp_path / "workspace")
+    number = {task.task_id: task.number for task in log.tasks("ann")}
     kept = [
-        (number[e.task_id], e.body["label"], e.body["value"]) for e in book.events("ann") if e.kind == "rate"
+        (number[e.task_id], e.body["label"], e.body["value"]) for e in log.events("ann") if e.kind == "rate"
     ]
-    book.close()
+    log.close()
     assert kept == sent  # every one, once, in order

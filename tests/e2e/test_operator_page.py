@@ -18,8 +18,8 @@ def judge(site: Site, rater: str, careless: float, num_clips: int = 2) -> None:
     """Rate clips without a browser as their makers would, but in a share of answers at random."""
     draws = random.Random(rater)
     for _ in range(num_clips):
-        (task,) = site.desk.next_tasks(rater)
-        for track in site.desk.task_of(rater, task["task_id"]).tracks:
+        (task,) = site.campaign.next_tasks(rater)
+        for track in site.campaign.task_of(rater, task["task_id"]).tracks:
             truth = 0 if track.degraded else int(track.candidate_id[:8], 16) % 3
             said = {
                 "kind": "rate", "task_id": task["task_id"], "label": track.label,
@@ -27,7 +27,7 @@ def judge(site: Site, rater: str, careless: float, num_clips: int = 2) -> None:
                 "seconds": round(draws.uniform(2.4, 5), 2), "heard": {track.label: 3.0},
                 "client_time_ms": 1, "client_id": str(uuid4()),
             }  # fmt: skip
-            site.desk.post(rater, parse_event(json.dumps(said).encode()))
+            site.campaign.post(rater, parse_event(json.dumps(said).encode()))
 
 
 def test_the_operator_sees_raters_adds_one_and_takes_the_labels(
@@ -69,5 +69,5 @@ def test_the_operator_sees_raters_adds_one_and_takes_the_labels(
 def test_a_rater_is_not_the_operator(rating: Site, rater: str, visit: Visit) -> None:
     token = rating.rater(rater).partition("#token=")[2]
     tab = visit(f"{rating.url}/operator#token={token}", begin=False)
-    tab.wait("document.querySelector('#notice-text').textContent.includes('operator alone')")
+    tab.wait("document.querySelector('#notice-text').textContent.includes('only the operator')")
     assert tab.js("document.querySelector('#page').hidden")

@@ -158,7 +158,7 @@ def test_a_switch_is_exact_to_the_sample(rating: Site, rater: str, visit: Visit)
 
 def loop_of(site: Site, rater: str, task_id: str, label: str, rate: int) -> np.ndarray:
     """(N,) a soundtrack as it is served, at the browser's rate."""
-    with wave.open(str(site.desk.media(rater, task_id, label))) as file:
+    with wave.open(str(site.campaign.media_file(rater, task_id, label))) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), np.int16) / 32768
     num = round(len(samples) * rate / 44_100)
     return samples if num == len(samples) else np.fft.irfft(np.fft.rfft(samples), num) * num / len(samples)

@@ -1,7 +1,7 @@
-"""People rate soundtracks of silent videos in a browser, blind: server, storage, and what becomes records.
+"""The rating tool: raters judge soundtracks of a silent video blindly in a browser.
 
-Nothing of the `annotate` extra is imported before it is needed: a workspace that nobody has annotated is
-fitted and paired without it.
+Packages of the `annotate` extra are imported only when they are needed: `fit` and `pair` of a workspace
+without an event log do without them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
-"""The web application: routes to the desk and to the operator's page, each with its token.
+"""The web application: HTTP routes of a campaign and of the operator's page, each checked by its token.
 
-Answers are JSON; an error is {"reason": one line}. A caption goes out as it is: that it is text and no markup
-is the page's to see to, and the content security policy forbids what would run.
+Replies are JSON; an error is {"reason": one line}. A caption is sent as it is: the page inserts it as text,
+and the content security policy forbids scripts in it.
+
+Bodies are parsed here and not by FastAPI, so that the token, the content type and the size are checked before
+anything parses a body, and so that a malformed body gets the same one-line 422 whatever is wrong with it.
 """
 
 from __future__ import annotations
@@ -22,157 +25,156 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from foleypref.annotate.campaign import Campaign
 from foleypref.annotate.checks import Refused
-from foleypref.annotate.desk import Desk
 from foleypref.annotate.events import parse_event
-from foleypref.annotate.fold import fold, histories, merged
+from foleypref.annotate.fold import fold, merged
 from foleypref.annotate.guard import MAX_BODY, Guard
+from foleypref.annotate.history import read_histories
 from foleypref.annotate.labels import FORMATS, render
-from foleypref.annotate.operator import Watch
+from foleypref.annotate.operator_view import OperatorView
 from foleypref.annotate.rows import Rater
 from foleypref.annotate.settings import OPERATOR
 from foleypref.scoring.opinions import HUMAN
 
 STATIC = Path(__file__).parent / "static"
-POST_THREADS = 8  # as many verdicts share one wait for the disk
-NO_STORE = {"cache-control": "no-store"}  # also that no copy tells when a file was made
+POST_THREADS = 8  # that many verdicts can share one wait for the disk
+NO_STORE = {"cache-control": "no-store"}  # also because a cached copy would tell when a file was made
 
 
 class NewRater(BaseModel):
-    """What the operator posts for an address."""
+    """The operator's request for an address."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str = Field(max_length=64)
-    renew: bool = False  # another address for somebody who has one
+    renew: bool = False  # replace the address of a rater who has one
 
 
-def create_app(desk: Desk, base_url: str, static: Path = STATIC) -> Any:
-    """The application as uvicorn runs it. `base_url`: how addresses for raters begin."""
+def create_app(campaign: Campaign, base_url: str, static: Path = STATIC) -> Any:
+    """Return the ASGI application. `base_url` is the beginning of the raters' addresses."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    _pages(app, static)
-    _rater_routes(app, desk)
-    _operator_routes(app, desk, base_url.rstrip("/"))
+    _add_pages(app, static)
+    _add_rater_routes(app, campaign)
+    _add_operator_routes(app, campaign, base_url.rstrip("/"))
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(SQLAlchemyError, _no_database)
-    return Guard(app, desk.settings.host, desk.settings.public_url)
+    app.add_exception_handler(SQLAlchemyError, _database_error)
+    return Guard(app, campaign.settings.host, campaign.settings.public_url)
 
 
-def _pages(app: FastAPI, static: Path) -> None:
-    mimetypes.add_type("text/javascript", ".js")  # some systems say otherwise, and browsers then refuse it
-    fresh = {"cache-control": "no-cache"}
+def _add_pages(app: FastAPI, static: Path) -> None:
+    mimetypes.add_type("text/javascript", ".js")  # some systems have another type, which browsers refuse
+    headers = {"cache-control": "no-cache"}
 
     @app.get("/")
     def index() -> Response:
-        return FileResponse(static / "index.html", headers=fresh)
+        return FileResponse(static / "index.html", headers=headers)
 
     @app.get("/operator")
     def operator_page() -> Response:
-        return FileResponse(static / "operator.html", headers=fresh)
+        return FileResponse(static / "operator.html", headers=headers)
 
     if static.is_dir():
         app.mount("/static", StaticFiles(directory=static))
 
 
-def _rater_routes(app: FastAPI, desk: Desk) -> None:
-    # Verdicts have threads of their own: they never wait behind media that are being made.
+def _add_rater_routes(app: FastAPI, campaign: Campaign) -> None:
+    # Verdicts have their own threads, so that they never wait behind media that are being made.
     posts = ThreadPoolExecutor(POST_THREADS, "posts")
 
     @app.get("/api/me")
     def me(request: Request) -> Response:
-        return _json(desk.me(_rater(desk, request)))
+        return _json(campaign.me(_rater(campaign, request)))
 
     @app.get("/api/tasks/next")
     def next_tasks(request: Request) -> Response:
-        rater, ahead = _rater(desk, request), request.query_params.get("ahead", "0")
+        rater, ahead = _rater(campaign, request), request.query_params.get("ahead", "0")
         if not (ahead.isascii() and ahead.isdigit() and len(ahead) < 4):
             raise Refused(422, "ahead: a number from 0 to 3")
-        return _json({"tasks": desk.next_tasks(rater, int(ahead))})
+        return _json({"tasks": campaign.next_tasks(rater, int(ahead))})
 
     @app.post("/api/events")
     async def post_event(request: Request) -> Response:
         def post(body: bytes) -> Response:
-            rater = _rater(desk, request)
+            rater = _rater(campaign, request)
             try:
                 event = parse_event(body)
             except ValueError as error:
                 raise Refused(422, str(error)) from None
-            return _json(desk.post(rater, event))
+            return _json(campaign.post(rater, event))
 
         body = await _body(request)
         return await asyncio.get_running_loop().run_in_executor(posts, post, body)
 
     @app.get("/media/{task_id}/{which}")
     def media(request: Request, task_id: str, which: str) -> Response:
-        path = desk.media(_rater(desk, request), task_id, which)
+        path = campaign.media_file(_rater(campaign, request), task_id, which)
         if path.suffix == ".mp4":
             return FileResponse(path, media_type="video/mp4", headers=NO_STORE)
-        # Whole and without a date: the date of a file would tell which soundtrack was made for a check.
+        # Whole and without a date: a file's date would tell which soundtrack was degraded for a check.
         return Response(path.read_bytes(), media_type="audio/wav", headers=NO_STORE)
 
 
-def _operator_routes(app: FastAPI, desk: Desk, base_url: str) -> None:
-    watch = Watch(desk)
+def _add_operator_routes(app: FastAPI, campaign: Campaign, base_url: str) -> None:
+    view = OperatorView(campaign)
 
     @app.get("/api/operator/summary")
     def operator_summary(request: Request) -> Response:
-        _operator(desk, request)
-        return _json(watch.summary())
+        _check_operator(campaign, request)
+        return _json(view.summary())
 
     @app.get("/api/operator/export")
     def export(request: Request) -> Response:
-        _operator(desk, request)
-        kind = request.query_params.get("format", "parquet")
-        if kind not in FORMATS:
+        _check_operator(campaign, request)
+        name = request.query_params.get("format", "parquet")
+        if name not in FORMATS:
             raise Refused(422, f"format: one of {', '.join(FORMATS)}")
-        suffix, media_type = FORMATS[kind]
+        suffix, media_type = FORMATS[name]
         disposition = {"content-disposition": f'attachment; filename="labels{suffix}"'}
-        content = _exported(desk, kind)
+        content = _exported(campaign, name)
         return Response(content, media_type=media_type, headers={**NO_STORE, **disposition})
 
     @app.post("/api/operator/raters")
     async def add_rater(request: Request) -> Response:
         def add(body: bytes) -> Response:
-            _operator(desk, request)
+            _check_operator(campaign, request)
             try:
-                wanted = NewRater.model_validate_json(body)
-                if wanted.name in desk.door.names() and not wanted.renew:
-                    raise Refused(
-                        409, f"{wanted.name} has an address; with renew a new one, and the old ends"
-                    )
-                token = desk.door.new_token(wanted.name)
+                new = NewRater.model_validate_json(body)
+                if new.name in campaign.tokens.names() and not new.renew:
+                    raise Refused(409, f"{new.name} has an address; send renew: true to replace it")
+                token = campaign.tokens.new_token(new.name)
             except ValidationError as error:
                 raise Refused(422, error.errors()[0]["msg"]) from None
             except ValueError as error:
                 raise Refused(422, str(error)) from None
-            return _json({"name": wanted.name, "url": f"{base_url}/#token={token}"})
+            return _json({"name": new.name, "url": f"{base_url}/#token={token}"})
 
         return await run_in_threadpool(add, await _body(request))
 
 
-def _rater(desk: Desk, request: Request) -> str:
-    found = _who(desk, request)
-    if found.role == OPERATOR:
+def _rater(campaign: Campaign, request: Request) -> str:
+    sender = _sender(campaign, request)
+    if sender.role == OPERATOR:
         raise Refused(403, "this address is the operator's; raters have their own")
-    return found.name
+    return sender.name
 
 
-def _operator(desk: Desk, request: Request) -> None:
-    if _who(desk, request).role != OPERATOR:
-        raise Refused(403, "this is for the operator alone")
+def _check_operator(campaign: Campaign, request: Request) -> None:
+    if _sender(campaign, request).role != OPERATOR:
+        raise Refused(403, "only the operator may do this")
 
 
-def _who(desk: Desk, request: Request) -> Rater:
+def _sender(campaign: Campaign, request: Request) -> Rater:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    found = desk.door.who(token.strip()) if scheme.lower() == "bearer" else None
-    if found is None:
+    sender = campaign.tokens.who(token.strip()) if scheme.lower() == "bearer" else None
+    if sender is None:
         raise Refused(401, "this address is not known here; ask the operator for a new one")
-    return found
+    return sender
 
 
 async def _body(request: Request) -> bytes:
-    """A request's JSON text, its size looked at before anything reads it."""
+    """Return the JSON text of a request, after its type and size were checked."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Refused(415, "send application/json")
@@ -184,18 +186,18 @@ async def _body(request: Request) -> bytes:
     return body
 
 
-def _exported(desk: Desk, kind: str) -> bytes:
-    """What people have said up to now, also where no stage has read it yet."""
-    workspace = desk.studio.workspace
-    ratings, votes = merged(workspace, fold(histories(desk.book).items()))
-    people = [r for r in ratings if r.source == HUMAN], [v for v in votes if v.source == HUMAN]
-    return render(kind, workspace, *people)
+def _exported(campaign: Campaign, format_name: str) -> bytes:
+    """Return the labels by people as a file, including those that no stage has read yet."""
+    workspace = campaign.media.workspace
+    ratings, votes = merged(workspace, fold(read_histories(campaign.log).values()))
+    by_people = [r for r in ratings if r.source == HUMAN], [v for v in votes if v.source == HUMAN]
+    return render(format_name, workspace, *by_people)
 
 
 def _json(content: Any) -> Response:
     try:
-        text: str | bytes = to_json(content)  # outlines are thousands of numbers
-    except ValueError:  # half a surrogate pair in somebody's caption
+        text: str | bytes = to_json(content)  # fast: outlines are thousands of numbers
+    except ValueError:  # half a surrogate pair in a caption
         text = json.dumps(content)
     return Response(text, media_type="application/json", headers=NO_STORE)
 
@@ -209,5 +211,5 @@ async def _http_error(request: Request, error: Any) -> Response:
     return JSONResponse({"reason": str(error.detail)}, error.status_code, headers=error.headers)
 
 
-async def _no_database(request: Request, error: Any) -> Response:
-    return JSONResponse({"reason": "the book does not answer; nothing was written, try again"}, 503)
+async def _database_error(request: Request, error: Any) -> Response:
+    return JSONResponse({"reason": "the database does not answer; nothing was written, try again"}, 503)

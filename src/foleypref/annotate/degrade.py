@@ -1,7 +1,7 @@
-"""Soundtracks made worse on purpose: whoever calls them good is not listening.
+"""Degrades soundtracks on purpose: a rater who calls one good is not listening.
 
-Each is plain to hear in any sound: noise as loud as the sound itself, all but its lowest octaves cut off, or
-everything late. Being late cannot be heard in a steady sound, so that one gets noise instead.
+Every degradation can be heard in any sound: noise as loud as the sound itself, only the lowest octaves left,
+or the whole sound late. Lateness cannot be heard in a steady sound, which gets noise instead.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 NOISE_SNR_DB = 0.0
-KEPT_ENERGY = 0.15  # of a sound whose top is cut off
+LOW_PASS_ENERGY = 0.15  # share of the energy below the cut
 LATE_SHARE, LATE_MIN_S, LATE_MAX_S = 0.3, 0.4, 1.5
-STEADY = 2.0  # loudest over mean level (RMS of 50 ms) below which a sound is steady
+STEADY = 2.0  # a sound is steady if its loudest 50 ms (RMS) are below this multiple of the mean
 
 
 def degrade(wave: np.ndarray, sample_rate: int, how: str, seed: int) -> np.ndarray:
-    """(N,) sound -> (N,) worse sound; the same seed gives the same samples. Silence becomes noise."""
+    """Return a (N,) sound degraded; the same seed gives the same samples. Silence becomes noise."""
     wave = np.asarray(wave, np.float32)
     if how == "low_pass" and wave.any():
         return _low_pass(wave)
@@ -32,11 +32,11 @@ def _noisy(wave: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def _low_pass(wave: np.ndarray) -> np.ndarray:
-    """What is below the frequency that has KEPT_ENERGY of the energy under it."""
+    """Return the sound below the frequency that has LOW_PASS_ENERGY of the energy under it."""
     spectrum = np.fft.rfft(wave.astype(np.float64))
     energy = np.cumsum(np.abs(spectrum) ** 2)
-    cut = max(2, int(np.searchsorted(energy, KEPT_ENERGY * energy[-1])))
-    slope = np.clip(1 - (np.arange(len(spectrum)) - cut) / cut, 0, 1)  # to nothing within an octave
+    cut = max(2, int(np.searchsorted(energy, LOW_PASS_ENERGY * energy[-1])))
+    slope = np.clip(1 - (np.arange(len(spectrum)) - cut) / cut, 0, 1)  # falls to 0 within an octave
     return _in_range(np.fft.irfft(spectrum * slope, len(wave)))
 
 

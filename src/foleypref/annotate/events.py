@@ -1,4 +1,4 @@
-"""What a browser may say: one class a kind, unknown fields refused, every length and number bounded."""
+"""The events a browser may send: one class per kind, no unknown fields, bounded lengths and numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TaskId = Annotated[str, Field(min_length=1, max_length=64, pattern="^[0-9a-f]+$"
 
 
 class Event(BaseModel):
-    """What every event has. `client_id` makes a repeated post count once."""
+    """The fields of every event. `client_id` makes a repeated post count once."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -24,14 +24,14 @@ class Event(BaseModel):
 
 
 class TaskEvent(Event):
-    """About one task. `heard`: seconds of each soundtrack heard in it so far; the largest number counts."""
+    """An event about one task. `heard`: seconds heard so far, by letter; the largest number counts."""
 
     task_id: TaskId
     heard: dict[Label, Seconds] = Field(default_factory=dict, max_length=26)
 
 
 class Listen(TaskEvent):
-    """`seconds` of a soundtrack heard in this task so far."""
+    """The seconds of one soundtrack heard in this task so far."""
 
     kind: Literal["listen"]
     label: Label
@@ -39,7 +39,7 @@ class Listen(TaskEvent):
 
 
 class Rate(TaskEvent):
-    """A soundtrack is bad (0), medium (1) or good (2); `seconds` is the time taken."""
+    """A soundtrack is bad (0), medium (1) or good (2); `seconds` is the time the rater took."""
 
     kind: Literal["rate"]
     label: Label
@@ -64,7 +64,7 @@ class Compare(TaskEvent):
 
 
 class Rank(TaskEvent):
-    """All soundtracks of a task from best to worst; those of one group tie."""
+    """All soundtracks of a task from best to worst; those in one group tie."""
 
     kind: Literal["rank"]
     order: list[Annotated[list[Label], Field(min_length=1, max_length=26)]] = Field(
@@ -79,12 +79,12 @@ class Rank(TaskEvent):
         return self
 
     def labels(self) -> list[str]:
-        """Every soundtrack named."""
+        """Return all letters in the order."""
         return [label for group in self.order for label in group]
 
 
 class Skip(TaskEvent):
-    """The task cannot or should not be judged."""
+    """The rater cannot or does not want to judge the task."""
 
     kind: Literal["skip"]
     reason: str = Field(min_length=1, max_length=100)
@@ -103,7 +103,7 @@ _ADAPTER: TypeAdapter[Any] = TypeAdapter(AnyEvent)
 
 
 def parse_event(body: bytes) -> Event:
-    """The event in a request's body. Raises ValueError with one line about what is wrong."""
+    """Parse a request's body into an event. Raises ValueError with one line about the first mistake."""
     try:
         return _ADAPTER.validate_json(body)
     except ValidationError as error:
@@ -113,10 +113,10 @@ def parse_event(body: bytes) -> Event:
 
 
 def body_of(event: Event) -> dict[str, Any]:
-    """The event as what is stored: its own fields without the client's id."""
+    """Return the event's fields as they are stored, without the client's id."""
     return event.model_dump(mode="json", exclude={"client_id"})
 
 
 def canonical(body: dict[str, Any]) -> str:
-    """One text for one body; ASCII alone, as a database may not take a NUL or half a surrogate pair."""
+    """Return the same text for equal bodies; only ASCII, because databases refuse NUL and lone surrogates."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"))

@@ -1,7 +1,8 @@
-"""What every request meets first: whose page sent it, how large it is, what a browser may do with answers.
+"""ASGI middleware before the application: checks host, origin and size, and adds security headers.
 
-There are no cookies, so a request that another site's page sends carries no token; its Origin is refused all
-the same. A server on loopback answers to loopback's names alone.
+There are no cookies, so a request from another site's page carries no token; its Origin is refused as well. A
+server on loopback answers only to loopback's names. Starlette's TrustedHostMiddleware is no substitute: it
+cuts a host at its first colon, so that it cannot tell IPv6 addresses, and its answer is not our JSON.
 """
 
 from __future__ import annotations
@@ -27,35 +28,35 @@ HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
+    """Return whether only this machine can reach an address."""
     return host in LOOPBACK or host.startswith("127.")
 
 
 class Guard:
-    """ASGI middleware. `host` is the address that is listened on; `public_url` that of a proxy, if any."""
+    """The middleware. `host`: the address the server listens on; `public_url`: that of a proxy, if any."""
 
     def __init__(self, app: Any, host: str, public_url: str = "") -> None:
         self.app, self.public = app, urlsplit(public_url)
         names = {*LOOPBACK, host, self.public.hostname}
-        self.names = names if is_loopback(host) else None  # None: whatever name people know the machine by
+        self.names = names if is_loopback(host) else None  # None: any name that the machine has
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Refuse or pass on, with the headers on every answer."""
+        """Refuse a request or pass it on; every answer gets the headers."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
 
         async def send_guarded(message: Any) -> None:
             if message["type"] == "http.response.start":
-                given = {name for name, _ in message["headers"]}
-                more = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in given]
+                present = {name for name, _ in message["headers"]}
+                more = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in present]
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         try:
             refusal = self._refusal(dict(headers), [value for name, value in headers if name == "origin"])
-        except ValueError:  # an address that is none
+        except ValueError:  # a malformed address or length
             refusal = 400, "a header cannot be read"
         if refusal is None:
             await self.app(scope, receive, send_guarded)
@@ -65,7 +66,7 @@ class Guard:
     def _refusal(self, headers: dict[str, str], origins: list[str]) -> tuple[int, str] | None:
         host = headers.get("host", "")
         if self.names is not None and urlsplit(f"//{host}").hostname not in self.names:
-            return 400, "this server answers to its own name alone"
+            return 400, "this server answers only to its own name"
         if not all(self._is_own(origin, host) for origin in origins):
             return 403, "another site's page sent this"
         if int(headers.get("content-length", "0")) > MAX_BODY:
@@ -73,9 +74,9 @@ class Guard:
         return None
 
     def _is_own(self, origin: str, host: str) -> bool:
-        found = urlsplit(origin)
+        sender = urlsplit(origin)
         own = [("http", host), ("https", host), (self.public.scheme, self.public.netloc)]
-        return bool(found.netloc) and (found.scheme, found.netloc) in own
+        return bool(sender.netloc) and (sender.scheme, sender.netloc) in own
 
 
 async def _answer(send: Any, status: int, reason: str) -> None:
@@ -83,7 +84,7 @@ async def _answer(send: Any, status: int, reason: str) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),  # what it still sends is not read
+        (b"connection", b"close"),  # the rest of the request is not read
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""What the book holds, as plain values: raters, tasks with their soundtracks, and events in order."""
+"""The rows of the event log as plain values: raters, tasks with their soundtracks, and events."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Rater(NamedTuple):
-    """Somebody with an address. Of the token in it only the SHA-256 is kept."""
+    """A rater, or the operator. Only the SHA-256 of the token in their address is stored."""
 
     name: str
     role: str  # "rater" | "operator"
@@ -21,12 +21,12 @@ class Track(NamedTuple):
 
     label: str
     candidate_id: str
-    degraded: str = ""  # how it was made worse on purpose; such a track never becomes a record
+    degraded: str = ""  # the degradation, if any; a degraded track never becomes a record
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One clip put before one rater: written when it is assigned, so a restart goes on exactly there."""
+    """One clip that one rater judges. It is written when it is assigned, so a restart continues with it."""
 
     task_id: str
     campaign: str
@@ -36,41 +36,41 @@ class Task:
     clip_id: str
     tracks: tuple[Track, ...]
     repeat_of: str | None = None  # the task that this one repeats
-    claim: str | None = None  # the clip, where it was dealt to this rater alone
+    claim: str | None = None  # the clip, if only this rater gets it
     created_ms: int = 0
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The letters of its soundtracks."""
+        """The letters of all soundtracks."""
         return tuple(track.label for track in self.tracks)
 
     @property
     def genuine(self) -> dict[str, str]:
-        """Candidate by letter, without what was degraded."""
+        """Candidate ids by letter, without degraded soundtracks."""
         return {track.label: track.candidate_id for track in self.tracks if not track.degraded}
 
     @property
     def counts(self) -> bool:
-        """Whether verdicts on it become records; those on a repeat are for checking alone."""
+        """Whether verdicts become records; those on a repeat are only a check."""
         return self.repeat_of is None
 
     @property
     def shows_clip(self) -> bool:
-        """Whether it judges its clip; with one genuine soundtrack, or as a repeat, it is a check alone."""
+        """Whether the clip is judged: a repeat, or a task with one genuine soundtrack, is only a check."""
         return self.counts and len(self.genuine) >= 2
 
     def packed(self) -> str:
-        """The soundtracks as text."""
+        """Return the soundtracks as JSON text."""
         return json.dumps(self.tracks)
 
     @staticmethod
     def unpacked(text: str) -> tuple[Track, ...]:
-        """What `packed` made."""
+        """Return the soundtracks from what `packed` returned."""
         return tuple(Track(*row) for row in json.loads(text))
 
 
 class NewEvent(NamedTuple):
-    """An event that the server has accepted and not written yet."""
+    """An event that the server has accepted but not written yet."""
 
     rater: str
     client_id: str
@@ -81,7 +81,7 @@ class NewEvent(NamedTuple):
 
 
 class StoredEvent(NamedTuple):
-    """An event in the book; `seq` grows, and what a rater said last has the largest."""
+    """An event in the log. `seq` grows with every event, so a rater's last event has their largest."""
 
     seq: int
     rater: str
@@ -94,7 +94,7 @@ class StoredEvent(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """Where an event lies; `replayed` if it was there before."""
+    """The place of an event in the log; `replayed` if it was there before."""
 
     seq: int
     replayed: bool

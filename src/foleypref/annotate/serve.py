@@ -1,7 +1,7 @@
-"""`foleypref annotate`: the plan, the book, the media and the server, until Ctrl-C.
+"""`foleypref annotate`: prepare the media, print the raters' addresses, and serve until Ctrl-C.
 
-The first clips' media are made before the addresses are printed, the others while people listen. Everything
-is on disk at every moment: after a kill the same command goes on where each rater was.
+The media of the first clips are made before the addresses are printed, the rest in the background. Everything
+is on disk at every moment: after a kill, the same command continues where each rater was.
 """
 
 from __future__ import annotations
@@ -18,96 +18,97 @@ from foleypref.models.playback import ModelMedia, Waves
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
 
-FIRST = 4  # clips whose media are there before anybody comes
+NUM_FIRST = 4  # clips whose media are made before the first rater comes
 EXPOSED = """\
 annotate: this server listens on {host}, so everybody who reaches this machine can open it.
-annotate: It speaks plain HTTP: names, sound and tokens can be read on the way, and a token is all it
-annotate: takes to rate as somebody else. Put a reverse proxy with TLS in front and give its address as
-annotate: --public-url, or stay on 127.0.0.1 and let people in by `ssh -L {port}:127.0.0.1:{port}`."""
+annotate: It speaks plain HTTP: names, sound and tokens can be read on the way, and whoever has a token
+annotate: can rate under that name. Put a reverse proxy with TLS in front and give its address as
+annotate: --public-url, or stay on 127.0.0.1 and let raters in by `ssh -L {port}:127.0.0.1:{port}`."""
 
 
 def annotate(workspace: Workspace, settings: AnnotateSettings, waves: Waves | None = None) -> None:
     """Serve the rating tool until interrupted. `waves` decodes candidates; by default the model does.
 
-    Raises ValueError for a port in use, no clips to rate, a database that does not answer, a missing extra.
+    Raises ValueError if the port is in use, there are no clips to rate, the database does not answer, or the
+    extra is not installed.
     """
     require("fastapi", "uvicorn", "sqlalchemy")
     import uvicorn
 
     from foleypref.annotate.app import create_app
-    from foleypref.annotate.book import EventBook
-    from foleypref.annotate.desk import Desk
-    from foleypref.annotate.soundtracks import Studio, prepare
-    from foleypref.annotate.tasks import make_plan
-    from foleypref.annotate.tokens import Doorkeeper
+    from foleypref.annotate.assignments import make_assignments
+    from foleypref.annotate.campaign import Campaign
+    from foleypref.annotate.event_log import EventLog
+    from foleypref.annotate.media_store import MediaStore, prepare
+    from foleypref.annotate.tokens import Tokens
 
-    with workspace.lock("annotate"), _listen(settings.host, settings.port) as door_socket:
-        plan = make_plan(workspace, settings)
-        book = EventBook.of(workspace.root, settings.database)
+    with workspace.lock("annotate"), _listen(settings.host, settings.port) as listening:
+        assignments = make_assignments(workspace, settings)
+        log = EventLog.of(workspace.root, settings.database)
         model = cast(Model, settings.model)
-        studio = Studio(workspace, waves or ModelMedia(workspace, model, settings.device).waves)
-        door = Doorkeeper(book)
-        desk = Desk(settings, book, door, studio, plan)
-        desk.warm()
-        order = [*plan.overlap, *plan.rest]
-        prepare(studio, plan, order[:FIRST])
-        port = door_socket.getsockname()[1]
-        base_url = settings.public_url.rstrip("/") or _address(settings.host, port)
+        media = MediaStore(workspace, waves or ModelMedia(workspace, model, settings.device).waves)
+        tokens = Tokens(log)
+        campaign = Campaign(settings, log, tokens, media, assignments=assignments)
+        campaign.histories.read_all()
+        order = [*assignments.overlap, *assignments.rest]
+        prepare(media, assignments, order[:NUM_FIRST])
+        port = listening.getsockname()[1]
+        base_url = settings.public_url.rstrip("/") or _base_url(settings.host, port)
         config = uvicorn.Config(
-            create_app(desk, base_url), log_level="warning", access_log=False, lifespan="off",
+            create_app(campaign, base_url), log_level="warning", access_log=False, lifespan="off",
             server_header=False, timeout_graceful_shutdown=3, ws="none", proxy_headers=False,
         )  # fmt: skip
-        _greet(door, settings, base_url, port, len(plan.units))
+        say(f"annotate: {len(assignments.clip_tasks)} clips to {settings.task}, at {base_url} until Ctrl-C")
+        _print_addresses(tokens, settings, base_url, port)
         stopping = threading.Event()
         rest = threading.Thread(
-            target=prepare, args=(studio, plan, order[FIRST:], stopping.is_set), daemon=True
+            target=prepare, args=(media, assignments, order[NUM_FIRST:], stopping.is_set), daemon=True
         )
         rest.start()
         try:
-            uvicorn.Server(config).run(sockets=[door_socket])
+            uvicorn.Server(config).run(sockets=[listening])
         finally:
             stopping.set()
-            rest.join(30)  # it ends with the clip it is at
-            book.close()
+            rest.join(30)  # it stops after the current clip
+            log.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens, before anything else is begun. Raises ValueError if it cannot."""
+    """Return a listening socket, so that a port in use is found out first. Raises ValueError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart need not wait a minute
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart need not wait a minute
     try:
-        made.bind((host, port))
-        made.listen(128)
+        listening.bind((host, port))
+        listening.listen(128)
     except OSError as error:
-        made.close()
+        listening.close()
         reason = error.strerror or str(error)
         raise ValueError(
             f"cannot listen on {host} port {port}: {reason}; give another --port (0: any free one) or --host"
         ) from None
-    return made
+    return listening
 
 
-def _address(host: str, port: int) -> str:
+def _base_url(host: str, port: int) -> str:
     if host in ("0.0.0.0", "::", ""):
         host = socket.gethostname()
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _greet(door: Any, settings: AnnotateSettings, base_url: str, port: int, num_clips: int) -> None:
-    """Addresses on stdout, as they are this command's result; what to know about them on stderr."""
-    say(f"annotate: {num_clips} clips to {settings.task}, at {base_url} until Ctrl-C")
-    known = {rater.name for rater in door.known()}
-    wanted = list(dict.fromkeys((OPERATOR, *settings.raters, *settings.renew)))
-    if not {*known, *wanted} - {OPERATOR}:
-        wanted.append("rater")
-    for name in wanted:
+def _print_addresses(tokens: Any, settings: AnnotateSettings, base_url: str, port: int) -> None:
+    """Print new addresses on stdout, because they are this command's result, and notes on stderr."""
+    known = {rater.name for rater in tokens.raters()}
+    names = list(dict.fromkeys((OPERATOR, *settings.raters, *settings.renew)))
+    if not {*known, *names} - {OPERATOR}:
+        names.append("rater")
+    for name in names:
         if name not in known or name in settings.renew:
             page, role = ("operator", OPERATOR) if name == OPERATOR else ("", "rater")
-            print(f"{name:<12} {base_url}/{page}#token={door.new_token(name, role)}", flush=True)
+            print(f"{name:<12} {base_url}/{page}#token={tokens.new_token(name, role)}", flush=True)
     old = sorted(known - set(settings.renew))
     if old:
-        say(f"annotate: addresses given before stay good: {', '.join(old)}; --renew NAME makes another")
-    say("annotate: an address is a key: whoever has it rates under its name; it is shown this once")
+        say(f"annotate: addresses given before stay good: {', '.join(old)}; --renew NAME replaces one")
+    say("annotate: an address is a key: whoever has it rates under its name; it is shown only this once")
     if not is_loopback(settings.host):
         say(EXPOSED.format(host=settings.host, port=port))

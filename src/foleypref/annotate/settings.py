@@ -1,4 +1,4 @@
-"""What the operator of the rating tool decides: who rates what, how much twice, where the server listens."""
+"""Settings of the rating tool: who rates which clips, how many twice, and where the server listens."""
 
 from __future__ import annotations
 
@@ -23,29 +23,27 @@ class AnnotateSettings(Settings):
 
     task: Kind = "rate"
     split: str = "align"
-    host: str = "127.0.0.1"  # anything else is seen by others: read what is printed then
+    host: str = "127.0.0.1"  # any other address is open to other machines; heed the warning
     port: int = Field(8321, ge=0, le=65535)  # 0 is any free one
-    public_url: str = ""  # the address that people use, where a reverse proxy stands in front
-    raters: tuple[str, ...] = ()  # new ones get an address each; without any there is one called "rater"
-    renew: tuple[str, ...] = ()  # raters (or "operator") whose address is lost: a new one, the old one ends
-    name: str = "main"  # of this round of rating; another name begins anew on the same clips
-    num_clips: int | None = Field(None, ge=1)  # a random choice of so many
-    num_tracks: int = Field(5, ge=2, le=MAX_TRACKS)  # soundtracks of a clip at most; two when comparing
-    ground_truth: bool = False  # the clip's own sound among them
+    public_url: str = ""  # the address that raters use, if a reverse proxy stands in front
+    raters: tuple[str, ...] = ()  # each new one gets an address; without any there is one called "rater"
+    renew: tuple[str, ...] = ()  # raters (or "operator") who get a new address in place of the old one
+    name: str = "main"  # of this round of rating; another name starts afresh on the same clips
+    num_clips: int | None = Field(None, ge=1)  # choose that many at random
+    num_tracks: int = Field(5, ge=2, le=MAX_TRACKS)  # at most, per clip; two when comparing
+    ground_truth: bool = False  # include the clip's own sound
     weights: str | None = None  # fingerprint; None takes candidates of all weights of `model`
-    versus: tuple[
-        str, ...
-    ] = ()  # two fingerprints: a task compares one candidate of each, from the same noise
-    overlap: float = Field(0.1, ge=0, le=1)  # of the clips, rated by everybody; the others by one rater each
-    repeats: float = Field(0.05, ge=0, le=0.5)  # tasks that come a second time, unsaid
-    degraded: float = Field(0.05, ge=0, le=0.5)  # tasks with one soundtrack made worse on purpose
+    versus: tuple[str, ...] = ()  # two fingerprints: compare one candidate of each, from the same noise
+    overlap: float = Field(0.1, ge=0, le=1)  # of the clips, which every rater gets; others go to one rater
+    repeats: float = Field(0.05, ge=0, le=0.5)  # tasks shown a second time, unannounced
+    degraded: float = Field(0.05, ge=0, le=0.5)  # tasks with one soundtrack degraded on purpose
     degradations: tuple[Degradation, ...] = ("noise", "low_pass", "late")
-    random_share: float = Field(0.2, ge=0, le=1)  # of clips taken at random, not by AudioScore's uncertainty
-    audioscore: str = "audioscore"  # the fit whose uncertainty says what comes first, if it is there
-    show_events: bool = False  # mark true event times, where clips have them; raters then judge by the marks
-    require_listen_s: float = Field(2.0, ge=0)  # of a soundtrack, before it may be judged
+    random_share: float = Field(0.2, ge=0, le=1)  # of clips in random order, not by AudioScore's uncertainty
+    audioscore: str = "audioscore"  # the fit whose uncertainty orders the clips, if it exists
+    show_events: bool = False  # mark true event times; raters then tend to judge by the marks
+    require_listen_s: float = Field(2.0, ge=0)  # per soundtrack, before it may be judged
     skip_reasons: tuple[str, ...] = ("does not play", "cannot tell", "nothing to see", "unpleasant", "other")
-    database: str = ""  # postgresql://… of a book on a server; empty is annotate/book.sqlite
+    database: str = ""  # postgresql://… of an event log on a server; empty: annotate/book.sqlite
     seed: int = 0
     model: part_field("models") = build("models", "world")  # type: ignore[valid-type]
     device: str = "cpu"
@@ -61,31 +59,31 @@ class AnnotateSettings(Settings):
     @classmethod
     def _address(cls, url: str) -> str:
         if url and not re.fullmatch(r"https?://[^/\s?#]+/?", url):
-            raise ValueError(f"public_url is like https://rate.example.org, with no path, found {url!r}")
+            raise ValueError(f"public_url is an address like https://rate.example.org, found {url!r}")
         return url
 
     @field_validator("versus")
     @classmethod
     def _two(cls, weights: tuple[str, ...]) -> tuple[str, ...]:
         if weights and (len(weights) != 2 or weights[0] == weights[1]):
-            raise ValueError(f"versus names two models by their fingerprints, found {weights}")
+            raise ValueError(f"versus takes the fingerprints of two different models, found {weights}")
         return weights
 
     @field_validator("skip_reasons")
     @classmethod
     def _reasons(cls, reasons: tuple[str, ...]) -> tuple[str, ...]:
         if not 1 <= len(reasons) <= 9 or len(set(reasons)) < len(reasons):
-            raise ValueError(f"skip_reasons are 1 to 9 different ones, as a digit picks; found {reasons}")
+            raise ValueError(f"skip_reasons takes 1 to 9 different reasons, one per digit; found {reasons}")
         return reasons
 
     @property
     def tracks(self) -> int:
-        """Soundtracks of a task at most."""
+        """The largest number of soundtracks per task."""
         return 2 if self.task == "compare" else self.num_tracks
 
     @property
-    def campaign(self) -> str:
-        """Names what is rated and how: tasks of another campaign are kept, but not gone on with."""
+    def campaign_id(self) -> str:
+        """A hash of what is rated and how; tasks with another id are kept, but not continued."""
         return digest(
             self.name, self.task, self.split, self.model.part_name(), self.weights or "",
             self.tracks, self.ground_truth, *self.versus, length=12,
@@ -93,7 +91,7 @@ class AnnotateSettings(Settings):
 
 
 def check_name(name: str) -> str:
-    """A rater's name if it can be one. Raises ValueError."""
+    """Return a rater's name. Raises ValueError if it has other characters or is too long."""
     if not RATER_NAME.fullmatch(name):
         raise ValueError(
             f"a rater's name is up to 64 letters, digits, '.', '_', '@', '+' or '-', found {name!r}"

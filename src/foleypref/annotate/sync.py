@@ -1,4 +1,4 @@
-"""Ratings and votes of the rating tool, brought into the workspace's tables."""
+"""The door for stages: brings the rating tool's labels into the workspace's tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from foleypref.workspace.store import Workspace
 
 
 def sync_labels(workspace: Workspace) -> None:
-    """What people said in the rating tool, as ratings and votes; nothing where nobody has opened it."""
+    """Update ratings and votes from the event log; does nothing if the workspace has none."""
     folder = workspace.annotate
     if not any((folder / name).exists() for name in ("book.sqlite", "database.url")):
         return

@@ -1,4 +1,4 @@
-"""The book: every acknowledged event is there once, in SQLite and in PostgreSQL, also after kill -9."""
+"""The log: every acknowledged event is there once, in SQLite and in PostgreSQL, also after kill -9."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from foleypref.annotate.book import Conflict, EventBook
+from foleypref.annotate.event_log import METADATA, Conflict, EventLog
 from foleypref.annotate.rows import NewEvent, Task, Track
-from foleypref.annotate.tables import METADATA
-from foleypref.annotate.tokens import REFRESH_S, Doorkeeper, hash_of
+from foleypref.annotate.tokens import REFRESH_S, Tokens, hash_of
 from tests import annotate_postgres
 
 WRITER = """
 import sys
-from foleypref.annotate.book import EventBook
+from foleypref.annotate.event_log import EventLog
 from foleypref.annotate.rows import NewEvent
-book = EventBook(sys.argv[1])
+log = EventLog(sys.argv[1])
 for i in range(1_000_000):
     name = f"{sys.argv[2]}-{i}"
-    book.append(NewEvent("ann", name, "listen", "t", "{}"))
+    log.append(NewEvent("ann", name, "listen", "t", "{}"))
     print(name, flush=True)
 """
 
@@ -45,15 +44,15 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'book.sqlite'}"
     found: str = request.getfixturevalue("server")
-    book = EventBook(found)
-    METADATA.drop_all(book.engine)
-    book.close()
+    log = EventLog(found)
+    METADATA.drop_all(log.engine)
+    log.close()
     return found
 
 
 @pytest.fixture
-def book(url: str) -> Iterator[EventBook]:
-    made = EventBook(url)
+def log(url: str) -> Iterator[EventLog]:
+    made = EventLog(url)
     yield made
     made.close()
 
@@ -62,20 +61,20 @@ def new(client_id: str, body: str = "{}", rater: str = "ann") -> NewEvent:
     return NewEvent(rater, client_id, "rate", "t1", body)
 
 
-def test_a_post_that_comes_twice_counts_once(book: EventBook) -> None:
-    first = book.append(new("x", '{"value":1}'))
-    again = book.append(new("x", '{"value":1}'))
+def test_a_post_that_comes_twice_counts_once(log: EventLog) -> None:
+    first = log.append(new("x", '{"value":1}'))
+    again = log.append(new("x", '{"value":1}'))
     assert (again.seq, again.replayed, again.server_time_ms) == (first.seq, True, first.server_time_ms)
     with pytest.raises(Conflict):
-        book.append(new("x", '{"value":2}'))
-    other = book.append(new("x", '{"value":2}', rater="bob"))  # each rater has their own ids
+        log.append(new("x", '{"value":2}'))
+    other = log.append(new("x", '{"value":2}', rater="bob"))  # each rater has their own ids
     assert other.seq > first.seq
-    assert [(e.rater, e.body) for e in book.events()] == [("ann", {"value": 1}), ("bob", {"value": 2})]
-    assert [e.rater for e in book.events("bob")] == ["bob"]
-    assert [e.seq for e in book.events(after=first.seq)] == [other.seq]
+    assert [(e.rater, e.body) for e in log.events()] == [("ann", {"value": 1}), ("bob", {"value": 2})]
+    assert [e.rater for e in log.events("bob")] == ["bob"]
+    assert [e.seq for e in log.events(after=first.seq)] == [other.seq]
 
 
-def test_fifty_threads_lose_and_double_nothing(book: EventBook) -> None:
+def test_fifty_threads_lose_and_double_nothing(log: EventLog) -> None:
     """Also where two threads send the very same event, and where a conflict shares a transaction."""
     acknowledged: list[tuple[str, int]] = []
     conflicts: list[str] = []
@@ -83,9 +82,9 @@ def test_fifty_threads_lose_and_double_nothing(book: EventBook) -> None:
     def write(index: int) -> None:
         for i in range(6):
             name = f"{index // 2}-{i}"  # every event from two threads
-            acknowledged.append((name, book.append(new(name)).seq))
+            acknowledged.append((name, log.append(new(name)).seq))
         try:
-            book.append(new(f"{index // 2}-0", '{"other":1}'))
+            log.append(new(f"{index // 2}-0", '{"other":1}'))
         except Conflict:
             conflicts.append(str(index))
 
@@ -96,8 +95,8 @@ def test_fifty_threads_lose_and_double_nothing(book: EventBook) -> None:
         thread.join()
     assert len(acknowledged) == 300
     assert len(conflicts) == 50
-    seq_of = {event.client_id: event.seq for event in book.events()}
-    assert len(book.events()) == len(seq_of) == 150
+    seq_of = {event.client_id: event.seq for event in log.events()}
+    assert len(log.events()) == len(seq_of) == 150
     assert all(seq_of[name] == seq for name, seq in acknowledged)
 
 
@@ -115,7 +114,7 @@ def test_what_was_acknowledged_survives_kill_9(url: str, kills: int) -> None:
         seen += [line.strip() for line in process.stdout if line.endswith("\n")]
         process.wait()
         acknowledged += seen
-    made = EventBook(url)
+    made = EventLog(url)
     stored = [event.client_id for event in made.events()]
     made.close()
     assert len(acknowledged) >= 10 * kills
@@ -124,54 +123,54 @@ def test_what_was_acknowledged_survives_kill_9(url: str, kills: int) -> None:
     assert len(stored) <= len(acknowledged) + kills  # at most one event a kill was written and not said
 
 
-def test_a_dealt_clip_has_one_rater_and_a_number_one_task(book: EventBook) -> None:
+def test_a_dealt_clip_has_one_rater_and_a_number_one_task(log: EventLog) -> None:
     tracks = (Track("A", "c1"), Track("B", "c2", "noise"))
     task = Task("t1", "main", "ann", 1, "rate", "clip", tracks, claim="clip")
-    assert book.add_task(task)
-    assert not book.add_task(Task("t2", "main", "bob", 1, "rate", "clip", tracks, claim="clip"))
-    assert not book.add_task(Task("t3", "main", "ann", 1, "rate", "other", tracks))
-    assert book.add_task(Task("t4", "main", "bob", 1, "rate", "clip", tracks))  # overlap: no claim
-    assert book.add_task(Task("t5", "again", "bob", 1, "rate", "clip", tracks, claim="clip"))
-    (found,) = book.tasks("ann")
+    assert log.add_task(task)
+    assert not log.add_task(Task("t2", "main", "bob", 1, "rate", "clip", tracks, claim="clip"))
+    assert not log.add_task(Task("t3", "main", "ann", 1, "rate", "other", tracks))
+    assert log.add_task(Task("t4", "main", "bob", 1, "rate", "clip", tracks))  # overlap: no claim
+    assert log.add_task(Task("t5", "again", "bob", 1, "rate", "clip", tracks, claim="clip"))
+    (found,) = log.tasks("ann")
     assert found == Task(**{**_fields(task), "created_ms": found.created_ms})
     assert found.genuine == {"A": "c1"}
-    assert book.claims("main") == {"clip"}
-    assert [t.task_id for t in book.tasks()] == ["t1", "t4", "t5"]
+    assert log.claims("main") == {"clip"}
+    assert [t.task_id for t in log.tasks()] == ["t1", "t4", "t5"]
 
 
 def _fields(task: Task) -> dict[str, object]:
     return {name: getattr(task, name) for name in Task.__dataclass_fields__}
 
 
-def test_only_the_hash_of_a_token_is_kept(book: EventBook, monkeypatch: pytest.MonkeyPatch) -> None:
-    door = Doorkeeper(book)
-    token = door.new_token("ann")
+def test_only_the_hash_of_a_token_is_kept(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = Tokens(log)
+    token = tokens.new_token("ann")
     assert len(token) >= 43  # 256 bits
-    assert [r.token_hash for r in book.raters()] == [hash_of(token)]
-    assert token not in repr(book.raters())
-    assert door.who(token).name == "ann"  # type: ignore[union-attr]
+    assert [r.token_hash for r in log.raters()] == [hash_of(token)]
+    assert token not in repr(log.raters())
+    assert tokens.who(token).name == "ann"  # type: ignore[union-attr]
     for wrong in ("", token[:-1], token + "x", token.swapcase(), "\udcff"):
-        assert door.who(wrong) is None
-    renewed = door.new_token("ann")
-    assert door.who(token) is None
-    assert door.who(renewed) is not None
-    elsewhere = Doorkeeper(book)  # another server on the same book
-    other = door.new_token("bob")
+        assert tokens.who(wrong) is None
+    renewed = tokens.new_token("ann")
+    assert tokens.who(token) is None
+    assert tokens.who(renewed) is not None
+    elsewhere = Tokens(log)  # another server on the same log
+    other = tokens.new_token("bob")
     assert elsewhere.who(other) is not None
-    elsewhere._read_at -= REFRESH_S
+    elsewhere._read_time -= REFRESH_S
     with pytest.raises(ValueError, match="operator's"):
-        door.new_token("operator")
+        tokens.new_token("operator")
     with pytest.raises(ValueError, match="letters, digits"):
-        door.new_token("../ann")
-    assert door.new_token("operator", "operator")
-    assert door.names() == ["ann", "bob"]
+        tokens.new_token("../ann")
+    assert tokens.new_token("operator", "operator")
+    assert tokens.names() == ["ann", "bob"]
 
 
-def test_tokens_are_compared_in_constant_time(book: EventBook, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_are_compared_in_constant_time(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against every rater, also after the right one was met."""
-    door = Doorkeeper(book)
-    first = door.new_token("ann")
-    door.new_token("bob")
+    tokens = Tokens(log)
+    first = tokens.new_token("ann")
+    tokens.new_token("bob")
     seen: list[str] = []
 
     def compare(a: str, b: str) -> bool:
@@ -179,19 +178,19 @@ def test_tokens_are_compared_in_constant_time(book: EventBook, monkeypatch: pyte
         return a == b
 
     monkeypatch.setattr("foleypref.annotate.tokens.hmac.compare_digest", compare)
-    assert door.who(first).name == "ann"  # type: ignore[union-attr]
+    assert tokens.who(first).name == "ann"  # type: ignore[union-attr]
     assert len(seen) == 2
 
 
 def test_the_place_of_a_server_s_book_is_noted_without_its_password(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    EventBook.of(tmp_path, server.replace("tester@", "tester:secret@")).close()
+    EventLog.of(tmp_path, server.replace("tester@", "tester:secret@")).close()
     note = (tmp_path / "annotate" / "database.url").read_text()
     assert "secret" not in note
     assert "***" not in note
     monkeypatch.setenv("PGPASSWORD", "secret")
-    again = EventBook.of(tmp_path)
+    again = EventLog.of(tmp_path)
     assert again.engine.dialect.name == "postgresql"
     again.close()
 
@@ -204,29 +203,29 @@ def test_a_database_that_does_not_answer_is_said_in_a_line(tmp_path: Path) -> No
         (f"sqlite:///{tmp_path}/no/such/folder/book.sqlite", "cannot be opened"),
     ):
         with pytest.raises(ValueError, match=said) as caught:
-            EventBook(address)
+            EventLog(address)
         assert "secret" not in str(caught.value)
         assert "\n" not in str(caught.value)
 
 
 def test_sqlite_waits_for_the_disk(tmp_path: Path) -> None:
-    book = EventBook(f"sqlite:///{tmp_path / 'book.sqlite'}")
+    log = EventLog(f"sqlite:///{tmp_path / 'book.sqlite'}")
     for _ in range(2):  # on every connection
-        with book.engine.connect() as one, book.engine.connect() as two:
+        with log.engine.connect() as one, log.engine.connect() as two:
             for db in (one, two):
                 assert db.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
                 assert db.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
-    book.close()
+    log.close()
 
 
 def test_a_book_of_another_format_is_refused(url: str) -> None:
     from sqlalchemy import update
 
-    from foleypref.annotate.tables import ABOUT
+    from foleypref.annotate.event_log import ABOUT
 
-    made = EventBook(url)
+    made = EventLog(url)
     with made.engine.begin() as db:
         db.execute(update(ABOUT).values(value="99"))
     made.close()
     with pytest.raises(ValueError, match="format 99"):
-        EventBook(url)
+        EventLog(url)

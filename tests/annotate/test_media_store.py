@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from foleypref.annotate.assignments import make_assignments
 from foleypref.annotate.degrade import degrade
 from foleypref.annotate.levels import PEAK, TARGET_LUFS, levelled, loudness
-from foleypref.annotate.soundtracks import NUM_PEAKS, Studio, prepare
-from foleypref.annotate.tasks import make_plan
+from foleypref.annotate.media_store import NUM_PEAKS, MediaStore, prepare
 from foleypref.media.clip import MediaError, probe
 from tests.annotate_workspace import SAMPLE_RATE, AnnotateSettings, fake_waves, fill
 
@@ -107,23 +107,23 @@ def test_media_are_made_once_and_match(tmp_path: Path) -> None:
         calls.append(len(ids))
         return fake_waves()(ids)
 
-    plan = make_plan(workspace, AnnotateSettings())
-    studio = Studio(workspace, waves)  # type: ignore[arg-type]
-    prepare(studio, plan, [*plan.overlap, *plan.rest])
+    assignments = make_assignments(workspace, AnnotateSettings())
+    media = MediaStore(workspace, waves)  # type: ignore[arg-type]
+    prepare(media, assignments, [*assignments.overlap, *assignments.rest])
     assert calls == [3, 3, 3]
-    unit = plan.units[plan.rest[0]]
-    studio.make(unit, [(unit.candidates[0], "noise")])
+    clip_task = assignments.clip_tasks[assignments.rest[0]]
+    media.make(clip_task, [(clip_task.candidates[0], "noise")])
     assert calls[3:] == [1]
-    again = Studio(workspace, waves)  # type: ignore[arg-type]
-    prepare(again, plan, [*plan.overlap, *plan.rest])
-    again.make(unit, [(unit.candidates[0], "noise")])
+    again = MediaStore(workspace, waves)  # type: ignore[arg-type]
+    prepare(again, assignments, [*assignments.overlap, *assignments.rest])
+    again.make(clip_task, [(clip_task.candidates[0], "noise")])
     assert len(calls) == 4
-    assert again.ready == set(plan.units)
-    info = probe(studio.video(unit.clip))
+    assert again.ready == set(assignments.clip_tasks)
+    info = probe(media.video(clip_task.clip))
     assert (info.has_audio, info.has_video) == (False, True)
     levels = []
-    for candidate_id in unit.candidates:
-        sound = studio.soundtrack(candidate_id)
+    for candidate_id in clip_task.candidates:
+        sound = media.soundtrack(candidate_id)
         with wave_files.open(str(sound.path)) as file:
             assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, SAMPLE_RATE)
             samples = np.frombuffer(file.readframes(file.getnframes()), np.int16) / 32768
@@ -134,6 +134,6 @@ def test_media_are_made_once_and_match(tmp_path: Path) -> None:
         assert outline.max() == pytest.approx(samples.max(), abs=2e-3)
     assert np.ptp(levels) < 0.1
     with pytest.raises(MediaError, match="is gone"):
-        studio.soundtrack("nobody")
+        media.soundtrack("nobody")
     with pytest.raises(MediaError, match="is gone"):
-        studio.soundtrack(unit.candidates[0], "late")
+        media.soundtrack(clip_task.candidates[0], "late")

@@ -8,25 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foleypref.annotate.desk import Desk
-from foleypref.annotate.operator import Watch, summary
+from foleypref.annotate.campaign import Campaign
+from foleypref.annotate.operator_view import OperatorView, summary
 from foleypref.flow.convention import seed_of
 from foleypref.scoring.agreement import krippendorff_alpha
-from tests.annotate_workspace import all_heard, event, fill, make_desk, rate_all, without_media
+from tests.annotate_workspace import all_heard, event, fill, make_campaign, rate_all, without_media
 
 
-def everybody(desk: Desk, say: Any) -> None:
+def everybody(campaign: Campaign, say: Any) -> None:
     """Work through all tasks; `say(rater, shown, task)` judges one."""
-    for rater in desk.door.names():
-        while shown := desk.next_tasks(rater):
-            say(rater, shown[0], desk.history(rater).tasks[shown[0]["task_id"]])
+    for rater in campaign.tokens.names():
+        while shown := campaign.next_tasks(rater):
+            say(rater, shown[0], campaign.histories.of(rater).tasks[shown[0]["task_id"]])
 
 
 def true_label(candidate_id: str) -> int:
     return seed_of(candidate_id) % 3
 
 
-def rate_truly(desk: Desk, noise: float = 0.0, seed: int = 0) -> Any:
+def rate_truly(campaign: Campaign, noise: float = 0.0, seed: int = 0) -> Any:
     generator = np.random.default_rng(seed)
 
     def say(rater: str, shown: Any, task: Any) -> None:
@@ -36,15 +36,15 @@ def rate_truly(desk: Desk, noise: float = 0.0, seed: int = 0) -> Any:
                 return int(generator.integers(3))
             return 0 if track.degraded else true_label(track.candidate_id)
 
-        rate_all(desk, rater, shown, label_of)
+        rate_all(campaign, rater, shown, label_of)
 
     return say
 
 
 def test_raters_who_agree_in_everything(tmp_path: Path) -> None:
-    desk = without_media(make_desk(fill(tmp_path / "w", 30), overlap=0.5, repeats=0.3, degraded=0.3))
-    everybody(desk, rate_truly(desk))
-    found = summary(desk)
+    campaign = without_media(make_campaign(fill(tmp_path / "w", 30), overlap=0.5, repeats=0.3, degraded=0.3))
+    everybody(campaign, rate_truly(campaign))
+    found = summary(campaign)
     agreement = found["agreement"]
     assert (agreement["alpha"], agreement["pairwise"], agreement["interval"]) == (1.0, 1.0, [1.0, 1.0])
     assert agreement["overlap_items"] == 15 * 3
@@ -60,9 +60,9 @@ def test_raters_who_agree_in_everything(tmp_path: Path) -> None:
 
 
 def test_raters_who_guess(tmp_path: Path) -> None:
-    desk = without_media(make_desk(fill(tmp_path / "w", 60), overlap=1.0, repeats=0.2, degraded=0.2))
-    everybody(desk, rate_truly(desk, noise=1.0))
-    found = summary(desk)
+    campaign = without_media(make_campaign(fill(tmp_path / "w", 60), overlap=1.0, repeats=0.2, degraded=0.2))
+    everybody(campaign, rate_truly(campaign, noise=1.0))
+    found = summary(campaign)
     low, high = found["agreement"]["interval"]
     assert low < 0 < high
     assert abs(found["agreement"]["alpha"]) < 0.2
@@ -74,23 +74,23 @@ def test_raters_who_guess(tmp_path: Path) -> None:
 
 def test_alpha_is_krippendorff_s_of_the_labels(tmp_path: Path) -> None:
     workspace = fill(tmp_path / "w", 20)
-    desk = without_media(make_desk(workspace, ("ann", "bob", "eve"), overlap=1.0))
+    campaign = without_media(make_campaign(workspace, ("ann", "bob", "eve"), overlap=1.0))
     said: dict[str, dict[str, int]] = {}
     generator = np.random.default_rng(5)
 
     def say(rater: str, shown: Any, task: Any) -> None:
         if rater == "eve" and task.number > 7:
-            reason = desk.settings.skip_reasons[0]
-            desk.post(rater, event("skip", task_id=task.task_id, reason=reason))
+            reason = campaign.settings.skip_reasons[0]
+            campaign.post(rater, event("skip", task_id=task.task_id, reason=reason))
             return
         labels = {a: min(2, true_label(c) + int(generator.integers(2))) for a, c in task.genuine.items()}
         said.setdefault(rater, {}).update({task.genuine[a]: value for a, value in labels.items()})
-        rate_all(desk, rater, shown, labels.__getitem__)
+        rate_all(campaign, rater, shown, labels.__getitem__)
 
-    everybody(desk, say)
+    everybody(campaign, say)
     ids = sorted({c for one in said.values() for c in one})
     table = np.array([[said[r].get(c, np.nan) for c in ids] for r in ("ann", "bob", "eve")])
-    found = summary(desk)
+    found = summary(campaign)
     assert found["agreement"]["alpha"] == pytest.approx(krippendorff_alpha(table), abs=1e-4)
     assert found["totals"]["skipped"] == {"does not play": 13}
     low, high = found["agreement"]["interval"]
@@ -102,20 +102,20 @@ def test_alpha_is_krippendorff_s_of_the_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["compare", "rank"])
 def test_comparisons_and_ranks(tmp_path: Path, kind: str) -> None:
     workspace = fill(tmp_path / "w", 12)
-    desk = without_media(make_desk(workspace, overlap=1.0, task=kind, repeats=0.2, degraded=0.3))
+    campaign = without_media(make_campaign(workspace, overlap=1.0, task=kind, repeats=0.2, degraded=0.3))
 
     def say(rater: str, shown: Any, task: Any) -> None:
         worth = {t.label: -1.0 if t.degraded else float(seed_of(t.candidate_id)) for t in task.tracks}
         mine = {"task_id": task.task_id, "heard": all_heard(shown), "seconds": 5.0}
         if kind == "rank":
             order = [[label] for label in sorted(worth, key=lambda a: -worth[a])]
-            desk.post(rater, event("rank", order=order, **mine))
+            campaign.post(rater, event("rank", order=order, **mine))
         else:
             value = 1 if worth["A"] > worth["B"] else -1
-            desk.post(rater, event("compare", first="A", second="B", value=value, **mine))
+            campaign.post(rater, event("compare", first="A", second="B", value=value, **mine))
 
-    everybody(desk, say)
-    found = summary(desk)
+    everybody(campaign, say)
+    found = summary(campaign)
     assert (found["agreement"]["alpha"], found["agreement"]["pairwise"]) == (1.0, 1.0)
     for rater in found["raters"]:
         assert rater["repeats"]["agree"] == rater["repeats"]["of"] > 0
@@ -123,17 +123,17 @@ def test_comparisons_and_ranks(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_large_book_is_not_counted_at_every_glance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk = without_media(make_desk(fill(tmp_path / "w"), overlap=1.0))
-    watch, clock, counted = Watch(desk), [100.0], []
+    campaign = without_media(make_campaign(fill(tmp_path / "w"), overlap=1.0))
+    watch, clock, counted = OperatorView(campaign), [100.0], []
     takes = [0.01]
 
-    def slow(_: Desk) -> dict[str, Any]:
+    def slow(_: Campaign) -> dict[str, Any]:
         clock[0] += takes[0]
         counted.append(clock[0])
         return {"number": len(counted)}
 
-    monkeypatch.setattr("foleypref.annotate.operator.summary", slow)
-    monkeypatch.setattr("foleypref.annotate.operator.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("foleypref.annotate.operator_view.summary", slow)
+    monkeypatch.setattr("foleypref.annotate.operator_view.time.monotonic", lambda: clock[0])
     assert [watch.summary()["number"] for _ in range(3)] == [1, 2, 3]  # quick: always fresh
     takes[0] = 1.0
     assert [watch.summary()["number"] for _ in range(3)] == [4, 4, 4]
@@ -144,7 +144,7 @@ def test_a_large_book_is_not_counted_at_every_glance(tmp_path: Path, monkeypatch
 
 
 def test_before_anybody_came(tmp_path: Path) -> None:
-    found = summary(without_media(make_desk(fill(tmp_path / "w"))))
+    found = summary(without_media(make_campaign(fill(tmp_path / "w"))))
     assert found["agreement"] == {
         "alpha": None, "interval": None, "pairwise": None, "num_pairs": 0, "overlap_items": 0,
     }  # fmt: skip

@@ -11,93 +11,105 @@ from typing import Any
 import numpy as np
 import pytest
 
+from foleypref.annotate.assignments import clip_uncertainty, make_assignments
+from foleypref.annotate.campaign import Campaign
 from foleypref.annotate.checks import Refused
-from foleypref.annotate.desk import Desk
+from foleypref.annotate.media_store import MediaStore
 from foleypref.annotate.rows import Task
 from foleypref.annotate.settings import AnnotateSettings
-from foleypref.annotate.soundtracks import Studio
-from foleypref.annotate.tasks import clip_uncertainty, make_plan
 from foleypref.fit import FitSettings, fit
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Failure
-from tests.annotate_workspace import all_heard, event, fake_waves, fill, make_desk, rate_all, without_media
+from tests.annotate_workspace import (
+    all_heard,
+    event,
+    fake_waves,
+    fill,
+    make_campaign,
+    rate_all,
+    without_media,
+)
 from tests.scored_workspace import fill as fill_scores
 from tests.scored_workspace import rate, rule_labels, rule_values
 
 
-def work_through(desk: Desk, raters: tuple[str, ...], rounds: int = 1000) -> dict[str, list[Task]]:
+def work_through(campaign: Campaign, raters: tuple[str, ...], rounds: int = 1000) -> dict[str, list[Task]]:
     """Raters take turns until nobody gets a task; returns everybody's tasks in order."""
     for _ in range(rounds):
         idle = 0
         for rater in raters:
-            shown = desk.next_tasks(rater)
+            shown = campaign.next_tasks(rater)
             idle += not shown
             if shown:
-                rate_all(desk, rater, shown[0])
+                rate_all(campaign, rater, shown[0])
         if idle == len(raters):
             break
-    return {rater: list(desk.history(rater).of(desk.settings.campaign)) for rater in raters}
+    return {rater: list(campaign.histories.of(rater).of(campaign.settings.campaign_id)) for rater in raters}
 
 
 def test_the_overlap_goes_to_everybody_and_the_rest_to_one_each(tmp_path: Path) -> None:
     workspace = fill(tmp_path / "w", num_clips=20, num_candidates=2)
-    desk = without_media(make_desk(workspace, ("ann", "bob", "eve"), overlap=0.25))
-    tasks = work_through(desk, ("ann", "bob", "eve"))
+    campaign = without_media(make_campaign(workspace, ("ann", "bob", "eve"), overlap=0.25))
+    tasks = work_through(campaign, ("ann", "bob", "eve"))
     seen = Counter(task.clip_id for mine in tasks.values() for task in mine)
     assert Counter(seen.values()) == {3: 5, 1: 15}  # 5 of 20 by all three, 15 by one
     assert [len(mine) for mine in tasks.values()] == [10, 10, 10]
     for rater, mine in tasks.items():
         assert [task.number for task in mine] == list(range(1, 11))
         assert len({task.clip_id for task in mine}) == 10
-        assert desk.me(rater)["done"] == desk.me(rater)["total"] == 10
+        assert campaign.me(rater)["done"] == campaign.me(rater)["total"] == 10
 
 
 def test_progress_counts_what_is_shared_out(tmp_path: Path) -> None:
-    desk = make_desk(fill(tmp_path / "w", num_clips=20, num_candidates=2), overlap=0.25)
-    assert desk.me("ann")["total"] == 5 + 8  # half of 15, rounded up
-    work_through(desk, ("ann",), rounds=7)
-    assert (desk.me("ann")["done"], desk.me("ann")["total"], desk.me("bob")["total"]) == (7, 13, 13)
-    work_through(desk, ("ann",), rounds=8)  # faster than her half: 10 of 15
-    assert (desk.me("ann")["done"], desk.me("bob")["total"]) == (15, 5 + 5)
-    assert desk.me("ann")["can_undo"]
+    campaign = make_campaign(fill(tmp_path / "w", num_clips=20, num_candidates=2), overlap=0.25)
+    assert campaign.me("ann")["total"] == 5 + 8  # half of 15, rounded up
+    work_through(campaign, ("ann",), rounds=7)
+    assert (campaign.me("ann")["done"], campaign.me("ann")["total"], campaign.me("bob")["total"]) == (
+        7,
+        13,
+        13,
+    )
+    work_through(campaign, ("ann",), rounds=8)  # faster than her half: 10 of 15
+    assert (campaign.me("ann")["done"], campaign.me("bob")["total"]) == (15, 5 + 5)
+    assert campaign.me("ann")["can_undo"]
 
 
 def test_a_rater_may_come_later(tmp_path: Path) -> None:
     workspace = fill(tmp_path / "w", num_clips=12, num_candidates=2)
-    desk = make_desk(workspace, ("ann",), overlap=0.25)
-    work_through(desk, ("ann",), rounds=6)
-    desk.door.new_token("late")
-    tasks = work_through(desk, ("ann", "late"))
+    campaign = make_campaign(workspace, ("ann",), overlap=0.25)
+    work_through(campaign, ("ann",), rounds=6)
+    campaign.tokens.new_token("late")
+    tasks = work_through(campaign, ("ann", "late"))
     seen = Counter(task.clip_id for mine in tasks.values() for task in mine)
     assert Counter(seen.values()) == {2: 3, 1: 9}
-    assert {t.clip_id for t in tasks["late"][:3]} == set(desk.plan.overlap)
+    assert {t.clip_id for t in tasks["late"][:3]} == set(campaign.assignments.overlap)
 
 
 def test_a_restart_goes_on_where_everybody_was(tmp_path: Path) -> None:
-    """Another desk on the same book, as after kill -9: the same tasks, letters, answers, seconds heard."""
+    """Another campaign on the same log, as after kill -9: the same tasks, letters, answers, seconds heard."""
     workspace = fill(tmp_path / "w", num_clips=8)
-    desk = make_desk(workspace, repeats=0.3, degraded=0.3)
-    work_through(desk, ("ann", "bob"), rounds=2)
-    (task, *_) = desk.next_tasks("ann", ahead=2)
+    campaign = make_campaign(workspace, repeats=0.3, degraded=0.3)
+    work_through(campaign, ("ann", "bob"), rounds=2)
+    (task, *_) = campaign.next_tasks("ann", ahead=2)
     label = task["tracks"][1]["label"]
-    desk.post("ann", event("listen", task_id=task["task_id"], label=label, seconds=0.75))
-    desk.post(
+    campaign.post("ann", event("listen", task_id=task["task_id"], label=label, seconds=0.75))
+    campaign.post(
         "ann",
         event("rate", task_id=task["task_id"], label=label, value=1, heard={label: 1.0}),
     )
-    before = [desk.next_tasks(rater, ahead=2) for rater in ("ann", "bob")], desk.me("ann")
-    again = make_desk(workspace, repeats=0.3, degraded=0.3)
+    before = [campaign.next_tasks(rater, ahead=2) for rater in ("ann", "bob")], campaign.me("ann")
+    again = make_campaign(workspace, repeats=0.3, degraded=0.3)
     after = [again.next_tasks(rater, ahead=2) for rater in ("ann", "bob")], again.me("ann")
     assert after == before
     assert after[0][0][0]["tracks"][1]["given"] == 1
     assert after[0][0][0]["heard"] == {label: 1.0}
-    one, other = work_through(desk, ("ann",)), work_through(again, ("ann",))
+    one, other = work_through(campaign, ("ann",)), work_through(again, ("ann",))
     assert [t.task_id for t in one["ann"]] == [t.task_id for t in other["ann"]]
 
 
 def test_the_order_of_soundtracks_is_blind_and_each_rater_s_own(tmp_path: Path) -> None:
     workspace = fill(tmp_path / "w", num_clips=40, num_candidates=4)
-    desk = without_media(make_desk(workspace, overlap=1.0))
-    tasks = work_through(desk, ("ann", "bob"))
+    campaign = without_media(make_campaign(workspace, overlap=1.0))
+    tasks = work_through(campaign, ("ann", "bob"))
     first = Counter()
     for ann, bob in zip(tasks["ann"], tasks["bob"]):
         assert ann.clip_id == bob.clip_id
@@ -106,8 +118,8 @@ def test_the_order_of_soundtracks_is_blind_and_each_rater_s_own(tmp_path: Path) 
         first[sorted(t.candidate_id for t in ann.tracks).index(ann.tracks[0].candidate_id)] += 1
     assert max(first.values()) < 20  # 10 each are expected
     assert sum(a.tracks != b.tracks for a, b in zip(tasks["ann"], tasks["bob"])) > 30  # 23 in 24 differ
-    shown = str(desk.next_tasks("ann")) + str(
-        make_desk(workspace, overlap=1.0, name="again").next_tasks("ann")
+    shown = str(campaign.next_tasks("ann")) + str(
+        make_campaign(workspace, overlap=1.0, name="again").next_tasks("ann")
     )
     for candidate in workspace.read(Candidate):
         assert candidate.candidate_id not in shown
@@ -116,8 +128,8 @@ def test_the_order_of_soundtracks_is_blind_and_each_rater_s_own(tmp_path: Path) 
 
 def test_a_share_of_tasks_is_repeated_and_a_share_has_a_degraded_soundtrack(tmp_path: Path) -> None:
     workspace = fill(tmp_path / "w", num_clips=150, num_candidates=3)
-    desk = without_media(make_desk(workspace, ("ann",), repeats=0.2, degraded=0.2, num_tracks=3))
-    tasks = work_through(desk, ("ann",))["ann"]
+    campaign = without_media(make_campaign(workspace, ("ann",), repeats=0.2, degraded=0.2, num_tracks=3))
+    tasks = work_through(campaign, ("ann",))["ann"]
     repeats = [task for task in tasks if task.repeat_of]
     degraded = [task for task in tasks if len(task.genuine) < len(task.tracks)]
     assert 0.12 < len(repeats) / len(tasks) < 0.28
@@ -140,13 +152,15 @@ def test_a_share_of_tasks_is_repeated_and_a_share_has_a_degraded_soundtrack(tmp_
 
 
 def test_a_comparison_with_a_degraded_soundtrack_is_a_check_alone(tmp_path: Path) -> None:
-    desk = make_desk(fill(tmp_path / "w", num_clips=12), ("ann",), task="compare", degraded=0.4, overlap=0)
-    while shown := desk.next_tasks("ann"):
+    campaign = make_campaign(
+        fill(tmp_path / "w", num_clips=12), ("ann",), task="compare", degraded=0.4, overlap=0
+    )
+    while shown := campaign.next_tasks("ann"):
         one = shown[0]
         assert [t["label"] for t in one["tracks"]] == ["A", "B"]
         said = {"task_id": one["task_id"], "first": "A", "second": "B", "value": 1, "heard": all_heard(one)}
-        desk.post("ann", event("compare", **said))
-    tasks = desk.history("ann").of(desk.settings.campaign)
+        campaign.post("ann", event("compare", **said))
+    tasks = campaign.histories.of("ann").of(campaign.settings.campaign_id)
     checks = [task for task in tasks if len(task.genuine) == 1]
     assert checks
     assert all(task.claim is None and not task.shows_clip for task in checks)
@@ -159,21 +173,23 @@ def test_clips_come_by_uncertainty_with_a_share_at_random(tmp_path: Path) -> Non
     values = rule_values(num_clips * 3)
     workspace, candidates = fill_scores(tmp_path / "w", num_clips, values, num_candidates=3)
     rate(workspace, candidates, rule_labels(values))
-    plan = make_plan(workspace, AnnotateSettings())
-    assert clip_uncertainty(workspace, plan, "audioscore") == {}
+    assignments = make_assignments(workspace, AnnotateSettings())
+    assert clip_uncertainty(workspace, assignments, "audioscore") == {}
     fit(workspace, FitSettings(folds=2, num_steps=60))
-    found = clip_uncertainty(workspace, plan, "audioscore")
-    assert set(found) == set(plan.units)
+    found = clip_uncertainty(workspace, assignments, "audioscore")
+    assert set(found) == set(assignments.clip_tasks)
     assert all(0 < entropy < math.log(3) for entropy in found.values())
     settings = AnnotateSettings(random_share=0.0, overlap=0.0)
-    plan.order(settings, found)
-    assert [found[i] for i in plan.rest] == sorted(found.values(), reverse=True)
-    plan.order(AnnotateSettings(random_share=0.5, overlap=0.0), found)
-    assert sorted(plan.rest) == sorted(found)
-    rank = np.argsort([-found[i] for i in plan.rest]).argsort()
+    assignments.order(settings, found)
+    assert [found[i] for i in assignments.rest] == sorted(found.values(), reverse=True)
+    assignments.order(AnnotateSettings(random_share=0.5, overlap=0.0), found)
+    assert sorted(assignments.rest) == sorted(found)
+    rank = np.argsort([-found[i] for i in assignments.rest]).argsort()
     assert 2 < (rank[:20] > 25).sum() < 15  # of the first 20 half were drawn at random
-    desk = Desk(settings, None, None, Studio(workspace, fake_waves()), plan)  # type: ignore[arg-type]
-    assert desk.plan.rest == sorted(found, key=lambda i: -found[i])  # the desk follows a fit by itself
+    campaign = Campaign(settings, None, None, MediaStore(workspace, fake_waves()), assignments)  # type: ignore[arg-type]
+    assert campaign.assignments.rest == sorted(
+        found, key=lambda i: -found[i]
+    )  # the campaign follows a fit by itself
 
 
 def test_which_candidates_are_shown(tmp_path: Path) -> None:
@@ -189,30 +205,32 @@ def test_which_candidates_are_shown(tmp_path: Path) -> None:
         Candidate("m", clips[0].clip_id, "mmaudio", "base", 0, "euler", 25, 4.5, "latents/none", 0),
     ]
     workspace.append([lone, test, *more])
-    plan = make_plan(workspace, AnnotateSettings(num_tracks=3))
-    assert set(plan.units) == {clip.clip_id for clip in clips}
-    assert {len(unit.candidates) for unit in plan.units.values()} == {3}
-    assert not {"m", "one", "file"} & {i for unit in plan.units.values() for i in unit.candidates}
+    assignments = make_assignments(workspace, AnnotateSettings(num_tracks=3))
+    assert set(assignments.clip_tasks) == {clip.clip_id for clip in clips}
+    assert {len(clip_task.candidates) for clip_task in assignments.clip_tasks.values()} == {3}
+    assert not {"m", "one", "file"} & {
+        i for clip_task in assignments.clip_tasks.values() for i in clip_task.candidates
+    }
     truth = {c.candidate_id for c in workspace.read(Candidate) if c.model == GROUND_TRUTH}
-    plan = make_plan(workspace, AnnotateSettings(num_tracks=3, ground_truth=True))
-    assert all(len(truth & set(unit.candidates)) == 1 for unit in plan.units.values())
-    assert len(make_plan(workspace, AnnotateSettings(num_clips=2)).units) == 2
-    assert make_plan(workspace, AnnotateSettings(split="test")).units.keys() == {"other"}
+    assignments = make_assignments(workspace, AnnotateSettings(num_tracks=3, ground_truth=True))
+    assert all(len(truth & set(clip_task.candidates)) == 1 for clip_task in assignments.clip_tasks.values())
+    assert len(make_assignments(workspace, AnnotateSettings(num_clips=2)).clip_tasks) == 2
+    assert make_assignments(workspace, AnnotateSettings(split="test")).clip_tasks.keys() == {"other"}
     with pytest.raises(ValueError, match="makes a picture with every sound"):
-        make_plan(workspace, AnnotateSettings(model="world_joint"))
+        make_assignments(workspace, AnnotateSettings(model="world_joint"))
     with pytest.raises(ValueError, match="foleypref sample"):
-        make_plan(workspace, AnnotateSettings(split="test", weights="tuned"))
+        make_assignments(workspace, AnnotateSettings(split="test", weights="tuned"))
     with pytest.raises(ValueError, match="no clips of split 'nowhere'"):
-        make_plan(workspace, AnnotateSettings(split="nowhere"))
+        make_assignments(workspace, AnnotateSettings(split="nowhere"))
 
 
 def test_another_task_or_name_begins_anew(tmp_path: Path) -> None:
     workspace = fill(tmp_path / "w", num_clips=4)
-    work_through(make_desk(workspace), ("ann",), rounds=2)
-    assert make_desk(workspace).me("ann")["done"] == 2
-    assert make_desk(workspace, overlap=0.9, port=1).me("ann")["done"] == 2
+    work_through(make_campaign(workspace), ("ann",), rounds=2)
+    assert make_campaign(workspace).me("ann")["done"] == 2
+    assert make_campaign(workspace, overlap=0.9, port=1).me("ann")["done"] == 2
     for settings in ({"task": "rank"}, {"name": "second"}, {"num_tracks": 2}, {"ground_truth": True}):
-        fresh = make_desk(workspace, **settings)
+        fresh = make_campaign(workspace, **settings)
         assert fresh.me("ann")["done"] == 0
         assert not fresh.me("ann")["can_undo"]
         assert fresh.next_tasks("ann")[0]["number"] == 1
@@ -220,12 +238,12 @@ def test_another_task_or_name_begins_anew(tmp_path: Path) -> None:
 
 def test_a_clip_whose_media_cannot_be_made_is_recorded_and_left_out(tmp_path: Path) -> None:
     workspace = fill(tmp_path / "w", num_clips=4)
-    desk = make_desk(workspace, overlap=1.0)
-    lost = next(iter(desk.plan.units[desk.plan.overlap[0]].candidates))
-    desk.studio.waves = fake_waves(broken=[lost])
-    (task,) = desk.next_tasks("ann")
-    assert len(desk.plan.overlap) == 3
-    assert desk.me("ann")["total"] == 3
+    campaign = make_campaign(workspace, overlap=1.0)
+    lost = next(iter(campaign.assignments.clip_tasks[campaign.assignments.overlap[0]].candidates))
+    campaign.media.waves = fake_waves(broken=[lost])
+    (task,) = campaign.next_tasks("ann")
+    assert len(campaign.assignments.overlap) == 3
+    assert campaign.me("ann")["total"] == 3
     (failure,) = workspace.read(Failure)
     assert (failure.stage, lost in failure.reason) == ("annotate", True)
     assert task["number"] == 1
@@ -233,27 +251,27 @@ def test_a_clip_whose_media_cannot_be_made_is_recorded_and_left_out(tmp_path: Pa
 
 def test_a_task_whose_media_are_gone_does_not_stop_a_rater(tmp_path: Path) -> None:
     workspace = fill(tmp_path / "w", num_clips=4)
-    (first, second, *_) = make_desk(workspace).next_tasks("ann", ahead=1)
+    (first, second, *_) = make_campaign(workspace).next_tasks("ann", ahead=1)
     for path in (workspace.root / "annotate" / "media").iterdir():
         path.unlink()
-    again = make_desk(workspace)
+    again = make_campaign(workspace)
     assert [t["task_id"] for t in again.next_tasks("ann", 1)] == [first["task_id"], second["task_id"]]
     for path in (workspace.root / "annotate" / "media").iterdir():
         path.unlink()
-    broken = make_desk(workspace)
-    task = broken.history("ann").tasks[first["task_id"]]
-    broken.studio.waves = fake_waves(broken=list(task.genuine.values()))
+    broken = make_campaign(workspace)
+    task = broken.histories.of("ann").tasks[first["task_id"]]
+    broken.media.waves = fake_waves(broken=list(task.genuine.values()))
     assert broken.next_tasks("ann")[0]["task_id"] == second["task_id"]
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    desk = make_desk(fill(tmp_path / "w"), require_listen_s=0.5)
-    (task,) = desk.next_tasks("ann")
+    campaign = make_campaign(fill(tmp_path / "w"), require_listen_s=0.5)
+    (task,) = campaign.next_tasks("ann")
     mine = {"task_id": task["task_id"]}
 
     def refusal(rater: str, kind: str, **fields: Any) -> tuple[int, str]:
         with pytest.raises(Refused) as caught:
-            desk.post(rater, event(kind, **fields))
+            campaign.post(rater, event(kind, **fields))
         return caught.value.status, caught.value.reason
 
     heard = all_heard(task)
@@ -269,57 +287,59 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert refusal("ann", "skip", **mine, reason="bored")[0] == 422
     assert refusal("ann", "compare", **mine, first="A", second="B", value=1, heard=heard)[0] == 422
     assert refusal("ann", "undo") == (409, "there is nothing to undo")
-    assert not desk.book.events()
-    desk.post("ann", event("listen", **mine, label="B", seconds=0.5))
-    assert desk.post("ann", event("rate", **mine, label="B", value=2))["accepted"]
-    ranking = make_desk(fill(tmp_path / "r"), task="rank")
+    assert not campaign.log.events()
+    campaign.post("ann", event("listen", **mine, label="B", seconds=0.5))
+    assert campaign.post("ann", event("rate", **mine, label="B", value=2))["accepted"]
+    ranking = make_campaign(fill(tmp_path / "r"), task="rank")
     (task,) = ranking.next_tasks("ann")
-    desk, mine = ranking, {"task_id": task["task_id"], "heard": all_heard(task)}
+    campaign, mine = ranking, {"task_id": task["task_id"], "heard": all_heard(task)}
     assert refusal("ann", "rank", **mine, order=[["A"], ["B"]]) == (422, "order: rank all of A, B, C")
 
 
 def test_a_short_soundtrack_need_be_heard_to_its_end_only(tmp_path: Path) -> None:
-    desk = make_desk(fill(tmp_path / "w"), require_listen_s=30.0)
-    (task,) = desk.next_tasks("ann")
+    campaign = make_campaign(fill(tmp_path / "w"), require_listen_s=30.0)
+    (task,) = campaign.next_tasks("ann")
     said = {"task_id": task["task_id"], "label": "A", "value": 2}
     with pytest.raises(Refused, match="listen to A"):
-        desk.post("ann", event("rate", **said, heard={"A": 0.9}))
-    assert desk.post("ann", event("rate", **said, heard={"A": 1.0}))["accepted"]
+        campaign.post("ann", event("rate", **said, heard={"A": 0.9}))
+    assert campaign.post("ann", event("rate", **said, heard={"A": 1.0}))["accepted"]
 
 
 def test_raters_at_the_same_time_never_share_a_dealt_clip(tmp_path: Path) -> None:
-    """Two servers on one book: what one deals, the other does not."""
+    """Two servers on one log: what one deals, the other does not."""
     workspace = fill(tmp_path / "w", num_clips=16, num_candidates=2)
-    desks = {rater: make_desk(workspace, overlap=0.0) for rater in ("ann", "bob")}
+    campaigns = {rater: make_campaign(workspace, overlap=0.0) for rater in ("ann", "bob")}
     for _ in range(20):
-        for rater, desk in desks.items():
-            for shown in desk.next_tasks(rater, ahead=1)[:1]:
-                rate_all(desk, rater, shown)
+        for rater, campaign in campaigns.items():
+            for shown in campaign.next_tasks(rater, ahead=1)[:1]:
+                rate_all(campaign, rater, shown)
     clips = [
-        t.clip_id for rater, desk in desks.items() for t in desk.history(rater).of(desk.settings.campaign)
+        t.clip_id
+        for rater, campaign in campaigns.items()
+        for t in campaign.histories.of(rater).of(campaign.settings.campaign_id)
     ]
     assert len(clips) == len(set(clips)) == 16
 
 
 def test_a_verdict_does_not_wait_for_media_that_are_being_made(tmp_path: Path) -> None:
     """A page asks ahead while its rater goes on: decoding takes seconds, a verdict must not."""
-    desk = make_desk(fill(tmp_path / "w"), ("ann",))
-    (task,) = desk.next_tasks("ann")
-    decoding, go_on, waves = threading.Event(), threading.Event(), desk.studio.waves
+    campaign = make_campaign(fill(tmp_path / "w"), ("ann",))
+    (task,) = campaign.next_tasks("ann")
+    decoding, go_on, waves = threading.Event(), threading.Event(), campaign.media.waves
 
     def slow(ids: Any) -> Any:
         decoding.set()
         assert go_on.wait(30)
         return waves(ids)
 
-    desk.studio.waves = slow
+    campaign.media.waves = slow
     found: list[list[dict[str, Any]]] = []
-    ahead = [threading.Thread(target=lambda: found.append(desk.next_tasks("ann", 1))) for _ in range(2)]
+    ahead = [threading.Thread(target=lambda: found.append(campaign.next_tasks("ann", 1))) for _ in range(2)]
     for thread in ahead:
         thread.start()
     assert decoding.wait(30)
-    rate_all(desk, "ann", task)
-    assert desk.me("ann")["done"] == 1
+    rate_all(campaign, "ann", task)
+    assert campaign.me("ann")["done"] == 1
     go_on.set()
     for thread in ahead:
         thread.join(30)
