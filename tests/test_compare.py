@@ -85,7 +85,7 @@ def test_votes_on_other_models_or_other_noise_do_not_count() -> None:
 
 def test_both_models_sound_the_same_clips_from_the_same_noise(workspace: Workspace) -> None:
     for name, other in (("louder", "base"), ("base", "louder")):
-        sample(workspace, compare._sampling(model_of(workspace, name, other), SETTINGS))
+        sample(workspace, compare._sample_settings(model_of(workspace, name, other), SETTINGS))
     contest = contest_of(workspace, "louder", "base")
     asked = AnnotateSettings(task="compare", split="align", versus=contest.weights, overlap=0, degraded=0)
     assignments = make_assignments(workspace, asked)

@@ -39,8 +39,8 @@ from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
 from foleypref.annotate import require
 from foleypref.annotate.rows import Appended, NewEvent, Rater, StoredEvent, Task
-from foleypref.workspace.paths import WorkspacePaths
 from foleypref.media.files import write_atomic
+from foleypref.workspace.paths import WorkspacePaths
 
 FORMAT = "1"
 BUSY_S = 20.0  # how long one process waits for another one's transaction

@@ -23,11 +23,11 @@ from foleypref.annotate.degrade import degrade
 from foleypref.annotate.levels import levelled
 from foleypref.flow.convention import seed_of
 from foleypref.media.clip import MediaError
+from foleypref.media.files import write_atomic
 from foleypref.media.mux import write_audio
 from foleypref.media.pictures import peaks
 from foleypref.models.playback import Waves, write_videos
 from foleypref.workspace.records import Clip, Failure, digest
-from foleypref.media.files import write_atomic
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import progress_bar, say
 

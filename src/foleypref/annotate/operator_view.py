@@ -18,6 +18,7 @@ from foleypref.annotate.fold import comparisons
 from foleypref.annotate.history import History, TaskState
 from foleypref.annotate.rows import Task
 from foleypref.scoring.agreement import krippendorff_alpha, pair_agreement
+from foleypref.scoring.bootstrap import interval, resample
 
 NUM_RESAMPLES = 200
 QUICK_S = 0.2
@@ -162,18 +163,17 @@ def measure_agreement(table: Table, kind: str) -> dict[str, Any]:
         _ordered_alike(values[a], values[b], clips, kind) for a, b in combinations(range(len(values)), 2)
     ]
     num = sum(n for _, n in counts)
-    generator, names = np.random.default_rng(0), sorted(set(clips.tolist()))
-    columns = [np.flatnonzero(clips == name) for name in names]
-    alphas = []
-    for _ in range(NUM_RESAMPLES if len(names) > 1 else 0):
-        drawn = generator.integers(0, len(names), len(names))
-        alphas.append(krippendorff_alpha(values[:, np.concatenate([columns[i] for i in drawn])]))
-    alphas = [alpha for alpha in alphas if np.isfinite(alpha)]
-    interval = [round(float(q), 4) for q in np.quantile(alphas, [0.025, 0.975])] if alphas else None
+    units_of = [np.flatnonzero(clips == clip_id) for clip_id in sorted(set(clips.tolist()))]
+
+    def alpha_of(drawn: np.ndarray) -> float:
+        return krippendorff_alpha(values[:, np.concatenate([units_of[i] for i in drawn])])
+
+    alphas = resample(alpha_of, len(units_of), NUM_RESAMPLES if len(units_of) > 1 else 0)
+    bounds = [round(bound, 4) for bound in interval(alphas)]
     alpha = krippendorff_alpha(values) if len(clips) else np.nan
     return {
         "alpha": round(float(alpha), 4) if np.isfinite(alpha) else None,
-        "interval": interval,
+        "interval": bounds if np.isfinite(bounds).all() else None,
         "pairwise": round(sum(alike for alike, _ in counts) / num, 4) if num else None,
         "num_pairs": num,
         "overlap_items": len(clips),
