@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from foleypref.flow.convention import Latents, generator_of, repeated
 from foleypref.media.clip import MediaError
-from foleypref.models.backbones import Conditions, Media, ModelSpec, NetworkModel
+from foleypref.models.backbones import Conditions, Media, Model, ModelSpec
 from foleypref.models.tools import fingerprint_of
 from foleypref.training.data import Label
 from foleypref.training.reward import Judged
@@ -46,8 +46,8 @@ class TinyNetwork(nn.Module):
         return {key: value.reshape(x_t[key].shape) for key, value in zip(self.sizes, out, strict=True)}
 
 
-class TinyModel(NetworkModel):
-    """A `foleypref.models.backbones.Model` that does everything the contract asks, of a size for tests."""
+class TinyModel(Model):
+    """A model that does everything the contract asks, of a size for tests."""
 
     joint: bool = False  # a second modality, "video"
     hidden: int = 16
@@ -92,11 +92,6 @@ class TinyModel(NetworkModel):
         self._network = network.to(self._device)
         return self
 
-    def with_duration(self, seconds: float) -> Self:
-        """One second and no other."""
-        assert seconds == 1.0
-        return self
-
     def read(self, path: Path, start_s: float = 0.0, prompt: str = "", *, audio: bool = True) -> Media:
         """Nothing of the file; with `media` 24 samples and two frames, for which it need not be there."""
         if not self.media:
@@ -117,10 +112,6 @@ class TinyModel(NetworkModel):
             for m in media
         ]
         return {"clip": torch.tensor(rows, device=self._device)}
-
-    def prepare(self, conditions: Conditions) -> Conditions:
-        """Nothing to prepare."""
-        return conditions
 
     def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
         """v(x_t, t | conditions)."""
@@ -148,10 +139,6 @@ class TinyModel(NetworkModel):
     def decode(self, latents: Latents) -> Tensor:
         """Lay the latent frames end to end."""
         return latents["audio"].flatten(1).clamp(-1, 1)
-
-    def cost(self) -> None:
-        """Nothing to speak of."""
-        return
 
     def export(self, path: str) -> None:
         """Write the two layers."""

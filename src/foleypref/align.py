@@ -13,6 +13,7 @@ from typing import Any
 
 from foleypref.evaluate import EvaluateSettings
 from foleypref.media.files import write_atomic
+from foleypref.models.backbones import Model
 from foleypref.models.tools import loaded_fingerprint, with_weights
 from foleypref.recipes.passes import passes_of
 from foleypref.recipes.plan import JUDGED, Step, plan, plan_text
@@ -20,7 +21,6 @@ from foleypref.recipes.recipe import Recipe
 from foleypref.recipes.rounds import run_rounds
 from foleypref.sample import SampleSettings
 from foleypref.settings.nearest import nearest
-from foleypref.settings.parts import Part
 from foleypref.settings.yaml import dump
 from foleypref.training.checkpoints import tuned_weights
 from foleypref.training.settings import TrainSettings, needs_of
@@ -169,7 +169,7 @@ def _test(workspace: Workspace, recipe: Recipe) -> None:
 
 
 def _test_settings(
-    recipe: Recipe, e: EvaluateSettings, model: Part, guidance_scale: float, seed: int
+    recipe: Recipe, e: EvaluateSettings, model: Model, guidance_scale: float, seed: int
 ) -> SampleSettings:
     changes = {
         "model": model, "split": e.split, "num_clips": None, "num_candidates": 1, "first_seed": seed,
@@ -204,7 +204,7 @@ def _report(workspace: Workspace, recipe: Recipe) -> Any:
     return report(workspace, recipe.report.model_copy(update=changes))
 
 
-def systems(workspace: Workspace, recipe: Recipe) -> dict[str, list[Part]]:
+def systems(workspace: Workspace, recipe: Recipe) -> dict[str, list[Model]]:
     """The table's rows: the base, then every tuned row with one model a training seed."""
     base = recipe.sample.model
     tuned = {

@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -24,12 +24,12 @@ from foleypref.annotate.settings import AnnotateSettings
 from foleypref.annotate.sync import sync_labels
 from foleypref.flow.solvers import AnySolver
 from foleypref.media.files import write_atomic
-from foleypref.models.backbones import Model
+from foleypref.models.backbones import Model, build_model
 from foleypref.models.tools import with_weights
 from foleypref.sample import SampleSettings, sample
 from foleypref.scoring.bootstrap import interval, resample
 from foleypref.scoring.opinions import HUMAN
-from foleypref.settings.parts import Part, Settings, build
+from foleypref.settings.parts import Settings
 from foleypref.training.checkpoints import tuned_weights
 from foleypref.workspace.paths import RunFiles
 from foleypref.workspace.records import Candidate, Vote
@@ -160,7 +160,7 @@ def outcome(votes: Iterable[Vote], candidates: Mapping[str, Candidate], weights:
 def contest_of(workspace: Workspace, first: str, second: str) -> Contest:
     """Return both models' fingerprints. Raises ValueError if a run is missing or both models are the same."""
     fingerprints = [
-        cast(Model, model_of(workspace, name, other)).load().fingerprint
+        model_of(workspace, name, other).load().fingerprint
         for name, other in ((first, second), (second, first))
     ]
     if fingerprints[0] == fingerprints[1]:
@@ -168,7 +168,7 @@ def contest_of(workspace: Workspace, first: str, second: str) -> Contest:
     return Contest((first, second), (fingerprints[0], fingerprints[1]))
 
 
-def model_of(workspace: Workspace, name: str, other: str) -> Part:
+def model_of(workspace: Workspace, name: str, other: str) -> Model:
     """Return the model that run `name` tuned; for "base", the model that run `other` started from."""
     folder = workspace.run_folder(other if name == BASE else name)
     try:
@@ -178,7 +178,7 @@ def model_of(workspace: Workspace, name: str, other: str) -> Part:
         raise ValueError(
             f"{folder} is no training run; runs here: {', '.join(runs) or 'none'}, or {BASE!r}"
         ) from None
-    model = build("models", part.pop("name"), **part)
+    model = build_model(part.pop("name"), **part)
     return model if name == BASE else with_weights(model, tuned_weights(folder))
 
 
@@ -194,7 +194,7 @@ def workspace_of(run: str, other: str) -> tuple[Path, str, str]:
     return next(iter(folders)).parent, names[0], names[1]
 
 
-def _sample_settings(model: Part, s: CompareSettings) -> SampleSettings:
+def _sample_settings(model: Model, s: CompareSettings) -> SampleSettings:
     return SampleSettings(
         model=model, split=s.split, num_clips=s.num_clips, num_candidates=1, first_seed=s.seed,
         solver=s.solver, num_steps=s.num_steps, guidance_scale=s.guidance_scale, device=s.device,

@@ -22,9 +22,9 @@ from foleypref.flow.convention import seed_of
 from foleypref.flow.solvers import AnySolver
 from foleypref.media.clip import MediaError, probe
 from foleypref.media.mux import mux, suffix_for, write_audio, write_video
-from foleypref.models.backbones import Media, Model
+from foleypref.models.backbones import Media, Model, ModelPart
 from foleypref.models.tools import SHORT_S, sample_latents
-from foleypref.settings.parts import Settings, build, part_field
+from foleypref.settings.parts import Settings
 from foleypref.workspace.walk import progress_bar, say
 
 SOUND_SUFFIXES = (".wav", ".flac")
@@ -36,7 +36,7 @@ MAX_DURATION_S = 600.0
 class GenerateSettings(Settings):
     """How the sound, and a joint model's picture, are made. Times in seconds."""
 
-    model: part_field("models") = build("models", "world")  # type: ignore[valid-type]
+    model: ModelPart = Field("world", validate_default=True)
     prompt: str = ""
     negative_prompt: str = ""
     duration: float | None = Field(None, gt=0)  # None: the whole video; without one, the model's own length
@@ -81,7 +81,7 @@ def generate(video: str | Path | None, out: str | Path, settings: GenerateSettin
     if source is not None and not source.exists():
         raise ValueError(f"{source} does not exist; give a video file or a folder of them")
     places = _places(source, Path(out), settings)
-    model = cast(Model, settings.model).load(settings.device)
+    model = settings.model.load(settings.device)
     if model.notice:
         say(model.notice)
     strict = source is None or not source.is_dir()
@@ -102,7 +102,7 @@ def _places(source: Path | None, target: Path, settings: GenerateSettings) -> li
     if source is None:
         if not settings.prompt.strip():
             raise ValueError("there is neither a video nor a --prompt to make sound of")
-        joint = cast(Model, settings.model).spec.video is not None
+        joint = settings.model.spec.video is not None
         allowed = (*SOUND_SUFFIXES, *PICTURE_SUFFIXES) if joint else SOUND_SUFFIXES
         if target.suffix.lower() not in allowed:
             raise ValueError(f"without a video, -o must be {' or '.join(allowed)}, found {target}")

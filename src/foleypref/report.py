@@ -7,7 +7,7 @@ written again. `single_file` puts the media into the page, for sending it by mai
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import jinja2
 import numpy as np
@@ -20,9 +20,9 @@ from foleypref.evaluation.result import Evaluation, load_evaluation
 from foleypref.evaluation.systems import Judgements, Sampling, select
 from foleypref.evaluation.table import caption, notes
 from foleypref.media.files import write_atomic
-from foleypref.models.backbones import Model
+from foleypref.models.backbones import ModelPart
 from foleypref.models.playback import ModelMedia, Pictures, Waves, write_videos
-from foleypref.settings.parts import Settings, build, part_field
+from foleypref.settings.parts import Settings
 from foleypref.workspace.environment import environment
 from foleypref.workspace.records import GROUND_TRUTH, Clip, Pair
 from foleypref.workspace.store import Workspace
@@ -44,7 +44,7 @@ class ReportSettings(Settings):
     audio_format: Literal["flac", "mp3", "ogg"] = "flac"
     single_file: bool = False
     out: Path | None = None  # folder; None is WORKSPACE/report
-    model: part_field("models") = build("models", "world")  # type: ignore[valid-type]
+    model: ModelPart = Field("world", validate_default=True)
     device: str = "cpu"
 
 
@@ -133,7 +133,7 @@ def _write_media(
 ) -> Files:
     media, clips = out / "media", [s.clip for s in shown]
     wanted = {ids[c.clip_id]: c for c in clips for ids in compared.tracks.values() if c.clip_id in ids}
-    model = cast(Model, settings.model)
+    model = settings.model
     decoded = ModelMedia(workspace, model, settings.device)
     unusable = write_videos(workspace.root, clips, media)
     for reason in unusable.values():

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from pydantic import Field
 
 from foleypref.flow.solvers import AnySolver
-from foleypref.models.backbones import Model
+from foleypref.models.backbones import Model, ModelPart
 from foleypref.models.features import FEATURE_BATCH, ensure_features
 from foleypref.models.tools import sample_latents
-from foleypref.settings.parts import Part, Settings, build, part_field
+from foleypref.settings.parts import Settings
 from foleypref.workspace.engines import run_map
 from foleypref.workspace.records import Candidate, Feature
 from foleypref.workspace.selection import clips_of_split
@@ -28,7 +28,7 @@ from foleypref.workspace.walk import StageCount, run_batches
 class SampleSettings(Settings):
     """How candidates are made. `num_candidates` seeds from `first_seed` on, for every clip of `split`."""
 
-    model: part_field("models") = build("models", "world")  # type: ignore[valid-type]
+    model: ModelPart = Field("world", validate_default=True)
     split: str = "align"
     num_clips: int | None = None  # the first so many by id; None is all
     num_candidates: int = 5
@@ -57,12 +57,11 @@ class SampleWork:
 
     def __init__(self, workspace: Workspace, settings: SampleSettings) -> None:
         self.workspace, self.settings = workspace, settings
-        part: Part = settings.model
-        self.model = cast(Model, part).load(settings.device)
+        self.model = settings.model.load(settings.device)
         self.model.network.eval()
         self.clips = clips_of_split(workspace, settings.split)[: settings.num_clips]
         seeds = range(settings.first_seed, settings.first_seed + settings.num_candidates)
-        name, weights = part.part_name(), self.model.fingerprint  # asked once: it may look at files
+        name, weights = self.model.part_name(), self.model.fingerprint  # asked once: it may look at files
         self.plan = [
             Candidate.make(
                 clip.clip_id,

@@ -14,13 +14,13 @@ from typing import Literal, NamedTuple, cast
 from pydantic import Field
 from torch import Tensor
 
-from foleypref.models.backbones import Model
+from foleypref.models.backbones import Model, ModelPart
 from foleypref.published.places import MissingWeights
 from foleypref.scoring.marginals import with_marginal
 from foleypref.scoring.scorers import ScoreItem, Scorer
 from foleypref.scoring.scorers._presets import expand
 from foleypref.scoring.shown import decode_candidates, judged_seconds, score_item, show_clip
-from foleypref.settings.parts import Settings, build, part_field
+from foleypref.settings.parts import Settings, build
 from foleypref.workspace.dimensions import ScorerVersion
 from foleypref.workspace.engines import run_map
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Failure, Feature, Record, Score
@@ -36,7 +36,7 @@ class ScoreSettings(Settings):
 
     scorers: tuple[str, ...] = (*WORLD_JUDGES, *WORLD_ORACLES)  # or v2a_dpo, av_benchmark, commercial
     optional_scorers: tuple[str, ...] = ("pesq",)  # left out, with a word, where extra or weights lack
-    model: part_field("models") = build("models", "world")  # type: ignore[valid-type]
+    model: ModelPart = Field("world", validate_default=True)
     split: str | None = None  # None is every split
     ground_truth: bool = True  # score the clips' own sound too
     batch_size: int = 40
@@ -74,7 +74,7 @@ class ScoreWork:
             )
         self.model: Model | None = None
         if any(candidate.shard for candidate in self.plan):
-            self.model = cast(Model, settings.model).load(settings.device)
+            self.model = settings.model.load(settings.device)
         self._together: list[Loaded] | None = None
 
     def __call__(self, shard: tuple[int, int]) -> StageCount:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +16,10 @@ import torch
 
 from foleypref.flow.convention import interpolate, noise_like_rows
 from foleypref.media.clip import write_video
-from foleypref.models.backbones import Media, Model
+from foleypref.models.backbones import Media, Model, build_model
 from foleypref.models.tools import frozen_copy, sample_latents
 from foleypref.published.places import MissingWeights
+from foleypref.sample import SampleSettings
 from foleypref.scoring.scorers._world import PICTURE
 from foleypref.settings import parts as plugins
 from tests.frieren_tiny import patch_frieren
@@ -41,7 +42,7 @@ def model(request: pytest.FixtureRequest):
     with pytest.MonkeyPatch.context() as monkeypatch:
         patch(monkeypatch)
         try:
-            found = cast(Model, plugins.build("models", request.param, **settings)).load()
+            found = build_model(request.param, **settings).load()
         except MissingWeights as error:  # a small network that somebody has yet to train
             pytest.skip(str(error))
         yield found
@@ -49,7 +50,7 @@ def model(request: pytest.FixtureRequest):
 
 @pytest.fixture
 def trained(model: Model) -> None:
-    if cast(plugins.Part, model).part_name() in STAND_INS:
+    if model.part_name() in STAND_INS:
         pytest.skip("random weights know no direction")
 
 
@@ -217,7 +218,7 @@ def test_guidance_one_is_the_plain_flow(model, conditions):
 def test_exported_weights_load_again(model, conditions, tmp_path):
     path = tmp_path / "tuned.safetensors"
     model.export(str(path))
-    again = cast(Model, cast(plugins.Part, model).with_settings(weights=str(path))).load()
+    again = model.with_settings(weights=str(path)).load()
     x, t = noise(model, 2), torch.full((2,), 0.5)
     few = {k: v[:2] for k, v in conditions.items()}
     with torch.no_grad():
@@ -233,6 +234,23 @@ def test_a_tuned_model_finds_the_encoded_clips_of_its_base(model, tmp_path):
     with torch.no_grad():
         next(tuned.network.parameters()).add_(0.1)
     tuned.export(str(path))
-    again = cast(Model, cast(plugins.Part, model).with_settings(weights=str(path))).load()
+    again = model.with_settings(weights=str(path)).load()
     assert again.fingerprint != model.fingerprint
     assert again.latent_key == model.latent_key
+
+
+def test_only_models_are_taken_for_one():
+    objective = "foleypref.training.objectives.sft:SFT"
+    with pytest.raises(ValueError, match="does not subclass Model"):
+        build_model(objective)
+    with pytest.raises(ValueError, match="instance of Model"):
+        SampleSettings(model=objective)
+
+
+def test_a_model_must_write_the_whole_contract():
+    class Silent(Model):
+        notice = ""
+        lora_targets = ""
+
+    with pytest.raises(TypeError, match=r"abstract methods.*velocity"):
+        Silent()

@@ -82,6 +82,7 @@ def test_a_number_that_yaml_calls_a_string_is_a_number(recipe: Recipe, tmp_path:
     [
         (["trian"], {}, "trian: unknown setting; did you mean 'train'"),
         (["train", "learning_rat"], 1, "train.learning_rat: unknown setting; did you mean 'learning_rate'"),
+        (["train", "model", "wieghts"], "", "train.model.wieghts: unknown setting; did you mean 'weights'"),
         (["train", "objective", "betta"], 1, "train.objective.betta: unknown setting; did you mean 'beta'"),
         (
             ["controls", "sft", "max_step"],

@@ -12,7 +12,6 @@ import math
 import random
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 import numpy as np
 
@@ -20,7 +19,6 @@ from foleypref.annotate.history import History
 from foleypref.annotate.rows import Task, Track
 from foleypref.annotate.settings import AnnotateSettings
 from foleypref.flow.convention import seed_of
-from foleypref.models.backbones import Model
 from foleypref.scoring.scorers.audioscore import AudioScore
 from foleypref.workspace.records import GROUND_TRUTH, LABELS, Candidate, Clip, digest
 from foleypref.workspace.score_matrix import fitted_matrix
@@ -71,7 +69,7 @@ def make_assignments(workspace: Workspace, settings: AnnotateSettings) -> Assign
 
     Raises ValueError if there are none, and for a joint model, whose sound belongs to its own picture.
     """
-    if cast(Model, settings.model).spec.video is not None:
+    if settings.model.spec.video is not None:
         raise ValueError(
             f"{settings.model.part_name()!r} makes a picture with every sound, but raters compare several "
             "sounds of one picture; name a video-to-audio model in --model"

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import socket
 import threading
-from typing import Any, cast
+from typing import Any
 
 from foleypref.annotate import require
 from foleypref.annotate.guard import is_loopback
 from foleypref.annotate.settings import OPERATOR, AnnotateSettings
-from foleypref.models.backbones import Model
 from foleypref.models.playback import ModelMedia, Waves
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
@@ -45,7 +44,7 @@ def annotate(workspace: Workspace, settings: AnnotateSettings, waves: Waves | No
     with workspace.lock("annotate"), _listen(settings.host, settings.port) as listening:
         assignments = make_assignments(workspace, settings)
         log = EventLog.of(workspace.root, settings.database)
-        model = cast(Model, settings.model)
+        model = settings.model
         media = MediaStore(workspace, waves or ModelMedia(workspace, model, settings.device).waves)
         tokens = Tokens(log)
         campaign = Campaign(settings, log, tokens, media, assignments=assignments)

@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from foleypref.settings.parts import Settings, build, part_field
+from foleypref.models.backbones import ModelPart
+from foleypref.settings.parts import Settings
 from foleypref.workspace.records import digest
 
 Kind = Literal["rate", "compare", "rank"]
@@ -45,7 +46,7 @@ class AnnotateSettings(Settings):
     skip_reasons: tuple[str, ...] = ("does not play", "cannot tell", "nothing to see", "unpleasant", "other")
     database: str = ""  # postgresql://… of an event log on a server; empty: annotate/book.sqlite
     seed: int = 0
-    model: part_field("models") = build("models", "world")  # type: ignore[valid-type]
+    model: ModelPart = Field("world", validate_default=True)
     device: str = "cpu"
 
     @field_validator("raters", "renew")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from foleypref.cli.arguments import asks_help, take
 from foleypref.published import registry
@@ -115,14 +114,13 @@ def _export(names: list[str], out: str | None, folder: str | None) -> int:
         raise ValueError(f"wants MODEL WEIGHTS -o OUT, found {' '.join(names) or 'nothing'}")
     if not out.endswith((".pth", ".ckpt", ".safetensors")):
         raise ValueError(f"-o is a .pth (Frieren: .ckpt) or a .safetensors file, found {out}")
-    from foleypref.models.backbones import Model
-    from foleypref.settings.parts import build
+    from foleypref.models.backbones import build_model
 
     name, weights = names
     settings = {"adapter" if Path(weights).is_dir() else "weights": weights}
-    cast(
-        Model, build("models", name, **settings, **({"weights_folder": folder} if folder else {}))
-    ).load().export(out)
+    if folder:
+        settings["weights_folder"] = folder
+    build_model(name, **settings).load().export(out)
     print(out)
     return 0
 

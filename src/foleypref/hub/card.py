@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
@@ -30,7 +30,7 @@ def model_card(told: Provenance, config: HubConfig) -> str:
         f"# {code(told.settings.run_name)}",
         _summary(told, config),
         "## Use",
-        _use(cast(Model, told.settings.model), config),
+        _use(told.settings.model, config),
         "## Data",
         _data(told),
         "## Metrics",
@@ -67,7 +67,7 @@ def _head(told: Provenance, config: HubConfig) -> dict[str, Any]:
         head["base_model"] = config.base.repo
         head["base_model_relation"] = "adapter" if config.is_adapter else "finetune"
     head["library_name"] = "foleypref"
-    head |= _pipeline(cast(Model, told.settings.model))
+    head |= _pipeline(told.settings.model)
     head["tags"] = ["video-to-audio", "flow-matching", "preference-alignment", objective.replace("_", "-")]
     if config.is_adapter:
         head["tags"].append("lora")

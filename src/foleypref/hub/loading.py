@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import torch
 
@@ -40,8 +39,8 @@ def from_pretrained(
     part = _part(folder, config, settings, own)
     if config.is_adapter and "adapter" in type(part).model_fields:
         # only adapters that are merged at every load: the others met their base when they were merged
-        check_base(cast(Model, part.with_settings(adapter="")).load(device), config)
+        check_base(part.with_settings(adapter="").load(device), config)
     try:
-        return cast(Model, part).load(device)
+        return part.load(device)
     except (TypeError, KeyError) as error:
         raise ValueError(f"{folder}: its weights are not those of {config.model['name']}: {error}") from error

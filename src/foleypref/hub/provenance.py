@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from foleypref.evaluation.result import Evaluation, SystemRow, load_evaluation
+from foleypref.models.backbones import Model
 from foleypref.models.saved import CONFIG, PLACES, is_place, read_config
 from foleypref.models.tools import loaded_fingerprint, with_weights
 from foleypref.published.places import MissingWeights
 from foleypref.published.terms import NOT_KNOWN, Used, model_weights, scorer_weights
 from foleypref.scoring.scorers.audioscore import AudioScore, Fitted
 from foleypref.settings.errors import one_line_errors
-from foleypref.settings.parts import Part, names
+from foleypref.settings.parts import names
 from foleypref.training.checkpoints import tuned_weights
 from foleypref.training.settings import TrainSettings, needs_of
 from foleypref.workspace.dimensions import scorers_of
@@ -88,7 +89,7 @@ def read_run(folder: Path) -> Provenance:
     return Provenance(folder, settings, result, data, list(dict.fromkeys(used)), measured)
 
 
-def base_weights(model: Part) -> list[Used]:
+def base_weights(model: Model) -> list[Used]:
     """The weights behind a model's settings, and behind the tuned ones that it was itself tuned from."""
     used = model_weights(model.settings(), BASE)
     for own in _own_weights(model):
@@ -126,7 +127,7 @@ def _read_files(folder: Path) -> tuple[TrainSettings, dict[str, Any]]:
     return settings, json.loads(files.result.read_text(encoding="utf-8"))
 
 
-def _own_weights(model: Part) -> list[Path]:
+def _own_weights(model: Model) -> list[Path]:
     said = [getattr(model, key, "") for key in ("weights", "adapter")]
     return [Path(value).expanduser() for value in said if value]
 

@@ -28,7 +28,6 @@ from foleypref.models.saved import (
 from foleypref.models.tools import fingerprint_of
 from foleypref.published.places import cache_folder
 from foleypref.published.sniff import safetensors_header
-from foleypref.settings.parts import Part
 from foleypref.workspace.records import digest
 
 _KEPT = (
@@ -83,7 +82,7 @@ def check_base(base: Model, config: HubConfig) -> None:
         )
 
 
-def merged_folder(part: Part, folder: Path, config: HubConfig) -> Path:
+def merged_folder(part: Model, folder: Path, config: HubConfig) -> Path:
     """A hub folder with the whole network, checked adapters merged, in our cache; made at the first use.
 
     For models that take no adapters: their weights, and so their fingerprint, are then the tuned ones.
@@ -95,7 +94,7 @@ def merged_folder(part: Part, folder: Path, config: HubConfig) -> Path:
     place = cache_folder() / "derived" / key
     if (place / CONFIG).is_file() and (place / WEIGHTS).is_file():
         return place
-    model = cast(Model, part.model_copy()).load()
+    model = part.model_copy().load()
     check_base(model, config)
     model.set_network(load_and_merge(model.network, folder))
     with atomic_path(place / WEIGHTS, suffix=".safetensors") as temporary:

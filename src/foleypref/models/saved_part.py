@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from foleypref.models.backbones import Model, build_model
 from foleypref.models.saved import WEIGHTS, HubConfig, checked_weights, read_config
 from foleypref.models.saved_adapters import check_adapter, merged_folder
 from foleypref.settings.errors import one_line_errors
-from foleypref.settings.parts import Part, build
 
 
-def part_of(folder: str | Path, **settings: Any) -> Part:
+def part_of(folder: str | Path, **settings: Any) -> Model:
     """The model of a hub folder as a part that is not loaded: what `--model FOLDER` means."""
     path = Path(folder).expanduser()
     return _part(path, read_config(path), settings, ())
@@ -27,7 +27,7 @@ def check_folder(folder: Path) -> HubConfig:
     return config
 
 
-def _part(folder: Path, config: HubConfig, settings: dict[str, Any], own: Sequence[str]) -> Part:
+def _part(folder: Path, config: HubConfig, settings: dict[str, Any], own: Sequence[str]) -> Model:
     if config.kind != "model":
         raise ValueError(
             f"{folder} holds an AudioScore; `foleypref hub load {folder} --workspace WORKSPACE` takes it"
@@ -42,11 +42,11 @@ def _part(folder: Path, config: HubConfig, settings: dict[str, Any], own: Sequen
     if "/" in name:  # a folder in a folder
         raise ValueError(f"{folder}: no model is called {name!r}")
     with one_line_errors(str(folder)):
-        place = _place(folder, config, build("models", name, **{**said, **settings}))
-        return build("models", name, **{**said, **place, **settings})
+        place = _place(folder, config, build_model(name, **{**said, **settings}))
+        return build_model(name, **{**said, **place, **settings})
 
 
-def _place(folder: Path, config: HubConfig, base: Part) -> dict[str, str]:
+def _place(folder: Path, config: HubConfig, base: Model) -> dict[str, str]:
     """The setting by which a model finds the folder's weights."""
     if not config.is_adapter:
         return {"weights": str(folder / config.weights_file)}

@@ -9,7 +9,7 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from foleypref.flow.solvers import COUPLED, AnySolver, solve
 from foleypref.media.clip import MediaError
 from foleypref.models.backbones import Conditions, Media, Model
 from foleypref.models.sharding import whole
-from foleypref.settings.parts import Part
 from foleypref.workspace.records import Clip
 
 SHORT_S = 0.5  # a picture that ends this much before the model's length holds its last frame
@@ -42,8 +41,8 @@ def read_clip_media(root: Path, clip: Clip, model: Model, *, audio: bool = True)
     return media
 
 
-def with_weights(model: Part, weights: str | Path) -> Part:
-    """The model with tuned weights, adapters that it had are in them; or with a folder of adapters."""
+def with_weights(model: M, weights: str | Path) -> M:
+    """Return the model with tuned weights (with earlier adapters merged in), or a folder of adapters."""
     if Path(weights).is_dir():
         return model.with_settings(adapter=str(weights))
     bare = {"adapter": ""} if "adapter" in type(model).model_fields else {}
@@ -81,9 +80,9 @@ def fingerprint_of(network: nn.Module) -> str:
     return state.hexdigest()[:16]
 
 
-def loaded_fingerprint(model: Part) -> str:
-    """Hash of all weights that shape a model's candidates; a copy is loaded to tell, and let go."""
-    return cast(Model, model.model_copy()).load().fingerprint
+def loaded_fingerprint(model: Model) -> str:
+    """Return the fingerprint of a model that is not loaded, by loading a copy and dropping it."""
+    return model.model_copy().load().fingerprint
 
 
 def sample_latents(

@@ -6,9 +6,8 @@ for, so that the tuned model is the recipe's own and not that of a larger batch.
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-from foleypref.models.backbones import Model
 from foleypref.recipes.passes import batch_of, trained_passes
 from foleypref.recipes.plan import JUDGED, PAIR, TFLOPS, Step, plan
 from foleypref.recipes.recipe import Recipe
@@ -97,7 +96,7 @@ def launch_text(
 
 
 def _launch(recipe: Recipe, step: Step, cluster: Cluster) -> Launch:
-    cost = cast(Model, recipe.sample.model).cost()
+    cost = recipe.sample.model.cost()
     hours = step.tflop / cluster.tflops / 3600
     everywhere = cluster.gpus * cluster.nodes
     if step.name == "train" and cost is not None:

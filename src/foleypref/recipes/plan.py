@@ -8,9 +8,8 @@ which the plan names.
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-from foleypref.models.backbones import Model
 from foleypref.models.costs import Cost
 from foleypref.recipes.passes import batch_of, clips_of, integration_passes, sampled_passes, trained_passes
 from foleypref.recipes.recipe import Recipe
@@ -101,7 +100,7 @@ def _cost_lines(recipe: Recipe, steps: list[Step], rate: float, *, assumed: bool
 
 
 def _cost(recipe: Recipe) -> Cost | None:
-    return cast(Model, recipe.sample.model).cost()
+    return recipe.sample.model.cost()
 
 
 def _sample(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | None) -> Step:
@@ -118,7 +117,7 @@ def _score(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | No
     step = Step("score", ", ".join(recipe.score.scorers), _there(len(workspace.ids(Score)), "scores"))
     if cost is None:
         return step
-    seconds = cast(Model, recipe.sample.model).spec.clip_seconds
+    seconds = recipe.sample.model.spec.clip_seconds
     counted = {name: scorer_cost(name, seconds) for name in expand(recipe.score.scorers)}
     sounds = num_clips * (recipe.sample.num_candidates + recipe.score.ground_truth)
     tflop = sum(num_clips * c.clip + sounds * c.candidate for c in counted.values() if c is not None)
@@ -153,7 +152,7 @@ def _distorted(run: TrainSettings) -> float:
     n = run.negatives
     if n is None or n.on == "latents":
         return 0.0
-    joint = "video" in cast(Model, run.model).spec.latents
+    joint = "video" in run.model.spec.latents
     share = {"video": 1.0, "either": 0.5, "audio": 0.0}[n.modality] if joint else 1.0
     return share * run.max_steps * n.rows_of(batch_of(run))
 

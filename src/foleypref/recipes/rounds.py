@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from foleypref.models.backbones import Model
 from foleypref.models.tools import loaded_fingerprint, with_weights
 from foleypref.recipes.recipe import Recipe
 from foleypref.sample import SampleSettings
-from foleypref.settings.parts import Part
 from foleypref.training.settings import needs_of
 from foleypref.workspace.records import ROUND
 from foleypref.workspace.store import Workspace
@@ -43,7 +43,7 @@ def run_rounds(workspace: Workspace, recipe: Recipe) -> None:
             tuned = with_weights(recipe.sample.model, result.weights)
 
 
-def _round_sampling(recipe: Recipe, model: Part, number: int) -> SampleSettings:
+def _round_sampling(recipe: Recipe, model: Model, number: int) -> SampleSettings:
     """As the base was sampled, with noise that no earlier round has met."""
     assert recipe.rounds is not None
     s, r = recipe.sample, recipe.rounds
@@ -55,7 +55,7 @@ def _round_sampling(recipe: Recipe, model: Part, number: int) -> SampleSettings:
     )
 
 
-def _pair_as(workspace: Workspace, recipe: Recipe, model: Part, source: str) -> None:
+def _pair_as(workspace: Workspace, recipe: Recipe, model: Model, source: str) -> None:
     """Pairs of this model's candidates alone, under their own source; nobody rated them."""
     from foleypref.pair import pair
 

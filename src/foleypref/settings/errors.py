@@ -60,10 +60,10 @@ def _fields_at(cls: Any, loc: Sequence[int | str], data: Any) -> list[str]:
         while typing.get_origin(cls) in (typing.Union, types.UnionType, typing.Annotated):
             cls = typing.get_args(cls)[0]
         data = _item(data, key)
-        if cls is Part and isinstance(data, dict):
+        if isinstance(cls, type) and issubclass(cls, Part) and isinstance(data, dict):
             name = str(data.get("name"))
             known = {name, name.replace("-", "_"), name.partition("-")[0]}
-            cls = _subclass(Part, lambda part: part.part_name() in known)  # noqa: B023  called at once
+            cls = _subclass(cls, lambda part: part.part_name() in known)  # noqa: B023  called at once
     return list(cls.model_fields) if isinstance(cls, type) and issubclass(cls, Settings) else []
 
 

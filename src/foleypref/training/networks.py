@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -51,7 +50,7 @@ def shard_networks(
 
 def whole_policy(settings: TrainSettings, objective: Objective, state: dict[str, Tensor]) -> Model:
     """The policy out of its shares: the model read again, on the CPU, with what training changed of it."""
-    model = cast(Model, copy.copy(settings.model)).load("cpu")
+    model = copy.copy(settings.model).load("cpu")
     model.network.eval()
     prepare_networks(model, settings, objective)
     load_trained_state(model.network, state)

@@ -76,7 +76,7 @@ def make_run(
 ) -> Run:
     """The run before its first step: its model loaded, its reference frozen, its data gathered."""
     objective = cast(Objective, copy.copy(settings.objective))
-    bare = cast(Model, copy.copy(settings.model)).load(accelerator.device)
+    bare = copy.copy(settings.model).load(accelerator.device)
     # eval() keeps dropout off, as a loss of ln 2 at policy = reference needs; gradients flow all the same
     fingerprint = fingerprint_of(bare.network.eval())
     whole, rules = data, None  # a run remembers its clips by all of them, also those that do not encode

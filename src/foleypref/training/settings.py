@@ -8,6 +8,7 @@ from typing import cast
 
 from pydantic import Field
 
+from foleypref.models.backbones import ModelPart
 from foleypref.models.lora import LoraSettings
 from foleypref.settings.parts import Settings, part_field
 from foleypref.training import checkpoints
@@ -32,7 +33,7 @@ has over all processes and micro-batches, however it is cut."""
 class TrainSettings(Settings):
     """How a policy is tuned; steps, batch and learning rate default to the paper's (arXiv 2603.11089)."""
 
-    model: part_field("models") = Field("world", validate_default=True)  # type: ignore[valid-type]
+    model: ModelPart = Field("world", validate_default=True)
     objective: part_field("objectives") = Field("flow_dpo", validate_default=True)  # type: ignore[valid-type]
     curriculum: part_field("curricula") = Field("two_stage", validate_default=True)  # type: ignore[valid-type]
     run_name: str = "train"

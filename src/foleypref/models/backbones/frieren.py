@@ -29,7 +29,7 @@ from foleypref.flow.convention import Latents
 from foleypref.media.clip import collect_frames, held, read_wave
 from foleypref.media.decoding import FramePicker
 from foleypref.media.frame_rules import shown_pixels
-from foleypref.models.backbones import Conditions, Media, ModelSpec, NetworkModel
+from foleypref.models.backbones import Conditions, Media, Model, ModelSpec
 from foleypref.models.costs import Cost
 from foleypref.models.lora import merging
 from foleypref.models.tools import fingerprint_of, unwrapped
@@ -46,7 +46,7 @@ LATENT_DIM, FEATURE_DIM = 20, 512
 LATENT_HOP = 512  # samples
 
 
-class Frieren(NetworkModel):
+class Frieren(Model):
     """Which network. `weights` is a tuned network's file ("" the released one)."""
 
     variant: Variant = "base"
@@ -89,15 +89,6 @@ class Frieren(NetworkModel):
         """Read the network; the codec and CAVP follow when they are first wanted."""
         self._parts = Parts(self.variant, self.weights, self.weights_folder, torch.device(device))
         self._network = self._parts.load_network(getattr(torch, self.dtype), merging(self.adapter))
-        return self
-
-    def with_duration(self, seconds: float) -> Self:
-        """This model was trained at 8.192 s and makes nothing else."""
-        if seconds != self.spec.clip_seconds:
-            own = self.spec.clip_seconds
-            raise ValueError(
-                f"frieren makes {own:g} s of sound at a time, asked for {seconds:g} s; use windows"
-            )
         return self
 
     def read(self, path: Path, start_s: float = 0.0, prompt: str = "", *, audio: bool = True) -> Media:

@@ -28,7 +28,7 @@ from foleypref.flow.convention import Latents, repeated
 from foleypref.media.clip import collect_frames, held, read_wave
 from foleypref.media.decoding import FramePicker
 from foleypref.media.frame_rules import shown_pixels
-from foleypref.models.backbones import Conditions, Media, ModelSpec, NetworkModel, VideoSpec
+from foleypref.models.backbones import Conditions, Media, Model, ModelSpec, VideoSpec
 from foleypref.models.costs import Cost
 from foleypref.models.lora import merging
 from foleypref.models.tools import unwrapped
@@ -39,7 +39,7 @@ from foleypref.workspace.records import digest
 Dtype = Literal["float32", "bfloat16"]
 
 
-class LTX2(NetworkModel):
+class LTX2(Model):
     """Which folder, what picture, how exact. `weights` is a tuned transformer's file ("" the folder's)."""
 
     weights: str = ""
@@ -133,10 +133,6 @@ class LTX2(NetworkModel):
             key: empty[key].to(value).expand(len(value), *empty[key].shape[1:]).contiguous()
             for key, value in conditions.items()
         }
-
-    def prepare(self, conditions: Conditions) -> Conditions:
-        """As they are: the text encoder's and the connectors' work is in them."""
-        return conditions
 
     def times(self, num_steps: int) -> list[float] | None:
         """Shifted towards noise by the number of the picture's latents, as the released pipeline has them."""

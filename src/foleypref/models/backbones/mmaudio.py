@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from foleypref.flow.convention import Latents
 from foleypref.media.clip import held, read_wave
 from foleypref.media.frame_rules import CLIP_SIDE, SYNC_SIDE, FrameRule, read_conditioning_frames
-from foleypref.models.backbones import Conditions, Media, ModelSpec, NetworkModel
+from foleypref.models.backbones import Conditions, Media, Model, ModelSpec
 from foleypref.models.costs import Cost
 from foleypref.models.lora import merging
 from foleypref.models.tools import fingerprint_of, unwrapped
@@ -35,7 +35,7 @@ Variant = Literal["small-16k", "small-44k", "medium-44k", "large-44k", "large-44
 TEXT_LENGTH = 77  # tokens
 
 
-class MMAudio(NetworkModel):
+class MMAudio(Model):
     """Which network, how long, how exact. `weights` is a tuned network's file ("" the official one)."""
 
     variant: Variant = "large-44k-v2"
