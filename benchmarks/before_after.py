@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -63,7 +63,7 @@ def choose(workspace: Workspace, recipe: Recipe, run: str, guidance: float, quan
     base = recipe.sample.model
     tuned = with_weights(base, tuned_weights(workspace.run_folder(run)))
     weights = {"base": base, "tuned": tuned}
-    prints = {name: (cast(Model, part).load().fingerprint,) for name, part in weights.items()}
+    prints = {name: (part.load().fingerprint,) for name, part in weights.items()}
     e = recipe.evaluate
     found = select(workspace, prints, Sampling(e.split, e.solver, e.num_steps, e.seeds, guidance))
     ids = {name: next(iter(found.candidates[name].values())) for name in weights} | {"truth": found.truth}
@@ -84,7 +84,7 @@ def values(workspace: Workspace, key: str) -> dict[str, float]:
 
 def picture(workspace: Workspace, recipe: Recipe, shown: Shown) -> Image.Image:
     """Frames above, a spectrogram with the outline of its sound a system below, events as dotted lines."""
-    model = cast(Model, recipe.sample.model)
+    model = recipe.sample.model
     waves = ModelMedia(workspace, model).waves(list(shown.candidates.values()))
     scores = {key: values(workspace, key) for key in (F1, DESYNC)}
     side = WIDTH // FRAMES

@@ -394,7 +394,7 @@ def test_the_hubs_own_client_pushes_and_fetches(
         folder = Path(capsys.readouterr().out.strip())
         assert folder.is_relative_to(tmp_path / "cache")
         assert not any("pytorch_model.bin" in path for path in repository.asked)
-    assert torch.equal(sampled(cast(Model, part_of(folder)).load()), sampled(from_pretrained(saved)))
+    assert torch.equal(sampled(part_of(folder).load()), sampled(from_pretrained(saved)))
 
 
 def test_the_hubs_errors_are_one_line(
