@@ -1,6 +1,6 @@
-"""Arrays for training the world's networks: clips are rendered to files, then decoded like anybody's video.
+"""Arrays for training the world's networks: clips are rendered to files, then decoded like a user's videos.
 
-Decoding through mp4 on purpose: the networks then see what `ingest` will show them.
+They go through mp4 on purpose: the networks then see what `ingest` will show them.
 """
 
 from __future__ import annotations
@@ -8,14 +8,19 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from foleypref.flow.convention import seed_of
 from foleypref.media.clip import held, read_clip
+from foleypref.media.files import atomic_path
 from foleypref.workspace.walk import progress_bar
 from foleypref.world import CLASSES, CLIP_SECONDS, FPS, NUM_FRAMES, NUM_SAMPLES, SAMPLE_RATE
 from foleypref.world.make import make
@@ -35,20 +40,20 @@ class Clips:
         return len(self.rows)
 
     def first(self, num: int) -> Clips:
-        """The first `num` clips."""
+        """Return the first `num` clips."""
         return Clips(self.frames[:num], self.waves[:num], self.rows[:num])
 
     def labels(self) -> np.ndarray:
-        """True classes as equal shares: (N, classes) float32, rows sum to 1."""
-        found = np.zeros((len(self), len(CLASSES)), np.float32)
-        for row, record in zip(found, self.rows):
+        """Return the true classes as equal shares: (N, classes) float32, rows sum to 1."""
+        shares = np.zeros((len(self), len(CLASSES)), np.float32)
+        for row, record in zip(shares, self.rows):
             for name in record["labels"]:
                 row[CLASSES.index(name)] = 1 / len(record["labels"])
-        return found
+        return shares
 
 
 def prepare(split: str, num_clips: int, workdir: Path, seed: int) -> Clips:
-    """Render and decode `num_clips` of a split under `workdir`, or open what is there."""
+    """Render and decode `num_clips` of a split under `workdir`, or open the arrays that are there."""
     folder, arrays = workdir / "clips" / split, workdir / "arrays"
     make(split, num_clips, folder, seed=seed)
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()][:num_clips]
@@ -84,3 +89,40 @@ def _decode(path: str) -> tuple[np.ndarray, np.ndarray]:
     assert clip.frames is not None
     assert clip.wave is not None
     return held(clip.frames, NUM_FRAMES), clip.wave.astype(np.float16)
+
+
+def pick(num: int, batch: int, *seed: int | str) -> np.ndarray:
+    """Return the row numbers of a batch as a function of the seed, sorted for the memory map."""
+    generator = np.random.default_rng(seed_of(*seed))
+    return np.sort(generator.choice(num, min(batch, num), replace=False))
+
+
+def rows_of(array: np.ndarray, index: np.ndarray) -> Tensor:
+    """Return rows of a memory map as a tensor; halves become floats."""
+    rows = torch.from_numpy(np.ascontiguousarray(array[index]))
+    return rows.float() if rows.dtype == torch.float16 else rows
+
+
+def batches(num: int, size: int) -> Iterator[np.ndarray]:
+    """Cut the row numbers below `num` into even batches of about `size`."""
+    yield from np.array_split(np.arange(num), max(1, num // size))
+
+
+@torch.inference_mode()
+def rows_as_halves(
+    label: str, num: int, size: int, make: Callable[[np.ndarray], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Return what `make` returns for batches of row numbers, joined and in float16, as it is cached."""
+    parts: dict[str, list[Tensor]] = {}
+    with progress_bar(label, num) as advance:
+        for index in batches(num, size):
+            for name, value in make(index).items():
+                parts.setdefault(name, []).append(value.half())
+            advance(len(index))
+    return {name: torch.cat(values).clone() for name, values in parts.items()}
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array so that its file is either absent or whole."""
+    with atomic_path(path, suffix=path.suffix) as temporary:
+        np.save(temporary, array)

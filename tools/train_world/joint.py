@@ -1,4 +1,4 @@
-"""How the networks around the joint flow learn: the video codec and the oracle's eyes."""
+"""How the networks around the joint flow learn: the video codec, and the oracle that sees events."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tools.train_world.checkpoint import Checkpoint
-from tools.train_world.data import Clips
-from tools.train_world.parts import Log, fit_network, pick, rows_as_halves, rows_of
+from tools.train_world.data import Clips, pick, rows_as_halves, rows_of, save_array
+from tools.train_world.fitting import Fit, fit_network
 from torch import Tensor
 
 from foleypref.flow.convention import generator_of
-from foleypref.media.files import atomic_path
 from foleypref.networks.world_codec import WorldCodec
 from foleypref.networks.world_events import EventFinder
 from foleypref.networks.world_video_codec import WorldVideoCodec, to_pictures
@@ -25,20 +23,20 @@ CROP = 24  # pixels: the video codec learns from squares where something moves
 EVENT_WINDOW = 80  # frames the event finder learns from: no prior of when clips begin
 
 
-def train_video_codec(clips: Clips, steps: int, seed: int, log: Log, checkpoint: Path) -> WorldVideoCodec:
-    """Squared error on squares cut out where something moves, heavier on the pixels that do.
+def train_video_codec(clips: Clips, fit: Fit) -> WorldVideoCodec:
+    """Minimise the squared error of squares cut out where something moves, heavier on the pixels that do.
 
     Most of a picture stands still; shown all of it, the codec learns walls first and hammers last. A pure L1
-    loss takes thin things away: where a hammer may be or not, the median is the wall behind.
+    loss erases thin things: where a hammer may be or not, the median is the wall behind.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(fit.seed)
     codec = WorldVideoCodec().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     means = np.stack([clip[::5].mean(0, dtype=np.float32).astype(np.uint8) for clip in clips.frames])
 
     def loss(step: int) -> Tensor:
-        index = pick(len(clips), 128, seed, "video_codec", step)
-        generator = generator_of(seed, step, "video_codec")
+        index = pick(len(clips), 128, fit.seed, "video_codec", step)
+        generator = generator_of(fit.seed, step, "video_codec")
         frame = torch.randint(1, NUM_FRAMES, (len(index),), generator=generator)
         pairs = np.stack([clips.frames[i, k - 1 : k + 1] for i, k in zip(index, frame.tolist())])
         before, x = (to_pictures(part) for part in torch.from_numpy(pairs).unbind(1))
@@ -48,22 +46,22 @@ def train_video_codec(clips: Clips, steps: int, seed: int, log: Log, checkpoint:
         x, weight = cut(x).contiguous(memory_format=torch.channels_last), cut(weight)
         with torch.autocast("cpu", torch.bfloat16):
             mean, log_var = (part.float() for part in codec.posterior(x))
-            found = codec.pictures(
+            decoded = codec.pictures(
                 mean + (0.5 * log_var).exp() * torch.randn(mean.shape, generator=generator)
             )
-        error = found.float() - x
+        error = decoded.float() - x
         pull = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).mean()
         error = error.square() + 0.1 * error.abs()
         return (weight * error).sum() / (3 * weight.sum()) + 1e-4 * pull
 
-    fit_network("video_codec", codec, loss, steps, 2e-3, log, Checkpoint(checkpoint, {}))
+    fit_network("video_codec", codec, loss, fit, learning_rate=2e-3)
     codec = codec.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     _normalise(codec, clips)
     return codec
 
 
 def _crops(weight: Tensor, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-    """What cuts a square of CROP pixels out of each picture, most often where `weight` (M, 1, H, W) is."""
+    """Return a function that cuts one square of each picture, placed at random by `weight` (M, 1, H, W)."""
     places = F.avg_pool2d(weight - 0.9, CROP, 8).flatten(1)  # (M, 16)
     chosen = torch.multinomial(places, 1, generator=generator)[:, 0]
     side = int(places.shape[1] ** 0.5)
@@ -76,7 +74,7 @@ def _crops(weight: Tensor, generator: torch.Generator) -> Callable[[Tensor], Ten
 
 
 def _moved(x: Tensor, other: Tensor, full: float) -> Tensor:
-    """How much pictures differ, 0 to 1 from a difference of `full` on: (M, 3, H, W) -> (M, 1, H, W)."""
+    """Return how much pictures (M, 3, H, W) differ, as (M, 1, H, W): 1 for a difference of `full` or more."""
     return ((x - other).abs().amax(1, keepdim=True) / full).clamp(max=1)
 
 
@@ -84,8 +82,8 @@ def _moved(x: Tensor, other: Tensor, full: float) -> Tensor:
 def _normalise(codec: WorldVideoCodec, clips: Clips) -> None:
     """Turn and scale the latents so that what moves in a clip, its difference to its mean, has deviation 1.
 
-    Scaled as a whole, all motion lay within a tenth: under the flow's noise until its end. What stands still
-    varies more than that from clip to clip, but it is the network's condition.
+    With one scale for everything, all motion lay within a tenth of it, which the flow's noise hides until its
+    end. What stands still varies more than that from clip to clip, but it is the network's condition.
     """
     frames = torch.from_numpy(clips.frames[:400, ::5].copy())  # (N, 20, 48, 48, 3)
     raw = torch.stack(
@@ -101,21 +99,21 @@ def _normalise(codec: WorldVideoCodec, clips: Clips) -> None:
 
 
 def latents_of(codec: WorldCodec, video: WorldVideoCodec, clips: Clips) -> dict[str, Tensor]:
-    """Both modalities' normalised latents as they are cached: float16."""
+    """Return both modalities' normalised latents in float16, as they are cached."""
 
     def encode(part: np.ndarray) -> dict[str, Tensor]:
         audio = codec.encode(rows_of(clips.waves, part))
         with torch.autocast("cpu", torch.bfloat16):
             return {"audio": audio, "video": video.encode(rows_of(clips.frames, part))}
 
-    return rows_as_halves("latents", np.arange(len(clips)), 16, encode)
+    return rows_as_halves("latents", len(clips), 16, encode)
 
 
 @torch.inference_mode()
 def write_through_codec(video: WorldVideoCodec, clips: Clips, path: Path, seed: int) -> None:
-    """The same pictures after encode and decode, up to a fifth of noise on the latents of each clip.
+    """Write the clips' pictures after encoding and decoding, with noise of up to 0.2 on each clip's latents.
 
-    Generated latents are never quite on the codec's own: a reader of pictures must forgive that flicker.
+    Generated latents are never quite those of the codec, and the event finder must forgive their flicker.
     """
     out = np.zeros((len(clips), *clips.frames.shape[1:]), np.uint8)
     with progress_bar("video codec", len(clips)) as advance, torch.autocast("cpu", torch.bfloat16):
@@ -126,22 +124,21 @@ def write_through_codec(video: WorldVideoCodec, clips: Clips, path: Path, seed: 
             noisy = latents + level * torch.randn(latents.shape, generator=generator)
             out[row] = video.decode(noisy)[0].numpy()
             advance(1)
-    with atomic_path(path, suffix=path.suffix) as temporary:
-        np.save(temporary, out)
+    save_array(path, out)
 
 
-def train_events(clips: Clips, pictures: list[np.ndarray], steps: int, seed: int, log: Log) -> EventFinder:
-    """Cross-entropy a frame against the true event times, softened by a frame either side.
+def train_events(clips: Clips, pictures: list[np.ndarray], fit: Fit) -> EventFinder:
+    """Minimise the cross-entropy per frame against the true event times, softened by a frame on each side.
 
     The sources of pictures take turns; half of the windows are mirrored.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(fit.seed)
     network = EventFinder()
     truth = torch.from_numpy(np.stack([_event_curve(row["event_times_s"]) for row in clips.rows]))
 
     def loss(step: int) -> Tensor:
-        index = pick(len(clips), 16, seed, "events", step)
-        generator = generator_of(seed, step, "events")
+        index = pick(len(clips), 16, fit.seed, "events", step)
+        generator = generator_of(fit.seed, step, "events")
         first = int(torch.randint(0, NUM_FRAMES - EVENT_WINDOW + 1, (1,), generator=generator))
         frames = rows_of(pictures[step % len(pictures)], index)[:, first : first + EVENT_WINDOW]
         if torch.rand(1, generator=generator) < 0.5:
@@ -152,12 +149,12 @@ def train_events(clips: Clips, pictures: list[np.ndarray], steps: int, seed: int
             logits.float(), truth[index, first : first + EVENT_WINDOW], pos_weight=torch.tensor(3.0)
         )
 
-    fit_network("oracle_events", network, loss, steps, 2e-3, log)
+    fit_network("oracle_events", network, loss, fit, learning_rate=2e-3)
     return network
 
 
 def _event_curve(times_s: list[float]) -> np.ndarray:
-    """1 on the frames of events, less beside them: (100,) float32."""
+    """Return (100,) float32: 1 on the frames of events, less beside them."""
     frames = np.round(np.asarray(times_s) * FPS)
     distance = np.abs(np.arange(NUM_FRAMES)[:, None] - frames[None, :])
     return np.exp(-0.5 * (distance.min(1, initial=99.0) / 0.6) ** 2).astype(np.float32)

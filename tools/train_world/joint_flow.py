@@ -1,19 +1,17 @@
 """How the flow over picture and sound learns, with the sync judge's features as a hint.
 
-Letters: N clips, L latent frames, D channels of the judge's features, W width, P latent frames a token.
+Letters: N clips, L latent frames, D channels of the judge's features, W width, P latent frames per token.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tools.train_world.checkpoint import Checkpoint
-from tools.train_world.data import Clips
-from tools.train_world.parts import Log, fit_network, pick, rows_as_halves, rows_of
+from tools.train_world.data import Clips, pick, rows_as_halves, rows_of
+from tools.train_world.fitting import Fit, fit_network, update_average
 from torch import Tensor, nn
 
 from foleypref.flow.convention import (
@@ -33,20 +31,20 @@ HINT_BLOCK, HINT_WEIGHT = 2, 0.5
 
 
 def sync_features(judge: SyncJudge, clips: Clips) -> dict[str, Tensor]:
-    """What the sync judge sees and hears, frame by frame: {"video", "audio"} -> (N, L, D) float16."""
+    """Return the sync judge's features per frame: {"video", "audio"} -> (N, L, D) float16."""
 
     def look_and_listen(part: np.ndarray) -> dict[str, Tensor]:
         frames, waves = rows_of(clips.frames, part), rows_of(clips.waves, part)
         return {"video": judge.motion(frames), "audio": judge.sound(waves)}
 
-    return rows_as_halves("sync features", np.arange(len(clips)), 32, look_and_listen)
+    return rows_as_halves("sync features", len(clips), 32, look_and_listen)
 
 
 class Hints(nn.Module):
     """Heads that read the judge's features of the clean clip from the middle of the network.
 
-    Representation alignment (arXiv 2410.06940): without it neither events nor that they belong together was
-    found in thousands of steps. The heads are thrown away after training.
+    This is representation alignment (arXiv 2410.06940): without it, thousands of steps taught the network
+    neither events nor that their picture and sound belong together. The heads are thrown away after training.
     """
 
     def __init__(self, network: WorldJointDiT, features: dict[str, Tensor]) -> None:
@@ -82,18 +80,15 @@ def train_joint(
     latents: dict[str, Tensor],
     text: Tensor,
     features: dict[str, Tensor],
-    steps: int,
-    seed: int,
-    log: Log,
-    checkpoint: Path,
+    fit: Fit,
 ) -> tuple[WorldJointDiT, dict[str, Any]]:
-    """Flow matching on pictures and sounds of the wild clips; EMA of the weights.
+    """Train by flow matching on the wild clips; return the network, with averaged weights, and its sizes.
 
-    `features` are the hints. In every other clip picture and sound are at times of their own: where one is
-    nearly clean and the other noise, what they have in common is the easiest to learn. Both modalities weigh
-    the same. One caption in ten is dropped; the scene, the mean of a clip's latents, is always there.
+    `features` are the hints. In half of the clips picture and sound have different times t: if one is nearly
+    clean and the other noise, what they have in common is the easiest to learn. Both modalities weigh the
+    same. One caption in ten is dropped; the scene, the mean of a clip's latents, is always there.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(fit.seed)
     settings: dict[str, Any] = {"video_dim": latents["video"].shape[2], "width": 192, "depth": 6, "heads": 3}
     network = WorldJointDiT(**settings)
     average = {key: value.clone() for key, value in network.state_dict().items()}
@@ -103,32 +98,29 @@ def train_joint(
 
     def loss(step: int) -> Tensor:
         if step > 0:
-            decay = min(0.998, (step + 1) / (step + 10))
-            with torch.no_grad():
-                for key, value in network.state_dict().items():
-                    average[key].lerp_(value, 1 - decay)
-        index = torch.from_numpy(pick(len(text), BATCH, seed, "joint", step))
+            update_average(average, network, step, limit=0.998)
+        index = torch.from_numpy(pick(len(text), BATCH, fit.seed, "joint", step))
         x1 = {key: value[index].float() for key, value in latents.items()}
-        x0 = noise_like_rows(shapes, [seed_of(seed, step, int(i)) for i in index])
-        t, t_audio, keep = _drawn(len(index), generator_of(seed, step, "joint"))
+        x0 = noise_like_rows(shapes, [seed_of(fit.seed, step, int(i)) for i in index])
+        t, t_audio, keep = _draw_times(len(index), generator_of(fit.seed, step, "joint"))
         x_t, target = interpolate(x0, x1, t), target_velocity(x0, x1)
         x_t["audio"] = interpolate(x0, x1, t_audio)["audio"]
-        said = text[index].float() * keep[:, None]
+        captions = text[index].float() * keep[:, None]
         with torch.autocast("cpu", torch.bfloat16):
-            v = network(x_t["video"], x_t["audio"], t, said, scene[index], t_audio)
+            v = network(x_t["video"], x_t["audio"], t, captions, scene[index], t_audio)
             hint = hints.loss(index)
         video, audio = (F.mse_loss(getattr(v, name).float(), target[name]) for name in MODALITIES)
         return video + audio + HINT_WEIGHT * hint
 
-    fit_network("joint", hints, loss, steps, 1e-3, log, Checkpoint(checkpoint, average))
+    fit_network("joint", hints, loss, fit, learning_rate=1e-3, average=average)
     network.load_state_dict(average)
     return network, settings
 
 
-def _drawn(num: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Times of picture and of sound, half of them apart and uniform, and which captions are kept."""
+def _draw_times(num: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw the times of picture and sound, uniform and apart in half of the clips, and the kept captions."""
     t = sample_times(num, generator, "logit_normal")
     apart = torch.rand(num, generator=generator) < 0.5
-    alone = torch.rand(2, num, generator=generator)
+    uniform = torch.rand(2, num, generator=generator)
     keep = (torch.rand(num, generator=generator) > 0.1).float()
-    return torch.where(apart, alone[0], t), torch.where(apart, alone[1], t), keep
+    return torch.where(apart, uniform[0], t), torch.where(apart, uniform[1], t), keep
