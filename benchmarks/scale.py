@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -35,9 +34,8 @@ from foleypref.report import ReportSettings, report
 from foleypref.sample import SampleWork
 from foleypref.score import ScoreWork
 from foleypref.settings.parts import build
-from foleypref.training.context import make_context, split_data
-from foleypref.training.curricula import Curriculum
 from foleypref.training.data import split_pairs
+from foleypref.training.inputs import make_context, split_data
 from foleypref.training.settings import TrainSettings
 from foleypref.workspace.records import Candidate, Pair
 from foleypref.workspace.store import Workspace
@@ -73,19 +71,10 @@ def measure_score_again(workspace: Workspace) -> str:
 def measure_context(workspace: Workspace) -> str:
     """What a training run reads before its first step."""
     settings = TrainSettings(num_eval_pairs=64)
-    kept, held_out = split_data(workspace, settings)
-    found = make_context(
-        workspace,
-        build("models", "world").load(),  # type: ignore[attr-defined]
-        cast(Curriculum, settings.curriculum),
-        kept + held_out,
-        Accelerator(cpu=True),
-        seed=0,
-        max_steps=12_000,
-        per_device_batch_size=8,
-        gradient_accumulation_steps=1,
-    )
-    return f"{len(found.candidates):,} candidates"
+    train, held_out = split_data(workspace, settings)
+    model = build("models", "world").load()  # type: ignore[attr-defined]
+    context = make_context(workspace, model, settings, train + held_out, accelerator=Accelerator(cpu=True))
+    return f"{len(context.candidates):,} candidates"
 
 
 def measure_evaluate(workspace: Workspace) -> str:

@@ -18,8 +18,8 @@ from torch import Tensor
 from foleypref.models.tools import fingerprint_of
 from foleypref.train import TrainResult, TrainSettings, learning_rate, train
 from foleypref.training import checkpoints
-from foleypref.training import context as train_context
 from foleypref.training import data as train_data
+from foleypref.training.context import TrainContext
 from foleypref.training.log import RunLog, read_metrics
 from foleypref.training.objectives.flow_dpo import FlowDPO
 from foleypref.workspace.records import Feature, Pair
@@ -341,7 +341,7 @@ def test_a_model_with_two_answers_is_refused_at_step_0(filled: Workspace) -> Non
 def test_a_number_that_is_not_finite_stops_the_run_and_names_the_pairs(
     filled: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    latents = train_context.TrainContext.latents
+    latents = TrainContext.latents
     bad = train_data.split_pairs(filled.read(Pair), None, 6)[0][0].rejected
 
     def poisoned(self: Any, ids: Any) -> dict[str, Tensor]:
@@ -350,7 +350,7 @@ def test_a_number_that_is_not_finite_stops_the_run_and_names_the_pairs(
             rows["audio"][list(ids).index(bad)] = float("nan")
         return rows
 
-    monkeypatch.setattr(train_context.TrainContext, "latents", poisoned)
+    monkeypatch.setattr(TrainContext, "latents", poisoned)
     with pytest.raises(ValueError, match=r"step \d+: .* is not finite") as error:
         train(filled, make_settings(max_steps=40))
     _one_line(error)

@@ -1,7 +1,8 @@
 """Stage 6, train: pairs -> a tuned network. The loop cannot tell one objective from another.
 
-Everything random is a function of (seed, step), so a run that is killed and started again is the same run,
-bit for bit on the CPU. One process, or several under `torchrun` (`accelerate launch --cpu` runs only one).
+All randomness is a function of (seed, step), so a run that is killed and started again gives the same result,
+bit for bit on the CPU. It runs in one process, or in several under `torchrun` (`accelerate launch --cpu`
+starts only one).
 """
 
 from __future__ import annotations
@@ -21,15 +22,18 @@ from foleypref.flow.convention import seed_of
 from foleypref.media.files import atomic_path, write_atomic
 from foleypref.models.backbones import Model
 from foleypref.models.lora import merged, save_adapters, trained_state
-from foleypref.models.sharding import is_sharded, optimizer_state, whole
-from foleypref.models.tools import fingerprint_of, with_network
+from foleypref.models.sharding import is_sharded, whole
+from foleypref.models.tools import with_network
 from foleypref.training import checkpoints, stopping
-from foleypref.training.context import split_data
+from foleypref.training.held_out import evaluate_held_out, update_verdict
+from foleypref.training.inputs import split_data
 from foleypref.training.log import Pace, read_metrics
 from foleypref.training.networks import whole_policy
 from foleypref.training.objectives import Loss
-from foleypref.training.run import Run, evaluate_held_out, look, make_run, objective_state, start
-from foleypref.training.settings import TrainSettings, adapters_alone, check_settings
+from foleypref.training.resume import save_checkpoint
+from foleypref.training.run import Run, make_run
+from foleypref.training.settings import TrainSettings, check_settings, exports_only_adapters
+from foleypref.training.start import start
 from foleypref.workspace.paths import RunFiles
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import progress_bar, say
@@ -41,24 +45,21 @@ INITIAL_LOSS_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where a run is, what it tuned (for `model_tools.with_weights`), steps done, last logs.
-
-    `stopped` says why it ended before its last step, or is ""; `exported_step` is whose weights they are.
-    """
+    """Where a finished run is, the weights it tuned (for `with_weights`), the steps it did, its last logs."""
 
     folder: Path
     weights: Path
     steps: int
     logs: dict[str, Any]
-    stopped: str = ""
-    exported_step: int = 0
+    stopped: str = ""  # why it ended before its last step
+    exported_step: int = 0  # the step that the weights are of
 
 
 def train(workspace: Workspace, settings: TrainSettings) -> TrainResult:
-    """Tune the model, or go on where a killed run stopped, or return what a finished one left.
+    """Tune the model, go on where a killed run stopped, or return the result of a finished one.
 
     Writes runs/<run_name>/: settings.json, metrics.jsonl, tensorboard/, checkpoint-<step>/, model.safetensors
-    (adapters merged), adapter/ (of a LoRA run) and, last, result.json. Raises ValueError for pairs that do
+    (adapters merged), adapter/ (for a LoRA run) and, last, result.json. Raises ValueError for pairs that do
     not fit the model, for a folder that holds a run with other settings, pairs or initial weights, and for a
     loss that is not finite.
     """
@@ -74,24 +75,24 @@ def train(workspace: Workspace, settings: TrainSettings) -> TrainResult:
     accelerator = Accelerator(mixed_precision="no")  # bf16 is our own autocast, the same for the reference
     main = accelerator.is_main_process
     with workspace.lock(f"train-{settings.run_name}") if main else nullcontext():
-        run = make_run(workspace, settings, accelerator, data, held_out)
+        run = make_run(workspace, settings, accelerator, data, held_out=held_out)
         start(run)
         _loop(run)
         return _finish(run)
 
 
 def _global_batch_size(settings: TrainSettings) -> int:
-    """Items a step takes over all processes, before there is an accelerator that knows how many there are."""
+    """Return the items of a step over all processes, before there is an accelerator to ask."""
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     return settings.per_device_train_batch_size * settings.gradient_accumulation_steps * num_processes
 
 
 def _loop(run: Run) -> None:
-    s = run.settings
-    pace = Pace(run.step, s.max_steps, run.context.global_batch_size)
+    s, batch_size = run.settings, run.context.layout.global_batch_size
+    pace = Pace(run.step, s.max_steps, batch_size)
     if run.step == 0:
         _write(run, evaluate_held_out(run))
-    run.verdict = look(run)
+    update_verdict(run)
     with progress_bar("train", s.max_steps if run.log is not None else 0) as advance:
         advance(run.step)
         while run.step < s.max_steps and not run.verdict.reason:
@@ -101,25 +102,25 @@ def _loop(run: Run) -> None:
             if run.due(s.logging_steps):
                 run.meter.reduce()
                 values |= run.meter.take() | pace.read(run.step)
-                values["compute/forwards"] = run.step * run.context.global_batch_size * run.objective.forwards
+                values["compute/forwards"] = run.step * batch_size * run.objective.forwards
             if run.due(s.eval_steps):
                 values |= evaluate_held_out(run)
             _write(run, values)
             if run.due(s.eval_steps):
-                run.verdict = look(run)
+                update_verdict(run)
             if run.due(s.save_steps):
-                _save(run)
+                save_checkpoint(run)
             advance(1)
 
 
 def _train_step(run: Run) -> None:
     s, network = run.settings, run.policy.network
     # for networks that draw from the global generator; ours is (seed, step)
-    torch.manual_seed(seed_of(s.seed, "train", run.step, run.context.rank))
+    torch.manual_seed(seed_of(s.seed, "train", run.step, run.context.layout.rank))
     rate = learning_rate(s, run.step)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
-    with run.autocast():  # rollouts in the precision that the loss has
+    with run.autocast():  # rollouts in the same precision as the loss
         batches = run.objective.batches(run.context, run.step, run.policy)
     if run.errors is not None:
         batches = run.errors.attach(run.step, s.max_steps, batches)
@@ -139,40 +140,37 @@ def _train_step(run: Run) -> None:
         run.ema.update_parameters(run.bare.network)
     for loss in losses:
         run.meter.add(loss.logs)
-    if run.accelerator.is_main_process:  # once a step, however many processes do it
+    if run.accelerator.is_main_process:  # once per step, however many processes take part
         run.meter.add({"grad_norm": norm.item(), "learning_rate": rate})
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
-    """Linear warm-up over `warmup_steps`, then constant; a function of the step (from 0) alone."""
+    """Return the learning rate of a step (from 0): linear warm-up over `warmup_steps`, then constant."""
     return settings.learning_rate * min(1.0, (step + 1) / max(settings.warmup_steps, 1))
 
 
 def _check(run: Run, batches: Sequence[Any], losses: Sequence[Loss], norm: float) -> None:
-    """Stop before a bad step reaches the weights; what was in it is dumped beside the metrics."""
+    """Raise a ValueError before a bad step reaches the weights, and write its item ids beside the metrics."""
     values = [loss.value.item() for loss in losses]
     if not torch.tensor([norm, *values]).isfinite().all():
         ids = [i for batch in batches for i in getattr(batch, "item_ids", ())]
-        name = f"failed-step-{run.step}-{run.context.rank}.json"
+        name = f"failed-step-{run.step}-{run.context.layout.rank}.json"
         dump = {"step": run.step, "losses": str(values), "grad_norm": str(norm), "item_ids": ids}
         write_atomic(run.folder / name, json.dumps(dump, indent=1).encode())
         raise ValueError(
             f"step {run.step}: loss {values} with gradient norm {norm} is not finite; its pairs are in "
             f"{run.folder / name}; lower learning_rate or beta, or look at those latents"
         )
-    known = run.objective.initial_loss(run.bare.spec)
-    if (
-        run.step == 0
-        and known is not None
-        and abs(sum(values) / len(values) - known) > INITIAL_LOSS_TOLERANCE
-    ):
+    known, mean = run.objective.initial_loss(run.bare.spec), sum(values) / len(values)
+    if run.step == 0 and known is not None and abs(mean - known) > INITIAL_LOSS_TOLERANCE:
         raise ValueError(
-            f"the loss at step 0 is {sum(values) / len(values):.6f}, it must be {known:.6f} while policy = "
-            "reference; the model gives two answers to one question (randomness inside velocity?)"
+            f"the loss at step 0 is {mean:.6f}, it must be {known:.6f} while policy = reference; the model "
+            "gives two answers to one question (randomness inside velocity?)"
         )
 
 
 def _write(run: Run, values: dict[str, float]) -> None:
+    """Log the values of a step and print the most telling ones, on process 0."""
     if run.log is None or not values:
         return
     run.log.write(run.step, values)
@@ -186,34 +184,17 @@ def _write(run: Run, values: dict[str, float]) -> None:
     say(f"  step {run.step}/{run.settings.max_steps}  {text}")
 
 
-def _save(run: Run) -> None:
-    if run.reference is not None and fingerprint_of(run.reference.network) != run.identity["reference"]:
-        raise ValueError(f"step {run.step}: the reference's weights have changed; something trains it too")
-    run.meter.reduce()
-    state = objective_state(run)
-    trained, moments = trained_state(run.bare.network), optimizer_state(run.optimizer)
-    if run.accelerator.is_main_process:
-        networks = {"network": trained}
-        if state:
-            networks["objective"] = state
-        if run.ema is not None:
-            networks["ema"] = run.ema.state_dict()
-        checkpoint = checkpoints.Checkpoint(run.step, run.identity, networks, moments, run.meter.state())
-        checkpoints.save(run.folder, checkpoint, run.settings.save_total_limit)
-    run.accelerator.wait_for_everyone()
-
-
 def _finish(run: Run) -> TrainResult:
-    """Export the weights (their moving average, if there is one), then result.json, which ends the run."""
-    shares = trained_state(run.bare.network) if is_sharded(run.bare.network) else None
+    """Export the weights (their moving average, if there is one), then end the run with result.json."""
+    shards = trained_state(run.bare.network) if is_sharded(run.bare.network) else None
     if run.log is not None:
         run.log.close()
         logs, stopped, exported = read_metrics(run.folder)[-1], run.verdict.reason, run.step
         tuned = run.bare if run.ema is None else with_network(run.bare, run.ema.module)
-        if shares is not None:
-            tuned = whole_policy(run.settings, run.objective, shares)
+        if shards is not None:
+            tuned = whole_policy(run.settings, run.objective, shards)
         if stopped:
-            exported = run.verdict.kept_step
+            exported = run.verdict.last_good_step
             stopping.restore_kept(tuned.network, run.folder, exported)
             run.log.stopped(run.step, stopped, exported)
             say(f"train: {stopped}; the weights of step {exported} are exported")
@@ -227,11 +208,11 @@ def _finish(run: Run) -> TrainResult:
 
 
 def _export(run: Run, tuned: Model) -> str:
-    """Write adapters and whole weights, or what of them is wanted; returns what to load the model with."""
+    """Write adapters, whole weights, or both, as the settings ask; return the name to load the model with."""
     files = RunFiles(run.folder)
     if run.settings.use_peft:
         save_adapters(tuned.network, files.adapter)
-        if adapters_alone(run.settings):
+        if exports_only_adapters(run.settings):
             return files.adapter.name
         tuned = with_network(tuned, merged(tuned.network))
     with atomic_path(files.weights, suffix=files.weights.suffix) as temporary:
@@ -241,5 +222,11 @@ def _export(run: Run, tuned: Model) -> str:
 
 def _read_result(folder: Path) -> TrainResult:
     stored = json.loads(RunFiles(folder).result.read_text())
-    end = stored.get("stopped", ""), stored.get("exported_step", stored["steps"])
-    return TrainResult(folder, checkpoints.tuned_weights(folder), stored["steps"], stored["logs"], *end)
+    return TrainResult(
+        folder=folder,
+        weights=checkpoints.tuned_weights(folder),
+        steps=stored["steps"],
+        logs=stored["logs"],
+        stopped=stored.get("stopped", ""),
+        exported_step=stored.get("exported_step", stored["steps"]),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import cast
 
 import pytest
 
@@ -27,7 +26,9 @@ def _pairs(num: int = 30, num_hard: int = 10) -> list[Pair]:
 
 
 def _build(name: str) -> Curriculum:
-    return cast(Curriculum, build("curricula", name))
+    curriculum = build("curricula", name)
+    assert isinstance(curriculum, Curriculum)
+    return curriculum
 
 
 @every

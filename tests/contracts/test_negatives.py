@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
 
 import pytest
 import torch
@@ -47,8 +46,14 @@ def stream_of(kind: Kind, modality: Modality, seed: str = "a") -> Stream:
     return Stream(x, rate, kind, modality, silence=torch.full_like(x, 2), other=make(seed + " other")[0])
 
 
+def build_rule(name: str) -> Negative:
+    rule = build("negatives", name)
+    assert isinstance(rule, Negative)
+    return rule
+
+
 def rule_of(name: str, modality: Modality) -> Negative:
-    rule = cast(Negative, build("negatives", name))
+    rule = build_rule(name)
     if modality not in rule.modalities:
         pytest.skip(f"{name} acts on {', '.join(sorted(rule.modalities))}")
     return rule
@@ -61,7 +66,7 @@ def distance(stream: Stream, out: Tensor) -> float:
 @every
 def test_is_a_part_that_says_what_it_acts_on(name: str) -> None:
     assert issubclass(find("negatives", name), Part)
-    rule = cast(Negative, build("negatives", name))
+    rule = build_rule(name)
     assert rule.modalities
     assert rule.modalities <= {"audio", "video"}
     assert rule.needs <= set(NEEDS)
@@ -70,7 +75,7 @@ def test_is_a_part_that_says_what_it_acts_on(name: str) -> None:
 @every
 @on_all
 def test_another_modality_is_refused(name: str, kind: Kind, modality: Modality) -> None:
-    rule = cast(Negative, build("negatives", name))
+    rule = build_rule(name)
     if modality in rule.modalities:
         pytest.skip("its own")
     with pytest.raises(ValueError, match=f"{name} acts on"):

@@ -9,18 +9,20 @@ import dataclasses
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import pytest
 import torch
 
 from foleypref.models.tools import fingerprint_of, frozen_copy
 from foleypref.settings.parts import Part, build, find, names
-from foleypref.training.objectives import Objective, TrainContext
+from foleypref.training.context import BatchLayout, TrainContext
+from foleypref.training.data import TrainData
+from foleypref.training.objectives import Objective
 from foleypref.workspace.records import Clip
 from foleypref.workspace.store import Workspace
 from tests.tiny import TinyModel, TinyReward
-from tests.training import test_objectives_maths
+from tests.training import contexts
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "kto": {"beta": 5.0},  # at 600 the sigmoid of two random networks is 0 or 1
@@ -32,13 +34,16 @@ pytestmark = pytest.mark.parametrize("name", names("objectives"))
 
 
 def _build(name: str) -> Objective:
-    return cast(Objective, build("objectives", name, **SETTINGS.get(name, {})))
+    objective = build("objectives", name, **SETTINGS.get(name, {}))
+    assert isinstance(objective, Objective)
+    return objective
 
 
 def make_context(workspace: Workspace, policy: TinyModel) -> TrainContext:
     """All that any objective may need."""
-    context = test_objectives_maths.make_context(workspace, policy)
-    return dataclasses.replace(context, clips=workspace.read(Clip), reward=TinyReward())
+    context = contexts.make_context(workspace, policy)
+    data = dataclasses.replace(context.data, clips=workspace.read(Clip))
+    return dataclasses.replace(context, data=data, reward=TinyReward())
 
 
 def on_every_rank(context: TrainContext, processes: int, do: Callable[[TrainContext], T]) -> list[T]:
@@ -46,7 +51,7 @@ def on_every_rank(context: TrainContext, processes: int, do: Callable[[TrainCont
     meeting = threading.Barrier(processes, timeout=60)
     brought: dict[int, torch.Tensor] = {}
 
-    class Together(TrainContext):
+    class Together(BatchLayout):
         def gather(self, values: torch.Tensor) -> torch.Tensor:
             brought[self.rank] = values
             meeting.wait()
@@ -54,8 +59,9 @@ def on_every_rank(context: TrainContext, processes: int, do: Callable[[TrainCont
             meeting.wait()  # nobody brings the next before all have taken this
             return whole
 
-    fields = {f.name: getattr(context, f.name) for f in dataclasses.fields(context)}
-    ranks = [Together(**fields | {"rank": rank, "num_processes": processes}) for rank in range(processes)]
+    fields = {f.name: getattr(context.layout, f.name) for f in dataclasses.fields(context.layout)}
+    layouts = [Together(**fields | {"rank": rank, "num_processes": processes}) for rank in range(processes)]
+    ranks = [dataclasses.replace(context, layout=layout) for layout in layouts]
     with ThreadPoolExecutor(processes) as pool:
         return list(pool.map(do, ranks))
 
@@ -134,7 +140,7 @@ def test_how_the_global_batch_is_shared_changes_nothing(
         batches = objective.batches(context, 2, policy)
         return [objective.loss(policy, reference, batch).value.item() for batch in batches]
 
-    split = dataclasses.replace(whole, per_device_batch_size=size, gradient_accumulation_steps=accumulation)
+    split = contexts.laid_out(whole, per_device_batch_size=size, gradient_accumulation_steps=accumulation)
     shared = [value for values in on_every_rank(split, processes, mean) for value in values]
     expected = mean(whole)
     assert sum(shared) / len(shared) == pytest.approx(sum(expected) / len(expected), rel=1e-5, abs=1e-6)
@@ -157,18 +163,18 @@ def test_evaluation_meets_the_same_grid_at_every_seed(name: str, workspace: Work
     reference = _reference(objective, policy)
     context = make_context(workspace, policy)
 
-    def rows(**changes: Any) -> dict[str, list[float]]:
+    def rows(context: TrainContext) -> dict[str, list[float]]:
         found: dict[str, list[float]] = {}
-        for batch in objective.eval_batches(dataclasses.replace(context, **changes), policy):
+        for batch in objective.eval_batches(context, policy):
             for key, value in objective.loss(policy, reference, batch).logs.items():
                 found.setdefault(key, []).extend(torch.as_tensor(value).reshape(-1).tolist())
         return {key: sorted(value) for key, value in found.items()}
 
-    here, elsewhere = rows(), rows(seed=5)
+    here, elsewhere = rows(context), rows(dataclasses.replace(context, seed=5))
     assert here == elsewhere
-    ranks = [rows(rank=rank, num_processes=2) for rank in range(2)]
+    ranks = [rows(contexts.laid_out(context, rank=rank, num_processes=2)) for rank in range(2)]
     for key in here:
         both = sorted(ranks[0].get(key, []) + ranks[1].get(key, []))
         assert both == pytest.approx(here[key], rel=1e-4, abs=1e-5), key
-    nothing = dataclasses.replace(context, pairs=[], clips=[], labels=[])
+    nothing = dataclasses.replace(context, data=TrainData())
     assert list(objective.eval_batches(nothing, policy)) == []

@@ -23,7 +23,7 @@ from foleypref.settings import parts as plugins
 from foleypref.settings.yaml import dump
 from foleypref.train import TrainResult, TrainSettings, train
 from foleypref.training.log import read_metrics
-from foleypref.training.rule_settings import NegativeSettings
+from foleypref.training.rule_settings import RulePairSettings
 from foleypref.workspace.records import Candidate, Feature
 from tests.ltx2_tiny import SETTINGS, tiny_folder
 from tests.test_train import TWO_PROCESSES, _spawn
@@ -44,7 +44,7 @@ def settings(name: str, on: str = "latents") -> TrainSettings:
             "model": model(dtype="bfloat16"),
             "run_name": name,
             "split": "align",
-            "negatives": NegativeSettings(rules=("shift", "replace", "scale"), on=cast(Any, on)),
+            "negatives": RulePairSettings(rules=("shift", "replace", "scale"), on=cast(Any, on)),
             "max_steps": 2,
             "gradient_accumulation_steps": 2,
             "learning_rate": 1e-2,

@@ -15,7 +15,7 @@ from foleypref.recipes.recipe import Recipe, changed, load, resolve
 from foleypref.settings.flags import parse, parts_of
 from foleypref.settings.yaml import dump
 from foleypref.train import TrainSettings
-from foleypref.training.rule_settings import NegativeSettings
+from foleypref.training.rule_settings import RulePairSettings
 from foleypref.workspace.store import Workspace
 
 RECIPES = [*recipe_names(), "world_demo-ci"]
@@ -200,7 +200,7 @@ def test_a_flag_inside_settings_that_are_none_takes_their_defaults() -> None:
     ).negatives
     assert found is not None
     assert [rule.part_name() for rule in found.rules] == ["mute", "shift"]
-    assert found == NegativeSettings(rules=("mute", "shift"), share=0.5)
+    assert found == RulePairSettings(rules=("mute", "shift"), share=0.5)
     assert parse(train, ["--max-steps", "3"], "train").negatives is None
     named = parse(train, ["--run-name", "negatives.v2"], "train")  # a value is no flag
     assert (named.run_name, named.negatives) == ("negatives.v2", None)

@@ -10,25 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from foleypref.flow.convention import Latents, expand, integrate, interpolate, seed_of, target_velocity
-from foleypref.models.backbones import Conditions
-from foleypref.models.tools import frozen_copy, sample_latents
-from foleypref.sample import SampleSettings, sample
+from foleypref.flow.convention import interpolate, target_velocity
+from foleypref.models.tools import frozen_copy
 from foleypref.train import train
-from foleypref.training.objectives import TrainContext
 from foleypref.training.objectives._contrast import (
     contrast,
     gradient_factor,
     loser_scale,
     with_scaled_loser,
 )
-from foleypref.training.objectives._pairs import PairBatch
 from foleypref.training.objectives.flow_dpo import FlowDPO
-from foleypref.workspace.records import GROUND_TRUTH, Candidate, Feature, Pair
 from foleypref.workspace.store import Workspace
 from tests.test_train import make_settings, metrics_without_time
-from tests.tiny import TinyModel, fill_workspace
-from tests.training.test_objectives_maths import _setting, make_context
+from tests.tiny import TinyModel
+from tests.training.contexts import laid_out, make_context, pair_setting
 
 BETA = 600.0
 ERRORS = torch.tensor([0.995, 1.004, 1.02, 1.0, 1.003, 0.99], dtype=torch.float64)  # w w w l l l
@@ -80,7 +75,7 @@ def test_smoothing_mixes_the_loss_with_that_of_the_swapped_pair() -> None:
 def test_the_loss_at_the_reference_is_known_a_modality(
     workspace: Workspace, loss_type: Any, at_start: float
 ) -> None:
-    policy, _, batch = _setting(workspace, joint=True)
+    policy, _, batch = pair_setting(workspace, joint=True)
     objective = FlowDPO(loss_type=loss_type)
     loss = objective.loss(policy, frozen_copy(policy), batch).value
     assert loss.item() == pytest.approx(2 * at_start)
@@ -105,7 +100,7 @@ def test_smoothing_is_of_the_sigmoid_alone() -> None:
 
 
 def test_the_schedule_takes_beta_from_nothing_at_noise_to_itself_at_data(workspace: Workspace) -> None:
-    policy, reference, batch = _setting(workspace)
+    policy, reference, batch = pair_setting(workspace)
     batch = dataclasses.replace(batch, t=torch.linspace(0, 1, len(batch.t)))
     plain = FlowDPO(beta=40.0).loss(policy, reference, batch).logs
     weighed = FlowDPO(beta=40.0, beta_schedule="t_squared").loss(policy, reference, batch).logs
@@ -177,7 +172,7 @@ def test_a_safe_step_lowers_the_winners_error_by_mu_of_what_fitting_it_would(mu:
 def test_the_safeguard_leaves_value_and_logs_and_changes_the_gradient(
     workspace: Workspace, scope: Any
 ) -> None:
-    policy, reference, batch = _setting(workspace)
+    policy, reference, batch = pair_setting(workspace)
     batch = dataclasses.replace(batch, rejected={"audio": 0.4 * batch.chosen["audio"]})
 
     def run(objective: FlowDPO) -> tuple[float, dict[str, Any], list[Tensor]]:
@@ -199,7 +194,7 @@ def test_the_safeguard_leaves_value_and_logs_and_changes_the_gradient(
 
 
 def test_each_modality_has_its_own_scale(workspace: Workspace) -> None:
-    policy, reference, batch = _setting(workspace, joint=True)
+    policy, reference, batch = pair_setting(workspace, joint=True)
     logs = FlowDPO(safeguard=0.9).loss(policy, reference, batch).logs
     x0 = {key: torch.cat([value, value]) for key, value in batch.x0.items()}
     x1 = {key: torch.cat([batch.chosen[key], batch.rejected[key]]) for key in batch.chosen}
@@ -222,8 +217,13 @@ def test_gradients_do_not_depend_on_how_the_batch_is_shared(
     def gradient(size: int, accumulation: int, processes: int) -> Tensor:
         policy.network.zero_grad()
         for rank in range(processes):
-            shape = {"per_device_batch_size": size, "gradient_accumulation_steps": accumulation}
-            context = dataclasses.replace(whole, rank=rank, num_processes=processes, **shape)
+            context = laid_out(
+                whole,
+                per_device_batch_size=size,
+                gradient_accumulation_steps=accumulation,
+                rank=rank,
+                num_processes=processes,
+            )
             for batch in objective.batches(context, 3, policy):
                 (objective.loss(policy, reference, batch).value / accumulation / processes).backward()
         return torch.cat([p.grad.flatten() for p in policy.network.parameters()])
@@ -231,140 +231,6 @@ def test_gradients_do_not_depend_on_how_the_batch_is_shared(
     expected = gradient(8, 1, 1)
     for shape in ((2, 4, 1), (2, 2, 2)):
         torch.testing.assert_close(gradient(*shape), expected, rtol=1e-3, atol=1e-5)
-
-
-# -- noise ---------------------------------------------------------------------------------------------------
-
-
-class Straight(TinyModel):
-    """A flow whose every path is straight: x1 = a + s x0, a and s of the clip's condition."""
-
-    def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
-        """a + (s − 1) x0, where x_t = (1 − t + t s) x0 + t a."""
-        found = {}
-        for key, x in x_t.items():
-            a, s = expand(conditions["clip"][:, 0], x), 0.5 + expand(conditions["clip"][:, 1].abs(), x)
-            x0 = (x - expand(t, x) * a) / (1 - expand(t, x) * (1 - s))
-            found[key] = a + (s - 1) * x0
-        return found
-
-
-def _sampled(workspace: Workspace, model: TinyModel) -> list[Pair]:
-    """Pairs of candidates that the sampling stage made with `model`."""
-    fill_workspace(workspace)
-    settings = SampleSettings(
-        model=model, split="train", num_candidates=2, first_seed=7, num_steps=4, guidance_scale=1.0
-    )
-    sample(workspace, settings)
-    by_clip: dict[str, list[Candidate]] = {}
-    for candidate in workspace.read(Candidate):
-        if candidate.seed >= 7:
-            by_clip.setdefault(candidate.clip_id, []).append(candidate)
-    pairs = []
-    for clip_id, (first, second) in sorted(by_clip.items()):
-        ids = (clip_id, first.candidate_id, second.candidate_id)
-        pairs.append(Pair(Pair.make_id(*ids, "auto"), ids[0], "", *ids[1:], 0.9, 0.1, 0.5, "auto"))
-    return pairs
-
-
-def _context_of(workspace: Workspace, pairs: list[Pair], **changes: Any) -> TrainContext:
-    context = make_context(Workspace(workspace.root / "other"), TinyModel(), **changes)
-    return dataclasses.replace(
-        context,
-        workspace=workspace,
-        pairs=pairs,
-        candidates=workspace.by_id(Candidate),
-        features={f.item_id: f for f in workspace.read(Feature)},
-    )
-
-
-def test_tracked_noise_is_the_noise_that_made_each_candidate(workspace: Workspace) -> None:
-    model = TinyModel().load()
-    context = _context_of(workspace, _sampled(workspace, model))
-    (batch,) = FlowDPO(noise="tracked").batches(context, 3, model)
-    (shared,) = FlowDPO().batches(context, 3, model)
-    assert batch.x0_rejected is not None
-
-    def made(x0: Latents) -> Tensor:
-        with torch.no_grad():
-            return integrate(lambda x, t: model.velocity(x, t, batch.conditions), x0, 4)["audio"]
-
-    # latents are stored in half precision
-    torch.testing.assert_close(made(batch.x0), batch.chosen["audio"], rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(made(batch.x0_rejected), batch.rejected["audio"], rtol=1e-3, atol=1e-3)
-    assert (made(shared.x0) - batch.chosen["audio"]).abs().mean() > 0.1
-    assert batch.item_ids == shared.item_ids
-    assert torch.equal(batch.t, shared.t)
-    seed = context.candidates[batch.pairs[0].chosen].seed
-    alone = sample_latents(
-        model,
-        {"clip": batch.conditions["clip"][:1]},
-        [seed_of(seed, batch.pairs[0].clip_id)],
-        num_steps=4,
-        guidance_scale=1.0,
-    )
-    torch.testing.assert_close(alone["audio"].detach(), batch.chosen["audio"][:1], rtol=1e-3, atol=1e-3)
-
-
-def test_a_straight_flow_makes_no_error_on_tracked_noise(workspace: Workspace) -> None:
-    model = Straight().load()
-    context = _context_of(workspace, _sampled(workspace, model))
-    errors = {}
-    for noise in ("shared", "independent", "tracked"):
-        objective = FlowDPO.model_validate({"noise": noise})
-        (batch,) = objective.batches(context, 0, model)
-        errors[noise] = objective.reference_errors(model, batch)["audio"]
-    assert errors["tracked"].max() < 1e-5
-    assert errors["shared"].min() > 1e-2
-    assert errors["independent"].min() > 1e-2
-
-
-def test_a_side_without_a_seed_keeps_the_shared_noise_and_is_counted(workspace: Workspace) -> None:
-    policy = TinyModel().load()
-    context = make_context(workspace, policy)
-    true = {pair.chosen for pair in context.pairs[::2]}
-    candidates = {
-        key: dataclasses.replace(c, model=GROUND_TRUTH) if key in true else c
-        for key, c in context.candidates.items()
-    }
-    context = dataclasses.replace(context, candidates=candidates)
-    objective = FlowDPO(noise="tracked")
-    (batch,), (shared,) = (o.batches(context, 1, policy) for o in (objective, FlowDPO()))
-    assert batch.x0_rejected is not None
-    rows = torch.tensor([pair.chosen in true for pair in batch.pairs])
-    assert rows.sum() > 0
-    assert torch.equal(batch.x0["audio"][rows], shared.x0["audio"][rows])
-    differs = (batch.x0["audio"] != shared.x0["audio"]).flatten(1).all(1)
-    assert torch.equal(differs, ~rows)
-    assert (batch.x0_rejected["audio"] != shared.x0["audio"]).all()
-    logs = objective.loss(policy, frozen_copy(policy), batch).logs
-    expected = torch.cat([(~rows).float(), torch.ones(len(rows))])
-    assert torch.equal(torch.as_tensor(logs["flow/tracked_frac"]), expected)
-    assert "flow/tracked_frac" not in FlowDPO().loss(policy, frozen_copy(policy), shared).logs
-
-
-def test_independent_noise_leaves_the_chosen_theirs(workspace: Workspace) -> None:
-    policy = TinyModel().load()
-    context = make_context(workspace, policy)
-    (batch,), (shared,) = (FlowDPO(noise=n).batches(context, 1, policy) for n in ("independent", "shared"))
-    assert shared.x0_rejected is None
-    assert batch.x0_rejected is not None
-    assert torch.equal(batch.x0["audio"], shared.x0["audio"])
-    assert (batch.x0_rejected["audio"] != batch.x0["audio"]).all()
-    assert torch.equal(batch.t, shared.t)
-
-
-@pytest.mark.parametrize("noise", ["independent", "tracked"])
-def test_the_held_out_grid_shares_its_noise_whatever_training_does(workspace: Workspace, noise: Any) -> None:
-    policy = TinyModel().load()
-    context = make_context(workspace, policy)
-
-    def grids(objective: FlowDPO) -> list[PairBatch]:
-        return list(objective.eval_batches(context, policy))
-
-    for here, there in zip(grids(FlowDPO(noise=noise)), grids(FlowDPO()), strict=True):
-        assert here.x0_rejected is None
-        assert torch.equal(here.x0["audio"], there.x0["audio"])
 
 
 # -- precomputed reference errors ----------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from foleypref.flow.convention import interpolate, squared_error, target_velocit
 from foleypref.models.tools import frozen_copy
 from foleypref.train import TrainSettings, train
 from foleypref.training.data import Label, TrainData
+from foleypref.training.inputs import split_data
 from foleypref.training.log import read_metrics
 from foleypref.training.objectives._labels import LabelBatch, pick
 from foleypref.training.objectives.kto import KTO, value_of
@@ -20,7 +21,7 @@ from foleypref.workspace.records import GROUND_TRUTH, Candidate, Rating
 from foleypref.workspace.store import Workspace
 from tests.test_train import _spawn, make_settings, metrics_without_time
 from tests.tiny import TinyModel, fill_workspace
-from tests.training.test_objectives_maths import make_context
+from tests.training.contexts import make_context
 
 BETA = 40.0
 DELTA = torch.tensor([-0.03, 0.01, -0.02, 0.05], dtype=torch.float64)
@@ -143,21 +144,23 @@ def test_logs_are_what_their_names_say(workspace: Workspace) -> None:
 
 
 def test_a_balanced_walk_takes_a_wanted_and_an_unwanted_in_turn() -> None:
-    walked = pick(LABELS, 0, 42, 0, True)
+    walked = pick(LABELS, 0, 42, 0, balanced=True)
     assert [label.desirable for label in walked] == [True, False] * 21
     assert Counter(x.candidate_id for x in walked) == {f"g{i}": 7 for i in range(3)} | {
         f"b{i}": 3 for i in range(7)
     }
     for size in (1, 3, 4, 7):  # any step can be computed alone, also where sizes are odd
-        assert [x for at in range(0, 42, size) for x in pick(LABELS, at, size, 0, True)][:42] == walked
-    assert pick(LABELS, 0, 42, 1, True) != walked
+        assert [x for at in range(0, 42, size) for x in pick(LABELS, at, size, 0, balanced=True)][
+            :42
+        ] == walked
+    assert pick(LABELS, 0, 42, 1, balanced=True) != walked
 
 
 def test_an_unbalanced_walk_takes_every_label_once_a_pass() -> None:
-    walked = pick(LABELS, 0, 20, 0, False)
+    walked = pick(LABELS, 0, 20, 0, balanced=False)
     assert {x.candidate_id for x in walked[:10]} == {x.candidate_id for x in LABELS}
     assert walked[:10] != walked[10:]
-    assert pick(LABELS, 6, 8, 0, False) == walked[6:14]
+    assert pick(LABELS, 6, 8, 0, balanced=False) == walked[6:14]
 
 
 def test_a_label_brings_its_own_latents_and_conditions(workspace: Workspace) -> None:
@@ -170,7 +173,7 @@ def test_a_label_brings_its_own_latents_and_conditions(workspace: Workspace) -> 
         clip = workspace.rows([context.features[label.clip_id]])["clip"][0]
         assert torch.equal(batch.conditions["clip"][row], clip)
     held_out = list(KTO().eval_batches(context, policy))
-    assert sum(len(batch.labels) for batch in held_out) == 4 * len(context.labels)
+    assert sum(len(batch.labels) for batch in held_out) == 4 * len(context.data.labels)
 
 
 # -- runs ----------------------------------------------------------------------------------------------------
@@ -204,8 +207,6 @@ def test_a_run_learns_from_labels(workspace: Workspace) -> None:
 
 
 def test_a_run_holds_out_whole_clips(workspace: Workspace) -> None:
-    from foleypref.training.context import split_data
-
     rate_all(workspace)
     settings = kto_settings()
     kept, held_out = split_data(workspace, settings)

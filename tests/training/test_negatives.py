@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from foleypref.flow.convention import generator_of
-from foleypref.training.negatives import Kind, Rule, Stream
+from foleypref.training.negatives import Kind, Negative, Stream
 from foleypref.training.negatives.freeze import Freeze
 from foleypref.training.negatives.mute import Mute
 from foleypref.training.negatives.replace import Replace
@@ -209,7 +209,7 @@ def test_scale_of_amplitude_is_a_gain_in_db_and_for_waves(severity: float) -> No
 
 
 @pytest.mark.parametrize("rule", [Shift(), Scale(), Speed(), Shuffle(), Freeze()])
-def test_every_frame_is_a_frame_of_the_clip(rule: Rule) -> None:
+def test_every_frame_is_a_frame_of_the_clip(rule: Negative) -> None:
     stream = noise("frames")
     out = rule.distort(stream, 0.7, generator_of(3))
     for frame in out:
@@ -325,7 +325,7 @@ def test_a_replaced_span_of_a_wave_fades_inside_itself() -> None:
 
 def test_the_rule_in_the_guide_works() -> None:
     guide = (Path(__file__).parents[2] / "docs" / "extend.md").read_text()
-    (block,) = [b for b in re.findall(r"```python\n(.*?)```", guide, re.S) if "(Rule)" in b]
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", guide, re.S) if "(Negative)" in b]
     namespace: dict[str, Any] = {"__name__": "guide"}
     exec(compile(block, "extend.md", "exec"), namespace)
     read = namespace["Reverse"]().distort(numbered(), 0.4, generator_of(0))[:, 0].int().tolist()

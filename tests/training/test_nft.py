@@ -17,7 +17,8 @@ from foleypref.training.objectives._rollouts import sampled_clips
 from foleypref.training.objectives.nft import NFT, Noised, implicit_velocities, weighted_error
 from foleypref.workspace.store import Workspace
 from tests.tiny import TinyModel, TinyReward
-from tests.training.test_ddpo import (
+from tests.training.online import (
+    SMALL,
     assert_resumes,
     assert_two_processes_equal_one,
     climb,
@@ -27,8 +28,6 @@ from tests.training.test_ddpo import (
     online_settings,
     rows_seen,
 )
-
-SMALL = {"group_size": 4, "num_steps": 6}
 
 
 def first_batch(

@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
 
 from foleypref.flow.convention import interpolate, target_velocity
 from foleypref.models.tools import frozen_copy
-from foleypref.training.curricula.uniform import Uniform
 from foleypref.training.log import Meter
-from foleypref.training.objectives import Loss, TrainContext
+from foleypref.training.objectives import Loss
 from foleypref.training.objectives._pairs import PairBatch
 from foleypref.training.objectives.flow_dpo import FlowDPO, contrast
 from foleypref.training.objectives.sft import SFT
-from foleypref.workspace.records import Candidate, Feature
 from foleypref.workspace.store import Workspace
-from tests.tiny import TinyModel, fill_workspace, labels_of
-
-
-def make_context(workspace: Workspace, model: TinyModel, **changes: Any) -> TrainContext:
-    """A context over a workspace filled for `model`: 8 pairs a step, one process."""
-    pairs = fill_workspace(workspace, model)
-    settings: dict[str, Any] = {"seed": 0, "max_steps": 10, "per_device_batch_size": 8} | changes
-    return TrainContext(
-        workspace=workspace,
-        pairs=pairs,
-        candidates=workspace.by_id(Candidate),
-        features={f.item_id: f for f in workspace.read(Feature)},
-        curriculum=Uniform(),
-        labels=labels_of(pairs),
-        **settings,
-    )
-
-
-def _setting(workspace: Workspace, *, joint: bool = False) -> tuple[TinyModel, TinyModel, PairBatch]:
-    """Policy, a reference with other weights, and a batch of 8 pairs."""
-    policy = TinyModel(joint=joint).load()
-    reference = frozen_copy(TinyModel(joint=joint, seed=1).load())
-    return policy, reference, FlowDPO().batches(make_context(workspace, policy), 0, policy)[0]
+from tests.tiny import TinyModel
+from tests.training.contexts import make_context, pair_setting
 
 
 def _errors(model: TinyModel, batch: PairBatch, side: str, key: str = "audio") -> torch.Tensor:
@@ -63,7 +39,7 @@ def _expected(
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_loss_is_ln_2_a_modality_when_policy_is_reference(workspace: Workspace, joint: bool) -> None:
-    policy, _, batch = _setting(workspace, joint=joint)
+    policy, _, batch = pair_setting(workspace, joint=joint)
     loss = FlowDPO().loss(policy, frozen_copy(policy), batch).value
     assert loss.item() == torch.tensor(math.log(2) * (2 if joint else 1)).item()
     assert FlowDPO().initial_loss(policy.spec) == pytest.approx(loss.item())
@@ -94,7 +70,7 @@ def test_loss_stays_finite_for_hopeless_pairs() -> None:
 
 
 def test_loss_is_the_bracketed_contrast_of_four_separate_calls(workspace: Workspace) -> None:
-    policy, reference, batch = _setting(workspace)
+    policy, reference, batch = pair_setting(workspace)
     loss = FlowDPO(beta=5.0).loss(policy, reference, batch)
     expected = _expected(policy, reference, batch, 5.0, "audio")
     torch.testing.assert_close(loss.value.double(), expected.mean(), rtol=1e-5, atol=0)
@@ -105,7 +81,7 @@ def test_loss_is_the_bracketed_contrast_of_four_separate_calls(workspace: Worksp
 
 
 def test_swapping_chosen_and_rejected_flips_the_margin(workspace: Workspace) -> None:
-    policy, reference, batch = _setting(workspace)
+    policy, reference, batch = pair_setting(workspace)
     swapped = PairBatch(**{**vars(batch), "chosen": batch.rejected, "rejected": batch.chosen})
     margins = [FlowDPO().loss(policy, reference, b).logs["rewards/margins"] for b in (batch, swapped)]
     assert margins[0].abs().min() > 0
@@ -113,7 +89,7 @@ def test_swapping_chosen_and_rejected_flips_the_margin(workspace: Workspace) -> 
 
 
 def test_sum_with_beta_over_d_equals_mean_with_beta(workspace: Workspace) -> None:
-    policy, reference, batch = _setting(workspace)
+    policy, reference, batch = pair_setting(workspace)
     d = math.prod(policy.spec.latents["audio"])
     mean = FlowDPO(beta=6.0).loss(policy, reference, batch).value
     by_sum = FlowDPO(beta=6.0 / d, reduction="sum").loss(policy, reference, batch).value
@@ -128,7 +104,7 @@ def test_sum_with_beta_over_d_equals_mean_with_beta(workspace: Workspace) -> Non
 
 
 def test_joint_model_sums_a_sigmoid_a_modality_each_with_its_beta(workspace: Workspace) -> None:
-    policy, reference, batch = _setting(workspace, joint=True)
+    policy, reference, batch = pair_setting(workspace, joint=True)
     loss = FlowDPO(beta={"audio": 3.0, "video": 9.0}).loss(policy, reference, batch)
     parts = [_expected(policy, reference, batch, b, k) for k, b in (("audio", 3.0), ("video", 9.0))]
     torch.testing.assert_close(loss.value.double(), (parts[0] + parts[1]).mean(), rtol=1e-5, atol=0)
@@ -139,14 +115,14 @@ def test_joint_model_sums_a_sigmoid_a_modality_each_with_its_beta(workspace: Wor
 
 
 def test_reference_is_called_without_gradient_even_if_it_could_take_one(workspace: Workspace) -> None:
-    policy, reference, batch = _setting(workspace)
+    policy, reference, batch = pair_setting(workspace)
     reference.network.requires_grad_(True)
     FlowDPO().loss(policy, reference, batch).value.backward()
     assert all(parameter.grad is None for parameter in reference.network.parameters())
 
 
 def test_winner_term_adds_the_policys_winner_error(workspace: Workspace) -> None:
-    policy, reference, batch = _setting(workspace)
+    policy, reference, batch = pair_setting(workspace)
     plain = FlowDPO().loss(policy, reference, batch).value
     anchored = FlowDPO(winner_weight=0.25).loss(policy, reference, batch).value
     expected = 0.25 * _errors(policy, batch, "chosen").mean()
@@ -186,7 +162,7 @@ def test_dropout_gives_a_pair_the_null_condition_and_leaves_the_rest(workspace: 
 
 
 def test_logs_are_what_their_names_say(workspace: Workspace) -> None:
-    policy, reference, batch = _setting(workspace)
+    policy, reference, batch = pair_setting(workspace)
     logs = FlowDPO(beta=40.0).loss(policy, reference, batch).logs
     delta_w = _errors(policy, batch, "chosen") - _errors(reference, batch, "chosen")
     delta_l = _errors(policy, batch, "rejected") - _errors(reference, batch, "rejected")
@@ -212,7 +188,7 @@ def test_logs_are_what_their_names_say(workspace: Workspace) -> None:
 
 
 def test_grouped_logs_hold_the_rows_of_their_group(workspace: Workspace) -> None:
-    policy, reference, batch = _setting(workspace)
+    policy, reference, batch = pair_setting(workspace)
     logs = FlowDPO().loss(policy, reference, batch).logs
     margins = torch.as_tensor(logs["rewards/margins"])
     for name in range(4):

@@ -77,7 +77,7 @@ def loud(*levels: float) -> Latents:
 def test_it_is_the_p_good_of_the_decoded_sound(workspace: Workspace, clips: list[Clip]) -> None:
     model = TinyModel().load()
     latents = loud(0.1, 0.5, 0.8)
-    found = Reward(workspace, model)(clips, latents)
+    found = Reward(workspace, model).judge(clips, latents).rewards
     score = AudioScore(weights=str(workspace.root / "audioscore" / "audioscore.safetensors")).load()
     items = [ScoreItem(str(i), wave, 24) for i, wave in enumerate(model.decode(latents).numpy())]
     expected = [s.value for s in score.score(items) if s.dimension == "p_good"]
@@ -93,7 +93,11 @@ def test_what_no_judge_can_score_counts_as_0_and_is_counted(workspace: Workspace
 
 
 def test_neighbours_change_nothing(workspace: Workspace, clips: list[Clip]) -> None:
-    reward, latents = Reward(workspace, TinyModel().load()), loud(0.2, 0.5, 0.9)
+    model, latents = Reward(workspace, TinyModel().load()), loud(0.2, 0.5, 0.9)
+
+    def reward(clips: list[Clip], latents: Latents) -> torch.Tensor:
+        return model.judge(clips, latents).rewards
+
     together = reward(clips, latents)
     alone = torch.cat([reward(clips[i : i + 1], {"audio": latents["audio"][i : i + 1]}) for i in range(3)])
     turned = reward(clips[::-1], {"audio": latents["audio"].flip(0)}).flip(0)
@@ -106,7 +110,7 @@ def test_neighbours_change_nothing(workspace: Workspace, clips: list[Clip]) -> N
 def test_a_joint_models_own_picture_is_rewarded(workspace: Workspace) -> None:
     fit_to(workspace, BRIGHTNESS, 0.0, 120.0)
     clips = [grey_clip(workspace.root)] * 3
-    found = Reward(workspace, Joint().load())(clips, rows([5, 110, 20]))
+    found = Reward(workspace, Joint().load()).judge(clips, rows([5, 110, 20])).rewards
     assert found[0] < 0.1 < 0.9 < found[1]
     assert found[2] < 0.5
 
@@ -133,20 +137,20 @@ def test_clips_are_decoded_once_and_memory_is_bounded(
     monkeypatch.setattr(rewards, "show_clip", show)
     reward = Reward(workspace, TinyModel().load(), watch=(BRIGHTNESS,))
     for _ in range(2):
-        reward(clips[:2], loud(0.5, 0.5))
+        reward.judge(clips[:2], loud(0.5, 0.5))
     assert len(shown) == 2
     monkeypatch.setattr(rewards, "CACHE_BYTES", 1)  # room for the one that is looked at
-    reward([clips[2]], loud(0.5))
-    reward([clips[2]], loud(0.5))
-    reward([clips[0]], loud(0.5))
+    reward.judge([clips[2]], loud(0.5))
+    reward.judge([clips[2]], loud(0.5))
+    reward.judge([clips[0]], loud(0.5))
     assert shown == [clips[0].clip_id, clips[1].clip_id, clips[2].clip_id, clips[0].clip_id]
 
 
 def test_bf16_around_it_changes_nothing(workspace: Workspace, clips: list[Clip]) -> None:
     reward, latents = Reward(workspace, Multiplying().load()), loud(0.2, 0.5, 0.9)
-    plain = reward(clips, latents)
+    plain = reward.judge(clips, latents).rewards
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(reward(clips, latents), plain)
+        assert torch.equal(reward.judge(clips, latents).rewards, plain)
 
 
 class Multiplying(TinyModel):

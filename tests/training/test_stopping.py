@@ -30,7 +30,7 @@ def lines(*values: float | None, every: int = 10, name: str = M) -> list[dict[st
 
 
 def said(verdict: Verdict) -> tuple[bool, int]:
-    return bool(verdict.reason), verdict.kept_step
+    return bool(verdict.reason), verdict.last_good_step
 
 
 # -- the verdict ---------------------------------------------------------------------------------------------

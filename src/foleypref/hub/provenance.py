@@ -138,7 +138,7 @@ def _workspace_of(folder: Path) -> Workspace | None:
 
 
 def _data(workspace: Workspace, settings: TrainSettings, result: dict[str, Any]) -> Data | None:
-    from foleypref.training.context import split_data  # accelerate: a second to import
+    from foleypref.training.inputs import split_data  # accelerate: a second to import
 
     try:
         kept, held_out = split_data(workspace, settings)

@@ -7,13 +7,11 @@ guidance doubles it.
 from __future__ import annotations
 
 from collections import Counter
-from typing import cast
 
 from foleypref.flow.convention import guidance_passes
 from foleypref.flow.solvers import passes_per_step
 from foleypref.recipes.recipe import Recipe
 from foleypref.train import TrainSettings
-from foleypref.training.objectives import Objective
 from foleypref.training.settings import needs_of
 from foleypref.workspace.records import Clip
 from foleypref.workspace.store import Workspace
@@ -44,7 +42,7 @@ def _reads_candidates(run: TrainSettings) -> bool:
 
 def trained_passes(run: TrainSettings) -> float:
     """Of one run, by what its objective takes an item."""
-    return run.max_steps * batch_of(run) * cast(Objective, run.objective).forwards
+    return run.max_steps * batch_of(run) * run.objective.forwards
 
 
 def sampled_passes(

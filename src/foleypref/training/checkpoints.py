@@ -1,8 +1,8 @@
 """Checkpoints of a training run: whole or absent, and never another run's.
 
     RUN/checkpoint-<step>/network.safetensors    weights and buffers of the policy, as trained
-                          ema.safetensors        their moving average, where the run keeps one
-                          objective.safetensors  what the objective remembers, where it does: rollouts of
+                          ema.safetensors        their moving average, if the run keeps one
+                          objective.safetensors  what the objective remembers, if it does: rollouts of
                                                  all processes, weights of an older policy
                           optimizer.pt           read with weights_only=True
                           state.json             step, identity, sums of logs not yet written
@@ -32,17 +32,17 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run needs to go on as if it had never stopped."""
+    """Everything a run needs to go on as if it had never stopped."""
 
     step: int  # steps done
-    identity: dict[str, Any]  # what must not change under a run: see `refuse_another`
-    networks: dict[str, dict[str, Tensor]]  # state dicts: "network"; "ema" and "objective" where kept
+    identity: dict[str, Any]  # what must not change while a run lasts: see `refuse_another`
+    networks: dict[str, dict[str, Tensor]]  # state dicts: "network", and "ema" and "objective" if kept
     optimizer: dict[str, Any]
     logs: dict[str, list[float]]  # `Meter.state()`
 
 
 def save(run: Path, checkpoint: Checkpoint, keep: int | None = None) -> Path:
-    """Write a checkpoint and remove the oldest beyond `keep`; returns its folder."""
+    """Write a checkpoint, remove the oldest beyond `keep`, and return its folder."""
     place = run / f"checkpoint-{checkpoint.step}"
     with atomic_folder(place) as partial:
         for name, tensors in checkpoint.networks.items():
@@ -59,13 +59,13 @@ def save(run: Path, checkpoint: Checkpoint, keep: int | None = None) -> Path:
 
 
 def load(run: Path) -> Checkpoint | None:
-    """The newest checkpoint of a run, its tensors on the CPU, or None. Clears half-written ones away."""
+    """Return a run's newest checkpoint with its tensors on the CPU, or None. Removes half-written ones."""
     for leftover in run.glob(f".*{PARTIAL}"):
         shutil.rmtree(leftover, ignore_errors=True)
-    found = steps(run)
-    if not found:
+    saved = steps(run)
+    if not saved:
         return None
-    place = run / f"checkpoint-{found[-1]}"
+    place = run / f"checkpoint-{saved[-1]}"
     state = json.loads((place / "state.json").read_text())
     return Checkpoint(
         step=state["step"],
@@ -77,12 +77,12 @@ def load(run: Path) -> Checkpoint | None:
 
 
 def steps(run: Path) -> list[int]:
-    """The steps a run has whole checkpoints of, in order."""
+    """Return the steps that a run has whole checkpoints of, in order."""
     return sorted(int(m[1]) for path in run.glob("checkpoint-*") if (m := _NAME.fullmatch(path.name)))
 
 
 def refuse_another(run: Path, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise a ValueError that names the first difference, if a run is not what its folder says it is."""
+    """Raise a ValueError that names the first difference, if a run's folder holds another run."""
     different = sorted(key for key in {*stored, *now} if stored.get(key) != now.get(key))
     if not different:
         return
@@ -95,24 +95,24 @@ def refuse_another(run: Path, stored: Mapping[str, Any], now: Mapping[str, Any])
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings as `{"objective.beta": 600.0}`."""
+    """Return nested settings with dotted keys, as `{"objective.beta": 600.0}`."""
     if not isinstance(value, Mapping):
         return {prefix: value}
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, item in value.items():
-        found |= flatten(item, f"{prefix}.{key}" if prefix else key)
-    return found
+        flat |= flatten(item, f"{prefix}.{key}" if prefix else key)
+    return flat
 
 
 def _remove(folder: Path) -> None:
-    """Take the name away first: a removal that is killed must not leave half a checkpoint under it."""
+    """Remove a checkpoint; renamed first, so that a kill leaves no half checkpoint under its name."""
     leftover = folder.with_name(f".{folder.name}{PARTIAL}")
     folder.rename(leftover)
     shutil.rmtree(leftover)
 
 
 def tuned_weights(folder: Path) -> Path:
-    """A finished run's weights, or its folder of adapters where it exported those alone.
+    """Return the path of a finished run's weights, or of its adapters if it exported only those.
 
     Raises ValueError for a run that has not ended.
     """

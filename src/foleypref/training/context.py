@@ -1,124 +1,95 @@
-"""What training reads from a workspace: its items, their latents and their conditions."""
+"""What an objective sees of a run: the items it learns from, their tensors, and its share of every batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import cast
+from dataclasses import dataclass, field
 
-from accelerate import Accelerator
+import torch
+from torch import Tensor
 
-from foleypref.models.backbones import Model
-from foleypref.models.features import cached, ensure_features, ensure_truths, truth_key
+from foleypref.flow.convention import Latents, generator_of
+from foleypref.models.backbones import Conditions
 from foleypref.training.curricula import Curriculum
-from foleypref.training.data import TrainData, split_clips, split_labels, split_pairs
-from foleypref.training.distortion import silent_latents
-from foleypref.training.labels import read_labels
-from foleypref.training.negatives import Negative
-from foleypref.training.objectives import TrainContext
-from foleypref.training.rule_settings import NegativeSettings
+from foleypref.training.data import TrainData
+from foleypref.training.reward import RewardModel
 from foleypref.training.rules import RulePairs
-from foleypref.training.settings import TrainSettings, needs_of
-from foleypref.workspace.columns import among
-from foleypref.workspace.records import Candidate, Clip, Pair
+from foleypref.workspace.records import Candidate, Feature
 from foleypref.workspace.store import Workspace
 
 
-def split_data(workspace: Workspace, s: TrainSettings) -> tuple[TrainData, TrainData]:
-    """What a run learns from, and what of it is held out. ValueError if something is lacking."""
-    needs = needs_of(s)
-    kept, held_out = TrainData(), TrainData()
-    if "pairs" in needs:
-        pairs = split_pairs(workspace.read(Pair), s.pair_sources, s.num_eval_pairs)
-        kept, held_out = (replace(side, pairs=p) for side, p in zip((kept, held_out), pairs))
-    if "clips" in needs:
-        clips = split_clips(workspace, s.split, s.num_eval_pairs, held_out.clip_ids)
-        kept, held_out = (replace(side, clips=c) for side, c in zip((kept, held_out), clips))
-    if "labels" in needs:
-        found = read_labels(workspace, s.labels, s.split, s.audioscore)
-        labels = split_labels(found, s.num_eval_pairs, held_out.clip_ids)
-        kept, held_out = (replace(side, labels=x) for side, x in zip((kept, held_out), labels))
-    return kept, held_out
+@dataclass(frozen=True)
+class BatchLayout:
+    """How the global batch of a step is cut into micro-batches over processes, seen from one process."""
+
+    per_device_batch_size: int  # items of one micro-batch
+    gradient_accumulation_steps: int = 1  # micro-batches of one process
+    rank: int = 0
+    num_processes: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def global_batch_size(self) -> int:
+        """Items that a step takes over all processes and micro-batches."""
+        return self.per_device_batch_size * self.gradient_accumulation_steps * self.num_processes
+
+    def slices(self) -> list[slice]:
+        """Return the slices of the global batch that are this process's micro-batches, in order."""
+        size = self.per_device_batch_size
+        first = self.rank * self.gradient_accumulation_steps
+        return [
+            slice((first + i) * size, (first + i + 1) * size) for i in range(self.gradient_accumulation_steps)
+        ]
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Concatenate the values (n, ...) of every process in the order of the global batch.
+
+        Every process must call it, with the same n; each gets (n · num_processes, ...).
+        """
+        if self.num_processes == 1:
+            return values
+        own = values.to(self.device).contiguous()
+        gathered = [torch.empty_like(own) for _ in range(self.num_processes)]
+        torch.distributed.all_gather(gathered, own)
+        return torch.cat(gathered).to(values.device)
+
+    def own(self, values: Tensor) -> Tensor:
+        """Invert `gather`: return this process's rows of values of the global batch."""
+        return values.chunk(self.num_processes)[self.rank]
 
 
-def make_context(
-    workspace: Workspace,
-    model: Model,
-    settings: TrainSettings,
-    data: TrainData,
-    accelerator: Accelerator,
-) -> TrainContext:
-    """The context of all items. Raises ValueError for what they name and the workspace or the model lacks."""
-    candidates = _candidates(workspace, data.candidate_ids)
-    key = model.feature_key  # asked once: it may look at files
-    features = cached(workspace, key)
-    missing = data.clip_ids - set(features)
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(data.clip_ids)} clips have no cached conditions under {key!r}; "
-            "run sample with this model first"
-        )
-    _check_latents(workspace, model, candidates)
-    return TrainContext(
-        workspace=workspace,
-        pairs=data.pairs,
-        clips=data.clips,
-        labels=data.labels,
-        candidates=candidates,
-        features=features,
-        curriculum=cast(Curriculum, settings.curriculum),
-        seed=settings.seed,
-        max_steps=settings.max_steps,
-        per_device_batch_size=settings.per_device_train_batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        rank=accelerator.process_index,
-        num_processes=accelerator.num_processes,
-        device=accelerator.device,
-    )
+@dataclass(frozen=True)
+class TrainContext:
+    """Everything an objective may read. It is the same on every process except for `layout.rank`.
 
-
-def make_rule_pairs(
-    workspace: Workspace,
-    model: Model,
-    settings: NegativeSettings,
-    clips: Sequence[Clip],
-    accelerator: Accelerator,
-) -> RulePairs:
-    """Encode the clips and their conditions where that is not done, each process its share.
-
-    Clips that fail are left out. Raises ValueError if the rules and what is left of the clips do not fit.
+    Items that the objective's `needs` do not name are left out of `data`.
     """
-    shard = (accelerator.process_index, accelerator.num_processes)
-    ensure_features(workspace, model, clips, shard=shard)
-    ensure_truths(workspace, model, clips, shard=shard)
-    accelerator.wait_for_everyone()
-    features, truths = cached(workspace, model.feature_key), cached(workspace, truth_key(model))
-    both = {clip_id: truth for clip_id, truth in truths.items() if clip_id in features}
-    usable = [clip for clip in clips if clip.clip_id in both]
-    rules = RulePairs(workspace, settings, model.spec, model.latent_key, both, usable, usable)
-    rules.check()
-    if any("silence" in cast(Negative, rule).needs for rule in settings.rules):
-        rules = replace(rules, silence=silent_latents(workspace.root, usable[0], model))
-    return rules
 
+    workspace: Workspace
+    data: TrainData
+    candidates: dict[str, Candidate]  # by candidate_id, those that pairs and labels name
+    features: dict[str, Feature]  # by clip_id: the cached conditions under the policy's feature key
+    curriculum: Curriculum
+    seed: int
+    max_steps: int
+    layout: BatchLayout
+    reward: RewardModel | None = None  # only if the objective needs "reward"
+    rules: RulePairs | None = None  # only if some or all pairs are made by rule
 
-def _candidates(workspace: Workspace, named: set[str]) -> dict[str, Candidate]:
-    found = {c.candidate_id: c for c in workspace.read(Candidate, among("candidate_id", named))}
-    if len(found) < len(named):
-        lost = len(named) - len(found)
-        raise ValueError(
-            f"{lost} candidates that pairs or labels name are not in the workspace; run sample, then pair"
-        )
-    return found
+    def generator(self, step: int, purpose: str) -> torch.Generator:
+        """Return the generator for one purpose of one step, the same on every process."""
+        return generator_of(self.seed, step, purpose)
 
+    def on_device(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Move every tensor to the device of this process."""
+        return {key: value.to(self.layout.device) for key, value in tensors.items()}
 
-def _check_latents(workspace: Workspace, model: Model, candidates: dict[str, Candidate]) -> None:
-    expected = {key: tuple(shape) for key, shape in model.spec.latents.items()}
-    one_a_shard = {c.shard: c for c in candidates.values()}
-    for candidate in one_a_shard.values():
-        found = {key: tuple(v.shape[1:]) for key, v in workspace.latents([candidate]).items()}
-        if found != expected:
-            raise ValueError(
-                f"candidate {candidate.candidate_id} of {candidate.model!r} has latents {found}, the model "
-                f"to be tuned has {expected}; sample and pair with that model"
-            )
+    def latents(self, candidate_ids: Sequence[str]) -> Latents:
+        """Read the stored latents of candidates, in float32 on the device."""
+        rows = self.workspace.latents([self.candidates[i] for i in candidate_ids])
+        return self.on_device({key: value.float() for key, value in rows.items()})
+
+    def conditions(self, clip_ids: Sequence[str]) -> Conditions:
+        """Read the cached conditions of clips, in float32 on the device."""
+        rows = self.workspace.rows([self.features[i] for i in clip_ids])
+        return self.on_device({key: value.float() for key, value in rows.items()})

@@ -1,7 +1,7 @@
-"""The rejected side of pairs made by rule: latents distorted as they are, or media distorted and encoded.
+"""The rejected side of pairs made by rule: latents distorted directly, or media distorted and then encoded.
 
-Latents are quick and every model has them; media are exact (a codec's latents overlap in time) and give
-"shift" what follows the window in its file, at the price of decoding and encoding at every step.
+Latents are quick and every model has them. Media are exact, because a codec's latents overlap in time, and
+give "shift" the sound that follows the window in its file, but cost decoding and encoding at every step.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,11 +20,52 @@ from foleypref.media.clip import MediaError, held
 from foleypref.models.backbones import Media, Model
 from foleypref.models.features import DECODERS
 from foleypref.models.tools import read_clip_media
-from foleypref.settings.parts import Part
 from foleypref.training.negatives import Modality, Negative, Stream
 from foleypref.workspace.records import Clip, Pair, digest
 
-MIN_AFTER_S = 0.1  # less of what follows a window is not worth a second decode
+MIN_AFTER_S = 0.1  # if less follows a window, a second decode is not worth it
+
+
+@dataclass(frozen=True)
+class RuleRow:
+    """A pair that a rule will make: everything except its latents."""
+
+    clip: Clip
+    rule: Negative
+    modality: Modality
+    severity: float
+    seed: int
+    other: Clip | None = None  # whose media "replace" takes
+
+    @property
+    def pair(self) -> Pair:
+        """The pair as a record. Its severity serves as complexity (1 easy, 0 hard)."""
+        rejected_id = digest("negative", self.rule.settings(), self.modality, self.severity, self.seed)
+        clip, source = self.clip, self.rule.part_name()
+        chosen, rejected = f"truth-{clip.clip_id}", f"{source}-{rejected_id}"
+        return Pair(
+            pair_id=Pair.make_id(clip.clip_id, chosen, rejected, source),
+            clip_id=clip.clip_id,
+            prompt=clip.prompt,
+            chosen=chosen,
+            rejected=rejected,
+            score_chosen=1.0,
+            score_rejected=1.0 - self.severity,
+            complexity=self.severity,
+            source=source,
+        )
+
+    def groups(self, *, held_out: bool) -> list[str]:
+        """Return the groups whose logs its margins also enter, besides those of every pair."""
+        names = [f"modality/{self.modality}"]
+        if held_out:
+            severity = f"severity/{self.severity:g}"
+            names += [severity, f"source/{self.rule.part_name()}/{severity}"]
+        return names
+
+    def distort(self, stream: Stream) -> Tensor:
+        """Apply the rule to a stream, with the randomness of the row's seed."""
+        return self.rule.distort(stream, self.severity, generator_of(self.seed, "distort"))
 
 
 def distort_latents(
@@ -35,140 +75,113 @@ def distort_latents(
     silence: Tensor | None,
     seconds: float,
 ) -> list[Tensor]:
-    """The distorted latents (L, ...) of each row's modality, of `own` (B, L, ...); `others` by row."""
-    found = []
+    """Return the distorted latents (L, ...) of each row's modality.
+
+    `own` holds the clips' latents (B, L, ...) of `seconds`; `others` the other clips', by row.
+    """
+    distorted = []
     for index, row in enumerate(rows):
         x = own[row.modality][index]
         stream = Stream(
             x,
-            len(x) / seconds,
-            "latents",
-            cast(Modality, row.modality),
+            rate=len(x) / seconds,
+            kind="latents",
+            modality=row.modality,
             silence=silence if row.modality == "audio" else None,
             other=others[index][row.modality] if index in others else None,
         )
-        found.append(_distort(row, stream))
-    return found
+        distorted.append(row.distort(stream))
+    return distorted
 
 
 @torch.no_grad()
 def distort_media(root: Path, rows: Sequence[RuleRow], model: Model) -> list[Tensor]:
-    """The same through media: every row decoded, distorted and encoded; `root` is the workspace's."""
+    """Return the latents (L, ...) of each row's modality after its media were distorted and encoded.
+
+    `root` is the workspace's folder.
+    """
     with ThreadPoolExecutor(DECODERS) as pool:
-        media = list(pool.map(lambda row: distorted(root, row, model), rows))
+        media = list(pool.map(lambda row: distorted_media(root, row, model), rows))
     device = next(model.network.parameters()).device.type
-    with torch.autocast(device, enabled=False):  # as the chosen side was encoded
+    with torch.autocast(device, enabled=False):  # the chosen side was encoded without autocast too
         return _encoded(media, rows, model)
 
 
 def _encoded(media: Sequence[Media], rows: Sequence[RuleRow], model: Model) -> list[Tensor]:
-    """The latents (L, ...) of what was distorted; sound without its picture, which costs far more."""
-    found: dict[int, Tensor] = {}
+    """Encode each row's modality; distorted sound is encoded without its picture, which costs far more."""
+    encoded: dict[int, Tensor] = {}
     for modality in sorted({row.modality for row in rows}):
-        which = [index for index, row in enumerate(rows) if row.modality == modality]
-        some = [media[index] for index in which]
+        indices = [index for index, row in enumerate(rows) if row.modality == modality]
+        some = [media[index] for index in indices]
         if modality == "audio":
-            latents = model.encode(torch.from_numpy(np.stack([cast(np.ndarray, m.wave) for m in some])))
+            waves = [m.wave for m in some if m.wave is not None]  # all of them, as `zip` checks
+            latents = model.encode(torch.from_numpy(np.stack(waves)))
         else:
             latents = model.encode_media(some)
-        found.update(zip(which, latents[modality].float().cpu(), strict=True))
-    return [found[index] for index in range(len(rows))]
+        encoded.update(zip(indices, latents[modality].float().cpu(), strict=True))
+    return [encoded[index] for index in range(len(rows))]
 
 
 @torch.no_grad()
 def silent_latents(root: Path, clip: Clip, model: Model) -> Tensor:
-    """Latents (L, ...) of silence, through float16 as stored ones are; `clip` lends its picture."""
+    """Return latents (L, ...) of silence under the clip's picture, rounded to float16 like stored ones."""
     media = read_clip_media(root, clip, model)
     samples = round(model.spec.clip_seconds * model.spec.sample_rate)
     quiet = replace(media, wave=np.zeros(samples, np.float32))
     return model.encode_media([quiet])["audio"][0].half().float().cpu()
 
 
-def distorted(root: Path, row: RuleRow, model: Model) -> Media:
-    """A clip's media with one modality distorted; every stream of frames alike. Raises MediaError."""
+def distorted_media(root: Path, row: RuleRow, model: Model) -> Media:
+    """Return a clip's media with one modality distorted, all its frame streams alike. Raises MediaError."""
     own = read_clip_media(root, row.clip, model)
     other = read_clip_media(root, row.other, model) if row.other is not None else None
     after = _after(root, row, model)
     if row.modality == "audio":
         assert own.wave is not None, "a clip without sound was encoded"
-        rate, wave = float(model.spec.sample_rate), torch.from_numpy(own.wave)
+        rate = float(model.spec.sample_rate)
         stream = Stream(
-            wave,
+            torch.from_numpy(own.wave),
             rate,
-            "wave",
+            kind="wave",
             other=None if other is None or other.wave is None else torch.from_numpy(other.wave),
-            after=None if after is None else _tail(after.wave, len(wave), _extra(row, model) * rate),
+            after=_tail(after.wave if after else None, len(own.wave), _extra_s(row, model) * rate),
         )
-        return replace(own, wave=_distort(row, stream).numpy())
+        return replace(own, wave=row.distort(stream).numpy())
     frames = {}
     for name, pictures in own.frames.items():
         rate = len(pictures) / (own.seconds or model.spec.clip_seconds)
         stream = Stream(
             torch.from_numpy(pictures),
             rate,
-            "frames",
-            "video",
+            kind="frames",
+            modality="video",
             other=None if other is None else torch.from_numpy(held(other.frames[name], len(pictures))),
-            after=None
-            if after is None
-            else _tail(after.frames.get(name), len(pictures), _extra(row, model) * rate),
+            after=_tail(
+                after.frames.get(name) if after else None, len(pictures), _extra_s(row, model) * rate
+            ),
         )
-        frames[name] = _distort(row, stream).numpy()
+        frames[name] = row.distort(stream).numpy()
     return replace(own, frames=frames)
 
 
-def _distort(row: RuleRow, stream: Stream) -> Tensor:
-    return cast(Negative, row.rule).distort(stream, row.severity, generator_of(row.seed, "distort"))
-
-
-def _extra(row: RuleRow, model: Model) -> float:
-    """Seconds of the trim after the window, at most the window's length."""
+def _extra_s(row: RuleRow, model: Model) -> float:
+    """Return the seconds of the trim after the window, at most the window's length."""
     seconds = model.spec.clip_seconds
     return min(row.clip.duration_s - seconds, seconds)
 
 
 def _after(root: Path, row: RuleRow, model: Model) -> Media | None:
-    """The window that ends with the trim, where the rule has use for it and the trim is longer."""
-    extra, clip = _extra(row, model), row.clip
-    if "after" not in cast(Negative, row.rule).needs or extra < MIN_AFTER_S:
+    """Read the window that ends with the trim, if the rule can use it and the trim is longer."""
+    extra_s, clip = _extra_s(row, model), row.clip
+    if "after" not in row.rule.needs or extra_s < MIN_AFTER_S:
         return None
     try:
-        return read_clip_media(root, replace(clip, start_s=clip.start_s + extra), model)
+        return read_clip_media(root, replace(clip, start_s=clip.start_s + extra_s), model)
     except MediaError:
-        return None  # the file ends earlier than its header says: there is nothing to be had
+        return None  # the file ends earlier than its header says, so nothing follows
 
 
-def _tail(x: Any, whole: int, steps: float) -> Tensor | None:
-    """The last `steps` of a later window, if it is whole."""
-    num = int(steps)
-    return torch.from_numpy(x[-num:]) if x is not None and len(x) == whole and num else None
-
-
-@dataclass(frozen=True)
-class RuleRow:
-    """One pair to be made: everything but its latents."""
-
-    clip: Clip
-    rule: Part
-    modality: str
-    severity: float
-    seed: int
-    other: Clip | None = None
-
-    @property
-    def pair(self) -> Pair:
-        """The pair as a record; complexity is the severity, as 1 is easy and 0 is hard there."""
-        made = digest("negative", self.rule.settings(), self.modality, self.severity, self.seed)
-        clip, source = self.clip, self.rule.part_name()
-        chosen, rejected = f"truth-{clip.clip_id}", f"{source}-{made}"
-        pair_id = Pair.make_id(clip.clip_id, chosen, rejected, source)
-        scores = 1.0, 1.0 - self.severity, self.severity
-        return Pair(pair_id, clip.clip_id, clip.prompt, chosen, rejected, *scores, source)
-
-    def groups(self, *, held_out: bool) -> list[str]:
-        """Names its margins are also logged under, beside those of every pair."""
-        names = [f"modality/{self.modality}"]
-        if held_out:
-            at = f"severity/{self.severity:g}"
-            names += [at, f"source/{self.rule.part_name()}/{at}"]
-        return names
+def _tail(later: np.ndarray | None, num_steps: int, extra_steps: float) -> Tensor | None:
+    """Return the last `extra_steps` of a later window, if that has all its `num_steps`."""
+    num = int(extra_steps)
+    return torch.from_numpy(later[-num:]) if later is not None and len(later) == num_steps and num else None

@@ -1,6 +1,6 @@
 """What a training run writes down: means of logs, `metrics.jsonl` beside TensorBoard, and its pace.
 
-Everything in `metrics.jsonl` is a function of the settings but for the keys under `time/`.
+Everything in `metrics.jsonl` is a function of the settings except the keys under `time/`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from foleypref.workspace.paths import RunFiles
 
 
 class Meter:
-    """Means of logs over micro-batches, steps and processes; every value of a key weighs the same."""
+    """Means of logs over micro-batches, steps and processes; every value of a key has the same weight."""
 
     def __init__(self) -> None:
         self._sums: dict[str, list[float]] = {}  # key -> [sum, count]
 
     def add(self, logs: Mapping[str, Tensor | float]) -> None:
-        """Take in logs as `Loss.logs` has them: floats, or tensors (n,) of n values, n = 0 allowed."""
+        """Add logs as `Loss.logs` has them: floats, or tensors (n,) of n values, n = 0 allowed."""
         for key, value in logs.items():
             values = torch.as_tensor(value).detach().cpu().double().reshape(-1)
             if values.numel():
@@ -35,39 +35,39 @@ class Meter:
                 total[1] += values.numel()
 
     def reduce(self) -> None:
-        """Gather all processes' sums on process 0 and clear the others (every process must call it)."""
+        """Gather the sums of all processes on process 0 and clear the others. Every process must call it."""
         if not torch.distributed.is_available() or not torch.distributed.is_initialized():
             return
-        found: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(found, self._sums)
+        gathered: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(gathered, self._sums)
         self._sums = {}
         if torch.distributed.get_rank() == 0:
-            for sums in found:
+            for sums in gathered:
                 for key, (value, count) in sums.items():
                     total = self._sums.setdefault(key, [0.0, 0])
                     total[0] += value
                     total[1] += count
 
     def take(self) -> dict[str, float]:
-        """The means, by key; starts afresh."""
+        """Return the means by key, and clear the sums."""
         means = {key: value / count for key, (value, count) in sorted(self._sums.items())}
         self._sums = {}
         return means
 
     def state(self) -> dict[str, list[float]]:
-        """Sums and counts, for a checkpoint."""
+        """Return sums and counts, for a checkpoint."""
         return {key: list(total) for key, total in self._sums.items()}
 
     def restore(self, state: Mapping[str, list[float]]) -> None:
-        """Go on from `state()`."""
+        """Set the sums and counts to those of `state()`."""
         self._sums = {key: list(total) for key, total in state.items()}
 
 
 class RunLog:
-    """Appends one JSON object a logged step to RUN/metrics.jsonl, and the same numbers to TensorBoard."""
+    """Appends one JSON object per logged step to RUN/metrics.jsonl, and the same numbers to TensorBoard."""
 
     def __init__(self, run: Path, step: int, tensorboard: bool) -> None:
-        """Goes on after `step` (0: afresh): what a killed run had written beyond it is cut off."""
+        """Open the log after `step` (0: empty); removes lines that a killed run had written beyond it."""
         self.path = RunFiles(run).metrics
         kept = [x for x in read_metrics(run) if step and x["step"] <= step and "stopped" not in x]
         write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
@@ -77,47 +77,45 @@ class RunLog:
 
             self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else 0)
 
-    def write(self, step: int, values: Mapping[str, float]) -> dict[str, Any]:
+    def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write the values of a step; a number that is not finite is written as null."""
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
-        line: dict[str, Any] = {"step": step, **finite}
         with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps({"step": step, **finite}) + "\n")
         if self._writer is not None:
             for key, value in values.items():
                 self._writer.add_scalar(key, value, step)
             self._writer.flush()
-        return line
 
     def stopped(self, step: int, reason: str, exported_step: int) -> None:
-        """Write why training ended before its last step, and whose weights are exported."""
+        """Write why training ended before its last step, and the step whose weights are exported."""
         line = {"step": step, "stopped": reason, "exported_step": exported_step}
         with self.path.open("a") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def close(self) -> None:
-        """Close TensorBoard's file."""
+        """Close TensorBoard's file, if there is one."""
         if self._writer is not None:
             self._writer.close()
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The whole lines of a run's metrics.jsonl; a last line that was cut short is left out."""
+    """Read the lines of a run's metrics.jsonl; a last line that was cut short is left out."""
     path = RunFiles(run).metrics
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
 class Pace:
-    """Steps and pairs a second since the last reading, and the time left at that pace."""
+    """Steps and pairs per second since the last reading, and the time left at that pace."""
 
-    def __init__(self, step: int, max_steps: int, pairs_a_step: int) -> None:
-        self._max_steps, self._pairs = max_steps, pairs_a_step
+    def __init__(self, step: int, max_steps: int, pairs_per_step: int) -> None:
+        self._max_steps, self._pairs = max_steps, pairs_per_step
         self._start = self._last = time.perf_counter()
         self._step = step
 
     def read(self, step: int) -> dict[str, float]:
-        """Wall-clock numbers at `step`, keys under `time/`."""
+        """Return wall-clock numbers at `step`, with keys under `time/`."""
         now = time.perf_counter()
         rate = (step - self._step) / max(now - self._last, 1e-9)
         self._step, self._last = step, now

@@ -1,9 +1,9 @@
 """Errors of the reference, computed once and kept on disk: training then needs no reference in memory.
 
-The pairs, times, noises and masks of every step are a function of (seed, step), so the reference's errors are
-too. They are worked out for all steps before the first (TRL's `precompute_ref_log_probs`, for flows), written
-in parts that are whole or absent, and found again by every run that draws the same: another β, learning rate
-or adapter rank pays nothing.
+The pairs, times, noises and masks of every step are a function of (seed, step), and so are the reference's
+errors. They are computed for all steps before the first (TRL's `precompute_ref_log_probs`, for flows) and
+written in parts that are whole or absent. Every run that draws the same reads them again: another β, learning
+rate or adapter rank costs nothing.
 
     WORKSPACE/reference_errors/<key>/steps-<begin>-<end>-<rank>.safetensors   "<step>/<batch>/<modality>"
                                      held-out-<rank>.safetensors              "0/<batch>/<modality>"
@@ -14,37 +14,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from foleypref.media.files import write_atomic
-from foleypref.models.backbones import Model
 from foleypref.workspace.walk import progress_bar
 
-PART_STEPS = 100  # steps a file: what a kill can cost
+PART_STEPS = 100  # steps per file: as many are lost at most when a run is killed
 
 B = TypeVar("B")
 Errors = dict[str, Tensor]
 
 
-@runtime_checkable
-class HasReferenceErrors(Protocol):
-    """An objective whose loss asks the reference for nothing but errors, and takes them from the batch."""
-
-    def reference_settings(self) -> dict[str, Any]:
-        """Those of its settings that shape the errors."""
-        ...
-
-    def reference_errors(self, reference: Model, batch: Any) -> Errors:
-        """The reference's errors on a batch by modality; the loss reads `batch.reference_errors`."""
-        ...
-
-
 class ReferenceErrors:
-    """The errors of one run on one process. `draw` gives the micro-batches of a step."""
+    """The stored errors of one run on one process."""
 
     def __init__(self, folder: Path, rank: int) -> None:
         self.folder, self.rank = folder, rank
@@ -57,7 +43,10 @@ class ReferenceErrors:
         held_out: Callable[[], Iterable[Any]],
         errors: Callable[[Any], Errors],
     ) -> int:
-        """Work out every part that is not there; returns how many steps were done now."""
+        """Compute every part that is missing; return how many steps were computed now.
+
+        `draw` returns the micro-batches of a step, `held_out` the held-out ones, `errors` those of a batch.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._held_out_path.exists():
             self._write(self._held_out_path, [(0, held_out())], errors)
@@ -72,14 +61,14 @@ class ReferenceErrors:
         return done
 
     def attach(self, step: int, max_steps: int, batches: Sequence[B]) -> list[B]:
-        """The micro-batches of a step with their `reference_errors`."""
+        """Return the micro-batches of a step with their `reference_errors` set."""
         begin = step - step % PART_STEPS
         if self._part[0] != begin:
             self._part = (begin, load_file(self._path(begin, max_steps)))
         return [_with(batch, self._part[1], step, index) for index, batch in enumerate(batches)]
 
     def attach_held_out(self, batches: Iterable[B]) -> Iterable[B]:
-        """The held-out batches with theirs."""
+        """Return the held-out batches with their `reference_errors` set."""
         stored = load_file(self._held_out_path) if self._held_out_path.exists() else {}
         return (_with(batch, stored, 0, index) for index, batch in enumerate(batches))
 
@@ -94,13 +83,13 @@ class ReferenceErrors:
     def _write(
         self, path: Path, batches: Iterable[tuple[int, Iterable[Any]]], errors: Callable[[Any], Errors]
     ) -> None:
-        found = {
+        stored = {
             f"{step}/{index}/{modality}": error.float().cpu().contiguous()
             for step, drawn in batches
             for index, batch in enumerate(drawn)
             for modality, error in errors(batch).items()
         }
-        write_atomic(path, save(found))
+        write_atomic(path, save(stored))
 
 
 def _with(batch: B, stored: dict[str, Tensor], step: int, index: int) -> B:

@@ -1,8 +1,7 @@
-"""What online objectives climb: p(Good) of a fitted AudioScore for latents that the policy has just made.
+"""The reward of online objectives: p(Good) of a fitted AudioScore for latents that the policy has sampled.
 
-A sample's reward depends on that sample and its clip alone, never on its batch. Beside it, judges that the
-reward does not read can be watched: where the reward rises and they fall, it is being hacked. Letters: n
-samples.
+A sample's reward depends only on that sample and its clip, never on its batch. Judges that the reward does
+not read can be watched beside it: if the reward rises and they fall, it is being hacked. Letters: n samples.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from foleypref.workspace.dimensions import Dimension
 from foleypref.workspace.records import Clip
 from foleypref.workspace.store import Workspace
 
-CACHE_BYTES = 512 * 2**20  # of decoded clips
+CACHE_BYTES = 512 * 2**20  # of clips that are kept decoded
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Rewards of n samples, 0 where no judge could score one, and what watched judges say (NaN: nothing)."""
+    """Rewards of n samples, 0 if no judge could score one; values of watched judges, NaN if unscored."""
 
     rewards: Float32[Tensor, " n"]
     unscored: Bool[Tensor, " n"]
@@ -43,22 +42,22 @@ class Judged:
 
 
 class RewardModel(Protocol):
-    """What an objective that needs "reward" finds in its context. Its answers are on the CPU."""
+    """The reward in the context of an objective that needs one. Its answers are on the CPU."""
 
     @property
     def version(self) -> str:
-        """Changes when a sample's reward may change."""
+        """A name that changes whenever a sample's reward may change."""
         ...
 
     def judge(self, clips: Sequence[Clip], latents: Latents, *, watch: bool = False) -> Judged:
-        """Judge samples (n, ...) of n clips, row by row; `watch` asks the watched judges too."""
+        """Judge samples (n, ...) of n clips, row by row; `watch` also asks the watched judges."""
         ...
 
 
 class Reward:
-    """p(Good) by WORKSPACE/audioscore/<name>.safetensors, and `watch`ed "scorer/dimension"s beside it.
+    """p(Good) by WORKSPACE/audioscore/<name>.safetensors, and "scorer/dimension"s to `watch` beside it.
 
-    Raises ValueError for a missing file, for oracles, and for watching what the reward reads.
+    Raises ValueError for a missing file, for oracles, and for watching a judge that the reward reads.
     """
 
     def __init__(
@@ -81,15 +80,11 @@ class Reward:
 
     @property
     def version(self) -> str:
-        """AudioScore's, which names its judges' too."""
+        """AudioScore's version, which includes those of its judges."""
         return self._audioscore.version
 
-    def __call__(self, clips: Sequence[Clip], latents: Latents) -> Float32[Tensor, " n"]:
-        """Rewards (n,) in [0, 1]; 0 for a sample that no judge could score."""
-        return self.judge(clips, latents).rewards
-
     def judge(self, clips: Sequence[Clip], latents: Latents, *, watch: bool = False) -> Judged:
-        """Decode samples (n, ...) of n clips and judge them, in float32 whatever the autocast."""
+        """Decode samples (n, ...) of n clips and judge them, in float32 even under autocast."""
         with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
             items = self._items(clips, latents)
             p_good = _values(items, cast(Scorer, self._audioscore), "p_good")
@@ -102,23 +97,23 @@ class Reward:
 
     def _items(self, clips: Sequence[Clip], latents: Latents) -> list[ScoreItem]:
         shown = [self._show(clip) for clip in clips]
-        made = decode_latents(self._model, latents, self._streams, [one.seconds for one in shown])
-        rows = enumerate(zip(shown, made, strict=True))
-        return [score_item(f"sample-{row}", clip, one) for row, (clip, one) in rows]
+        rendered = decode_latents(self._model, latents, self._streams, [clip.seconds for clip in shown])
+        rows = enumerate(zip(shown, rendered, strict=True))
+        return [score_item(f"sample-{row}", clip, sample) for row, (clip, sample) in rows]
 
     def _show(self, clip: Clip) -> ShownClip:
-        """A clip, decoded or from the cache, which forgets what was used longest ago."""
+        """Return a clip decoded, or from the cache, which drops the least recently used clips."""
         shown = self._shown.pop(clip.clip_id, None)
         if shown is None:
             shown = show_clip(self._root, clip, self._streams, judged_seconds(clip, self._model))
         self._shown[clip.clip_id] = shown
-        while len(self._shown) > 1 and sum(one.num_bytes for one in self._shown.values()) > CACHE_BYTES:
+        while len(self._shown) > 1 and sum(clip.num_bytes for clip in self._shown.values()) > CACHE_BYTES:
             self._shown.popitem(last=False)
         return shown
 
 
 def audioscore_file(workspace: Workspace, name: str) -> Path:
-    """Where `fit` put AudioScore. Raises ValueError if it is not there."""
+    """Return the path of a fitted AudioScore. Raises ValueError if there is none."""
     path = workspace.audioscore(name).weights
     if not path.exists():
         fitted = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors"))) or "none"
@@ -129,9 +124,9 @@ def audioscore_file(workspace: Workspace, name: str) -> Path:
 def watched_scorers(
     workspace: Workspace, watch: Sequence[str], read: Sequence[str], device: str | torch.device
 ) -> list[tuple[Scorer, list[str]]]:
-    """The scorers of watched "scorer/dimension"s, loaded, each with the names that are asked of it.
+    """Load the scorers of watched "scorer/dimension"s; return each with those of the names that are its own.
 
-    Raises ValueError for oracles, for unknown names and for what the reward reads.
+    Raises ValueError for oracles, for unknown names and for dimensions that the reward reads.
     """
     refuse_oracles(watch)
     names: dict[str, list[str]] = {}
@@ -139,19 +134,21 @@ def watched_scorers(
         if dimension in read:
             raise ValueError(f"watch: {dimension} is read by the reward; watch judges that it does not read")
         names.setdefault(Dimension.parse(dimension).scorer, []).append(dimension)
-    found = []
+    scorers = []
     for name, dimensions in names.items():
         scorer = with_marginal(workspace, name, cast(Scorer, build("scorers", name)), str(device))
         for dimension in dimensions:
             if Dimension.parse(dimension).name not in scorer.dimensions:
-                there = ", ".join(str(Dimension(name, d)) for d in scorer.dimensions)
-                raise ValueError(f"watch: there is no {dimension}; choose from {there}")
-        found.append((copy.copy(scorer).load(device), dimensions))
-    return found
+                known = ", ".join(str(Dimension(name, d)) for d in scorer.dimensions)
+                raise ValueError(f"watch: there is no {dimension}; choose from {known}")
+        scorers.append((copy.copy(scorer).load(device), dimensions))
+    return scorers
 
 
 def _values(items: Sequence[ScoreItem], judge: Scorer, dimension: str) -> Float32[Tensor, " n"]:
-    """One dimension of every item, NaN where unscored."""
-    found = {s.candidate_id: s.value for s in judge.score(items) if s.dimension == dimension}
-    values = [found[item.candidate_id] for item in items]
+    """Return one dimension of every item, NaN if it is unscored."""
+    by_item = {
+        score.candidate_id: score.value for score in judge.score(items) if score.dimension == dimension
+    }
+    values = [by_item[item.candidate_id] for item in items]
     return torch.tensor([float("nan") if value is None else value for value in values])

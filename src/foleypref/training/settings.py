@@ -1,24 +1,24 @@
-"""The settings of a training run: what can be set, what a run needs by them, and what may change under it."""
+"""The settings of a training run: what can be set, what it needs by them, and what may change on resume."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import cast
 
 from pydantic import Field
 
 from foleypref.models.backbones import ModelPart
 from foleypref.models.lora import LoraSettings
-from foleypref.settings.parts import Settings, part_field
+from foleypref.settings.parts import Settings
 from foleypref.training import checkpoints
-from foleypref.training.labels import LabelSettings
-from foleypref.training.objectives import Objective
-from foleypref.training.rule_settings import NegativeSettings
+from foleypref.training.curricula import CurriculumPart
+from foleypref.training.objectives import ObjectivePart
+from foleypref.training.rule_settings import RulePairSettings
+from foleypref.training.single_labels import LabelSettings
 from foleypref.training.stopping import StopSettings
 from foleypref.workspace.paths import RunFiles
 
-FREE = (
+RESUME_SAFE = (
     "save_total_limit",
     "tensorboard",
     "per_device_train_batch_size",
@@ -26,58 +26,117 @@ FREE = (
     "shard_weights",
     "merge_adapters",
 )
-"""Settings that may differ when a run goes on: they change nothing in it. Its batch keeps the size that it
-has over all processes and micro-batches, however it is cut."""
+"""Settings that may differ when a run is resumed, because its numbers do not depend on them. The global batch
+must keep its size, but may be cut otherwise into processes and micro-batches."""
 
 
-class TrainSettings(Settings):
-    """How a policy is tuned; steps, batch and learning rate default to the paper's (arXiv 2603.11089)."""
+class RunSettings(Settings):
+    """What is trained, by which objective, under which name."""
 
     model: ModelPart = Field("world", validate_default=True)
-    objective: part_field("objectives") = Field("flow_dpo", validate_default=True)  # type: ignore[valid-type]
-    curriculum: part_field("curricula") = Field("two_stage", validate_default=True)  # type: ignore[valid-type]
+    objective: ObjectivePart = Field("flow_dpo", validate_default=True)
+    curriculum: CurriculumPart = Field("two_stage", validate_default=True)
     run_name: str = "train"
-    pair_sources: tuple[str, ...] | None = None  # None: of every source but later rounds
-    split: str = "align"  # whose clips are used by what needs clips: rollouts, rules
-    audioscore: str = "audioscore"  # the fit whose p(Good) is the reward, and labels what is not rated
-    watch: tuple[str, ...] = ()  # "scorer/dimension"s the reward does not read, judged beside it held out
-    labels: LabelSettings = LabelSettings()  # of what needs labels
-    negatives: NegativeSettings | None = None  # pairs made by rule from clips, in place of stored ones
+
+
+class DataSettings(Settings):
+    """The items that a run learns from, and the rules that make pairs."""
+
+    pair_sources: tuple[str, ...] | None = None  # None: all sources except later rounds
+    split: str = "align"  # split of the clips that rollouts and rules use
+    audioscore: str = "audioscore"  # the fit whose p(Good) is the reward, and labels unrated candidates
+    watch: tuple[str, ...] = ()  # "scorer/dimension"s that the reward does not read, judged when held out
+    labels: LabelSettings = LabelSettings()  # for objectives that learn from labels
+    negatives: RulePairSettings | None = None  # pairs made by rule from clips, in place of stored ones
+
+
+class StepSettings(Settings):
+    """How many steps a run takes, and how many items each of them."""
+
     seed: int = 0
     max_steps: int = Field(12_000, ge=1)
     per_device_train_batch_size: int = Field(8, ge=1)  # pairs, labels or samples, as the objective learns
     gradient_accumulation_steps: int = Field(1, ge=1)
+
+
+class OptimizerSettings(Settings):
+    """AdamW and the learning rate."""
+
     learning_rate: float = 5e-6
     warmup_steps: int = Field(1_000, ge=0)  # linear, then constant
     weight_decay: float = 0.0  # decay pulls towards zero, not towards the reference
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
     max_grad_norm: float | None = 1.0
+
+
+class PrecisionSettings(Settings):
+    """What a step computes in, and what it keeps for the backward pass."""
+
     bf16: bool = False  # autocast; weights, errors and optimizer stay float32
-    gradient_checkpointing: bool = False  # blocks are run again in the backward pass: time for memory
+    gradient_checkpointing: bool = False  # compute blocks again in the backward pass: slower, less memory
+
+
+class AdapterSettings(Settings):
+    """LoRA adapters in place of all weights."""
+
     use_peft: bool = False  # train LoRA adapters; the reference is the network without them
     lora: LoraSettings = LoraSettings()
-    merge_adapters: bool = True  # into whole weights, for export; else adapters alone
-    shard_weights: bool = False  # over processes (FSDP2), where one GPU cannot hold them
-    precompute_reference_errors: bool = False  # before the first step, to disk: no reference in memory
-    ema_decay: float | None = Field(None, gt=0, lt=1)  # if set, the average is what is exported
+    merge_adapters: bool = True  # export whole weights with adapters merged in; if not, only the adapters
+
+
+class CopySettings(Settings):
+    """The copies of the network beside the policy, and where they are kept."""
+
+    shard_weights: bool = False  # over processes (FSDP2), if one GPU cannot hold them
+    precompute_reference_errors: bool = False  # to disk, before the first step: no reference in memory
+    ema_decay: float | None = Field(None, gt=0, lt=1)  # if set, the moving average is exported
+
+
+class SavingSettings(Settings):
+    """How often a run logs, and which checkpoints it keeps."""
+
     logging_steps: int = Field(50, ge=1)
     save_steps: int = Field(500, ge=1)
     save_total_limit: int | None = Field(2, ge=1)
+
+
+class HeldOutSettings(Settings):
+    """What is held out, how often it is evaluated, and when that ends a run."""
+
     eval_steps: int = Field(500, ge=1)
     num_eval_pairs: int = Field(64, ge=0)  # held out; 0 trains on all and evaluates none
     stop: StopSettings = StopSettings()  # limits of held-out numbers that end training early
+
+
+# Pydantic puts the fields of the last base first. Keys in YAML and JSON keep that order.
+class TrainSettings(
+    HeldOutSettings,
+    SavingSettings,
+    CopySettings,
+    AdapterSettings,
+    PrecisionSettings,
+    OptimizerSettings,
+    StepSettings,
+    DataSettings,
+    RunSettings,
+):
+    """How a policy is tuned; steps, batch and learning rate default to the paper's (arXiv 2603.11089)."""
+
     tensorboard: bool = True
 
 
 def needs_of(settings: TrainSettings) -> frozenset[str]:
     """Return what a run learns from, of the kinds that `Objective.needs` names."""
-    needs = cast(Objective, settings.objective).needs
+    needs = settings.objective.needs
     return needs if settings.negatives is None else settings.negatives.needs(needs)
 
 
-def adapters_alone(settings: TrainSettings) -> bool:
-    """Whether a run exports adapters and no whole network. Raises ValueError if the model cannot use them."""
+def exports_only_adapters(settings: TrainSettings) -> bool:
+    """Return whether a run exports adapters and no whole network.
+
+    Raises ValueError if it would and the model cannot load them.
+    """
     if settings.merge_adapters or not settings.use_peft:
         return False
     if "adapter" not in type(settings.model).model_fields:
@@ -91,13 +150,13 @@ def adapters_alone(settings: TrainSettings) -> bool:
 
 def check_settings(folder: Path, settings: TrainSettings) -> None:
     """Raise a ValueError if the folder holds a run with other settings."""
-    adapters_alone(settings)
+    exports_only_adapters(settings)
     path = RunFiles(folder).settings
     if not path.exists():
         return
     stored = checkpoints.flatten(json.loads(path.read_text()))
     now = checkpoints.flatten(settings.model_dump(mode="json"))
-    for key in FREE:
+    for key in RESUME_SAFE:
         stored.pop(key, None)
         now.pop(key, None)
     checkpoints.refuse_another(folder, stored, now)

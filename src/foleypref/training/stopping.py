@@ -1,19 +1,19 @@
-"""When training ends before its last step: a held-out number leaves its limits and stays out.
+"""When training ends before its last step: if a held-out number leaves its limits and stays outside.
 
     above, below                        the number itself
-    rises_by, falls_by                  a share of its value at step 0
-    rises_from_best, falls_from_best    a share of the best there was: the lowest, the highest so far
+    rises_by, falls_by                  as a share of its value at step 0
+    rises_from_best, falls_from_best    as a share of the best value so far: the lowest, the highest
 
-The winners' error that rises (`eval/flow/winner_err`) and a watched judge that falls while the reward rises
-(`eval/watch/…`) are the same rule. The verdict is a function of what metrics.jsonl says, so a resumed run and
-every process come to the same one. What is exported then is the policy of the last evaluation at which every
-number was within its limits; RUN/kept-<step>.safetensors holds it meanwhile.
+The same rule serves a winners' error that rises (`eval/flow/winner_err`) and a watched judge that falls while
+the reward rises (`eval/watch/…`). The verdict is a function of metrics.jsonl, so a resumed run and every
+process reach the same one. A stopped run exports the policy of the last evaluation at which every number was
+within its limits; until then RUN/kept-<step>.safetensors holds it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ _UPPER = ("above", "rises_by", "rises_from_best")
 
 
 class StopSettings(Settings):
-    """Limits by the metric's name in metrics.jsonl; none means that nothing stops a run."""
+    """Limits, by the metric's name in metrics.jsonl. Without any, a run takes all its steps."""
 
     above: dict[str, float] = Field(default_factory=dict)
     below: dict[str, float] = Field(default_factory=dict)
@@ -41,35 +41,35 @@ class StopSettings(Settings):
     falls_by: dict[str, float] = Field(default_factory=dict)
     rises_from_best: dict[str, float] = Field(default_factory=dict)  # 0.1: by 10 % of |the lowest so far|
     falls_from_best: dict[str, float] = Field(default_factory=dict)
-    patience: int = Field(1, ge=1)  # evaluations in a row that one metric must be outside
+    patience: int = Field(1, ge=1)  # evaluations in a row at which a metric must be outside
 
     def limits(self) -> list[tuple[str, str, float]]:
-        """(kind, metric, amount) of every limit."""
+        """Return (kind, metric, amount) of every limit."""
         kinds = [name for name in type(self).model_fields if name != "patience"]
         return [(kind, metric, amount) for kind in kinds for metric, amount in getattr(self, kind).items()]
 
     def summary(self) -> str:
-        """All limits, for the start of a run; "" without any."""
+        """Return all limits in one line for the start of a run; "" if there are none."""
         rules = [f"{metric} {kind.replace('_', ' ')} {amount:g}" for kind, metric, amount in self.limits()]
         return f"stops where {' or '.join(rules)}, {self.patience} evaluations in a row" if rules else ""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the evaluations so far mean: why training ends, or "", and where all was last within limits."""
+    """What follows from the evaluations so far."""
 
-    reason: str = ""
-    kept_step: int = 0
+    reason: str = ""  # why training ends; "" if it goes on
+    last_good_step: int = 0  # the last evaluation at which every number was within its limits
 
 
 def judge(settings: StopSettings, lines: Iterable[Mapping[str, Any]]) -> Verdict:
-    """The verdict on the lines of metrics.jsonl, in order. A value that is not finite is outside."""
-    limits, kept = settings.limits(), 0
+    """Return the verdict on the lines of metrics.jsonl, in order. A value that is not finite is outside."""
+    limits, last_good_step = settings.limits(), 0
     seen: dict[str, list[float]] = {}  # finite values by metric
     outside = dict.fromkeys(limits, 0)  # evaluations in a row
     for line in lines:
-        found = [limit for limit in limits if limit[1] in line]
-        for limit in found:
+        measured = [limit for limit in limits if limit[1] in line]
+        for limit in measured:
             kind, metric, amount = limit
             value = line[metric]
             if value is not None:
@@ -78,10 +78,11 @@ def judge(settings: StopSettings, lines: Iterable[Mapping[str, Any]]) -> Verdict
             out = value is None or (value > bound if kind in _UPPER else value < bound)
             outside[limit] = outside[limit] + 1 if out else 0
             if outside[limit] == settings.patience:
-                return Verdict(_reason(limit, value, bound, line["step"], settings.patience), kept)
-        if found and not any(outside.values()):
-            kept = line["step"]
-    return Verdict("", kept)
+                reason = _reason(limit, value, bound, line["step"], patience=settings.patience)
+                return Verdict(reason, last_good_step)
+        if measured and not any(outside.values()):
+            last_good_step = line["step"]
+    return Verdict("", last_good_step)
 
 
 def _bound(kind: str, seen: Sequence[float], amount: float) -> float:
@@ -93,18 +94,18 @@ def _bound(kind: str, seen: Sequence[float], amount: float) -> float:
 
 
 def _reason(
-    limit: tuple[str, str, float], value: float | None, bound: float, step: int, patience: int
+    limit: tuple[str, str, float], value: float | None, bound: float, step: int, *, patience: int
 ) -> str:
     kind, metric, amount = limit
     side = "above" if kind in _UPPER else "below"
-    said = "is not finite" if value is None else f"is {value:.4g}, {side} {bound:.4g}"
+    state = "is not finite" if value is None else f"is {value:.4g}, {side} {bound:.4g}"
     rule = kind if kind in ("above", "below") else f"{kind} {amount:g}"
     times = f" at {patience} evaluations in a row" if patience > 1 else ""
-    return f"{metric} {said}{times} (stop.{rule}, step {step})"
+    return f"{metric} {state}{times} (stop.{rule}, step {step})"
 
 
 def check_limits(settings: StopSettings, first: Mapping[str, Any]) -> None:
-    """Raise a ValueError if the evaluation of step 0 lacks a metric, or is outside a limit already."""
+    """Raise a ValueError if the evaluation of step 0 lacks a metric or is outside a limit already."""
     for kind, metric, _ in settings.limits():
         if metric not in first:
             known = sorted(key for key in first if key.startswith("eval/"))
@@ -121,11 +122,11 @@ def check_limits(settings: StopSettings, first: Mapping[str, Any]) -> None:
 
 
 def keep(folder: Path, step: int, state: Mapping[str, Tensor]) -> None:
-    """Write the weights of a step, and remove those that neither this run nor its resumption can need."""
+    """Write the weights of a step, and remove those that neither this run nor a resumed one can need."""
     # clones: safetensors refuses tensors that share memory, as tied weights do
     whole = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     write_atomic(kept_path(folder, step), save(whole))
-    newest = max(checkpoints.steps(folder), default=0)  # where a killed run goes on from
+    newest = max(checkpoints.steps(folder), default=0)  # from which a killed run would go on
     before = max((s for s in kept_steps(folder) if s <= newest), default=step)
     for other in kept_steps(folder):
         if other not in (step, before):
@@ -133,26 +134,22 @@ def keep(folder: Path, step: int, state: Mapping[str, Tensor]) -> None:
 
 
 def restore_kept(network: nn.Module, folder: Path, step: int) -> None:
-    """Load the weights kept at a step. Raises ValueError if they are gone."""
+    """Load the weights that were kept at a step. Raises ValueError if they are gone."""
     path = kept_path(folder, step)
     if not path.exists():
         raise ValueError(f"{path} is missing: the weights to export; delete {folder} to start over")
     load_trained_state(network, load_file(path))
 
 
-def forget(folder: Path) -> None:
-    """Remove what was kept, once a run is finished."""
-    for step in kept_steps(folder):
+def forget(folder: Path, *, after: int = -1) -> None:
+    """Remove the weights kept at steps after `after`; by default all, as a finished run does."""
+    for step in [step for step in kept_steps(folder) if step > after]:
         kept_path(folder, step).unlink()
 
 
 def kept_steps(folder: Path) -> list[int]:
-    """The steps whose weights are kept."""
-    return sorted(_kept(folder))
-
-
-def _kept(folder: Path) -> Iterator[int]:
-    return (int(m[1]) for path in folder.glob("kept-*") if (m := _KEPT.fullmatch(path.name)))
+    """Return the steps whose weights are kept, in order."""
+    return sorted(int(m[1]) for path in folder.glob("kept-*") if (m := _KEPT.fullmatch(path.name)))
 
 
 def kept_path(folder: Path, step: int) -> Path:

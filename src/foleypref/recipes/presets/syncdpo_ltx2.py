@@ -28,7 +28,7 @@ from foleypref.sample import SampleSettings
 from foleypref.score import ScoreSettings
 from foleypref.settings.parts import Part, build
 from foleypref.train import TrainSettings
-from foleypref.training.rule_settings import NegativeSettings
+from foleypref.training.rule_settings import RulePairSettings
 
 NUM_CLIPS, NUM_TEST = 1_271, 150
 TRIM_S, WINDOW_S = 10.0, 5.05  # what follows the window fills what a shift leaves open
@@ -73,7 +73,7 @@ def _train(model: Part, on: Literal["latents", "media"]) -> TrainSettings:
         run_name="syncdpo",
         objective=build("objectives", "flow_dpo", beta={"audio": 1000.0, "video": 3000.0}),
         curriculum=build("curricula", "ramp"),
-        negatives=NegativeSettings(rules=("shift", "replace", "scale"), on=on),
+        negatives=RulePairSettings(rules=("shift", "replace", "scale"), on=on),
         split="train",
         max_steps=5_000,
         per_device_train_batch_size=1,

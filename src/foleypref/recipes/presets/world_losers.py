@@ -13,7 +13,7 @@ from foleypref.recipes.presets.world_methods import recipe as methods
 from foleypref.recipes.recipe import Recipe, changed
 from foleypref.settings.parts import build
 from foleypref.train import TrainSettings
-from foleypref.training.rule_settings import NegativeSettings
+from foleypref.training.rule_settings import RulePairSettings
 
 RULES = ("shift", "scale", "shuffle", "freeze", "speed")  # each taught the joint model timing by itself
 
@@ -40,5 +40,5 @@ def recipe() -> Recipe:
 
 def _by_rule(run: TrainSettings, share: float = 1.0) -> TrainSettings:
     """The same objective with that share of its pairs made by rule, from coarse to subtle."""
-    negatives = NegativeSettings(rules=tuple(build("negatives", rule) for rule in RULES), share=share)
+    negatives = RulePairSettings(rules=tuple(build("negatives", rule) for rule in RULES), share=share)
     return at_budget(run, run.objective, "ramp", negatives)

@@ -12,7 +12,7 @@ guidance 2; differences to it are not of the objective only (docs/findings.md).
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from foleypref.evaluate import EvaluateSettings
 from foleypref.recipes.presets.world_demo import CONDITION_DROPOUT
@@ -20,8 +20,7 @@ from foleypref.recipes.presets.world_demo import recipe as demo
 from foleypref.recipes.recipe import Recipe, RoundSettings, changed
 from foleypref.settings.parts import Part, build
 from foleypref.train import TrainSettings
-from foleypref.training.objectives import Objective
-from foleypref.training.rule_settings import NegativeSettings
+from foleypref.training.rule_settings import RulePairSettings
 from foleypref.training.settings import needs_of
 from foleypref.world.settings import WorldSettings
 
@@ -151,7 +150,7 @@ def _controls(train: TrainSettings) -> dict[str, TrainSettings]:
 
 
 def at_budget(
-    train: TrainSettings, objective: Part, curriculum: str, negatives: NegativeSettings | None = None
+    train: TrainSettings, objective: Part, curriculum: str, negatives: RulePairSettings | None = None
 ) -> TrainSettings:
     """A run that spends what is left of the budget once its candidates are paid for."""
     run = changed(train, objective=objective, curriculum=build("curricula", curriculum), negatives=negatives)
@@ -161,7 +160,7 @@ def at_budget(
 def _affords(run: TrainSettings, passes: int) -> TrainSettings:
     """The same run over the steps that so many network passes pay for, its candidates paid first."""
     left = passes - (SAMPLED if needs_of(run) & {"pairs", "labels"} else 0)
-    return _steps(run, round(left / (BATCH * cast(Objective, run.objective).forwards)))
+    return _steps(run, round(left / (BATCH * run.objective.forwards)))
 
 
 def _widened(run: TrainSettings) -> TrainSettings:

@@ -17,7 +17,7 @@ from foleypref.recipes.presets.world_demo import recipe as demo
 from foleypref.recipes.recipe import Recipe, changed, every_run_changed
 from foleypref.settings.parts import Part, build
 from foleypref.train import TrainSettings
-from foleypref.training.rule_settings import NegativeSettings
+from foleypref.training.rule_settings import RulePairSettings
 from foleypref.world.settings import WorldSettings
 
 RULES = ("shift", "replace", "scale", "shuffle", "freeze", "mute", "speed")
@@ -47,7 +47,7 @@ def recipe() -> Recipe:
         ),
         score=changed(base.score, model="world_joint", scorers=(*JUDGES, *ORACLES), optional_scorers=()),
         rate=None if base.rate is None else changed(base.rate, num_clips=None),
-        train=changed(train, run_name="syncdpo", negatives=NegativeSettings(rules=MIXED), curriculum="ramp"),
+        train=changed(train, run_name="syncdpo", negatives=RulePairSettings(rules=MIXED), curriculum="ramp"),
         controls=_controls(train),
         train_seeds=(0, 1, 2),
         evaluate=evaluate,
@@ -61,7 +61,7 @@ def rules() -> Recipe:
     base = recipe()
     rows: dict[str, TrainSettings] = {}
     for rule in RULES:
-        alone = NegativeSettings(rules=(build("negatives", rule),))
+        alone = RulePairSettings(rules=(build("negatives", rule),))
         rows[rule] = changed(base.train, negatives=alone)
         rows[f"{rule}-flat"] = changed(base.train, negatives=alone, curriculum="uniform")
     return changed(
@@ -92,7 +92,7 @@ def ci() -> Recipe:
 
 def _controls(train: TrainSettings) -> dict[str, TrainSettings]:
     """SFT on the same clips and passes, preference from sampled and rated pairs, and no curriculum."""
-    mixed = NegativeSettings(rules=MIXED)
+    mixed = RulePairSettings(rules=MIXED)
     return {
         "sft": changed(train, objective="sft", negatives=mixed, max_steps=round(STEPS * 8 / 3)),
         "dpo": train,

@@ -1,48 +1,53 @@
-"""Curricula: which pairs a training step sees, and how coarse the ones made by rule are.
+"""Curricula: which stored pairs a training step sees, and how severe its negatives made by rule are.
 
-Pure in (step, seed), so resume needs no sampler state.
+Both are functions of (step, seed), so resume needs no sampler state.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Annotated
 
 import torch
 
 from foleypref.flow.convention import generator_of
+from foleypref.settings.parts import FromDrawer, Part, part_help
 from foleypref.workspace.records import Pair
 
 
-class Curriculum(Protocol):
-    """The whole contract of a curriculum."""
+class Curriculum(Part):
+    """The base of every curriculum: pure functions of the step and the seed."""
 
+    @abstractmethod
     def pick(self, pairs: Sequence[Pair], step: int, max_steps: int, n: int, seed: int) -> list[Pair]:
-        """The `n` pairs of step `step` of `max_steps`; every pair is seen by the end of a long enough run."""
-        ...
+        """Return the `n` pairs of step `step` of `max_steps`; a long enough run sees every pair."""
 
     def stage(self, pairs: Sequence[Pair], step: int, max_steps: int) -> int:
-        """Which stage a step belongs to, counted from 0; for logs. There may be no pairs at all."""
-        ...
+        """Return the stage of a step, counted from 0, for logs. `pairs` may be empty."""
+        return 0
 
     def severity(self, step: int, max_steps: int) -> float:
-        """How severe, from 0 to 1, the negatives that are made by rule at a step are."""
-        ...
+        """Return how severe the negatives made by rule are at a step, from 0 to 1."""
+        return 1.0
 
+    @abstractmethod
     def summary(self, pairs: Sequence[Pair], max_steps: int) -> str:
-        """One line for the start of a run: how many pairs each stage has and which steps it takes."""
-        ...
+        """Return one line for the start of a run: the pairs and the steps of each stage."""
+
+
+CurriculumPart = Annotated[Curriculum, FromDrawer("curricula"), part_help("curricula")]
 
 
 def walk(num: int, position: int, n: int, *seed: int | str) -> list[int]:
-    """`n` indices out of `num` from `position` on, without replacement within each pass.
+    """Return `n` of `num` indices from `position` on in an endless walk; each pass visits every index once.
 
-    Pass k is the permutation drawn from (seed, k), so any step of any run can be computed alone.
+    Pass k is a permutation drawn from (seed, k), so any step can be computed without those before it.
     """
     assert num > 0
-    found: list[int] = []
-    while len(found) < n:
-        lap, offset = divmod(position + len(found), num)
+    indices: list[int] = []
+    while len(indices) < n:
+        lap, offset = divmod(position + len(indices), num)
         order = torch.randperm(num, generator=generator_of(*seed, "lap", lap)).tolist()
-        found += order[offset : offset + n - len(found)]
-    return found
+        indices += order[offset : offset + n - len(indices)]
+    return indices

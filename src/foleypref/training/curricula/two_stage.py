@@ -1,7 +1,8 @@
 """Easy pairs first, hard pairs after: the curriculum of V2A-DPO (arXiv 2603.11089).
 
-`Pair.complexity` (Eq. 3) is 1 for the easiest pair and 0 for the hardest; pairs rated by people carry 0, so
-they belong to stage 2.
+`Pair.complexity` (Eq. 3) is 1 for the easiest pair and 0 for the hardest. Pairs from human ratings carry 0,
+so they belong to stage 2. The paper puts pairs whose complexity exceeds the threshold in stage 1; here pairs
+that equal it belong there too.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from foleypref.settings.parts import Part
-from foleypref.training.curricula import walk
+from foleypref.training.curricula import Curriculum, walk
 from foleypref.workspace.records import Pair
 
 
@@ -22,35 +22,31 @@ class _Plan(NamedTuple):
     boundary: int  # the first step (from 0) of stage 2
 
 
-class TwoStage(Part):
+class TwoStage(Curriculum):
     """Stage 1 sees the pairs with complexity ≥ `threshold`, stage 2 all others.
 
-    `stage_one_fraction` is the share of the steps that stage 1 takes. Left out, the steps split as the pairs
-    do, so every pair is visited equally often (the paper does not state its split); each stage that has
-    pairs then gets at least one step. A stage without pairs leaves all steps to the other.
+    `stage_one_fraction` is the share of the steps that stage 1 takes. If it is None, the steps split in the
+    proportion of the pairs, so every pair is visited equally often (the paper does not state its split), and
+    each stage with pairs gets at least one step. If one stage has no pairs, the other gets all steps.
     """
 
     threshold: float = 0.7
     stage_one_fraction: float | None = Field(None, ge=0, le=1)
 
     def pick(self, pairs: Sequence[Pair], step: int, max_steps: int, n: int, seed: int) -> list[Pair]:
-        """The next `n` pairs of the stage's own walk."""
+        """Return the next `n` pairs of the stage's own endless walk."""
         plan = self._plan(pairs, max_steps)
         first = step < plan.boundary
-        found, start = (plan.easy, 0) if first else (plan.hard, plan.boundary)
-        walked = walk(len(found), (step - start) * n, n, seed, "two_stage", int(first))
-        return [found[i] for i in walked]
+        stage_pairs, start = (plan.easy, 0) if first else (plan.hard, plan.boundary)
+        indices = walk(len(stage_pairs), (step - start) * n, n, seed, "two_stage", int(first))
+        return [stage_pairs[i] for i in indices]
 
     def stage(self, pairs: Sequence[Pair], step: int, max_steps: int) -> int:
-        """0 for the easy stage, 1 for the hard one."""
+        """Return 0 for the easy stage, 1 for the hard one."""
         return int(step >= self._plan(pairs, max_steps).boundary) if pairs else 0
 
-    def severity(self, step: int, max_steps: int) -> float:
-        """Coarse all along: the stages are of stored pairs."""
-        return 1.0
-
     def summary(self, pairs: Sequence[Pair], max_steps: int) -> str:
-        """Pairs and steps of both stages, or which stage is empty."""
+        """Return the pairs and steps of both stages, or say which stage is empty."""
         easy, hard, boundary = self._plan(pairs, max_steps)
         if not easy or not hard:
             empty, rule = (1, "≥") if not easy else (2, "<")

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from foleypref.settings.parts import Part
-from foleypref.training.curricula import walk
+from foleypref.training.curricula import Curriculum, walk
 from foleypref.workspace.records import Pair
 
 
-class Uniform(Part):
-    """No curriculum."""
+class Uniform(Curriculum):
+    """No curriculum: all pairs at every step, negatives made by rule at full severity."""
 
     def pick(self, pairs: Sequence[Pair], step: int, max_steps: int, n: int, seed: int) -> list[Pair]:
-        """The next `n` pairs of an endless walk without replacement within a pass."""
+        """Return the next `n` pairs of an endless walk over all of them."""
         return [pairs[i] for i in walk(len(pairs), step * n, n, seed, "uniform")]
 
-    def stage(self, pairs: Sequence[Pair], step: int, max_steps: int) -> int:
-        """There is one."""
-        return 0
-
-    def severity(self, step: int, max_steps: int) -> float:
-        """Coarse all along."""
-        return 1.0
-
     def summary(self, pairs: Sequence[Pair], max_steps: int) -> str:
-        """How many pairs there are."""
+        """Return how many pairs and steps there are."""
         return f"uniform: {len(pairs)} pairs over steps 1 to {max_steps}"

@@ -1,4 +1,4 @@
-"""Reading a stream at other times: what rules that move content in time share.
+"""Reading a stream at other times, shared by the rules that move content in time.
 
 Letters: N steps of the result, M steps of the material read from, p positions in it (fractions allowed).
 """
@@ -16,32 +16,32 @@ from foleypref.training.negatives import Stream
 
 Fill = Literal["join", "reflect"]
 
-FADE_S = 0.01  # seconds of cross-fade at a cut: takes the click out of a wave, is under one latent or frame
+FADE_S = 0.01  # seconds of cross-fade at a cut: takes the click out of a wave; shorter than a latent or frame
 JUMP = 2.5  # steps: positions that leave their course by more are a cut, not a change of speed
-PROFILE_S = 0.01  # seconds of sound a row of its level
-SIDE = 8  # pixels a frame is shrunk to where frames are compared
+PROFILE_S = 0.01  # seconds of sound per row of its level profile
+SIDE = 8  # pixels of the thumbnails by which frames are compared
 
 
 def chance(generator: torch.Generator) -> float:
-    """Uniform in [0, 1)."""
+    """Draw one number, uniform in [0, 1)."""
     return float(torch.rand((), generator=generator, dtype=torch.float64))
 
 
 def start_of(num: int, length: int, generator: torch.Generator) -> int:
-    """Where a span of `length` out of `num` steps begins, every place alike."""
-    # a share of the room: the same moment in streams of any rate
+    """Draw where a span of `length` out of `num` steps begins, every place equally likely."""
+    # drawn as a share of the free steps, so it is the same moment in streams of any rate
     return int(chance(generator) * (num - length + 1))
 
 
 def steps_of(num: int) -> Float[Tensor, " N"]:
-    """Positions that change nothing."""
+    """Return the positions 0 to num - 1, at which reading changes nothing."""
     return torch.arange(num, dtype=torch.float64)
 
 
 def read_at(stream: Stream, p: Float[Tensor, " N"]) -> Shaped[Tensor, "N ..."]:
-    """The material at positions p: nearest for frames, linear for latents, cubic (Catmull-Rom) for waves.
+    """Read the material at positions p: nearest for frames, linear for latents, Catmull-Rom for waves.
 
-    Whole positions give back what is there, to the bit.
+    Whole positions return the stored values to the bit.
     """
     material = stream.material
     p = p.clamp(0, len(material) - 1)
@@ -59,7 +59,7 @@ def read_at(stream: Stream, p: Float[Tensor, " N"]) -> Shaped[Tensor, "N ..."]:
 
 
 def played(stream: Stream, p: Float[Tensor, " N"]) -> Shaped[Tensor, "N ..."]:
-    """The material at positions p, in a wave with a short cross-fade where p jumps."""
+    """Read the material at positions p; a wave gets a short cross-fade where p jumps."""
     out, fade = read_at(stream, p), round(FADE_S * stream.rate)
     if stream.kind != "wave" or fade < 2:
         return out
@@ -74,12 +74,11 @@ def played(stream: Stream, p: Float[Tensor, " N"]) -> Shaped[Tensor, "N ..."]:
 
 
 def filled(stream: Stream, p: Float[Tensor, " N"], fill: Fill, apart: int = 0) -> Float[Tensor, " N"]:
-    """Positions p with those before the material's begin or past its end moved inside.
+    """Return positions p with those before the material's begin or past its end moved inside.
 
-    "join": the clip's own sound, running forwards, from where it joins best with what it stands beside, at
-    least `apart` steps out of step. Silence would give a shift away by its edge, and so would a loop of the
-    clip by its seam. "reflect": backwards from the edge, without any seam, but sounds then swell and stop
-    dead.
+    "join" plays the clip's own sound forwards, from the place that joins best with the sound beside the gap
+    and is at least `apart` steps out of step. Silence would give a shift away by its edge, and a loop of the
+    clip by its seam. "reflect" plays backwards from the edge: it has no seam, but sounds swell and stop dead.
     """
     end = len(stream.material) - 1
     before, after = p < 0, p > end
@@ -95,17 +94,17 @@ def filled(stream: Stream, p: Float[Tensor, " N"], fill: Fill, apart: int = 0) -
 
 
 def _best_join(rows: Tensor, size: int, run: Tensor, edge: int, apart: int, end: int) -> float:
-    """How far to move a run of positions outside, so that it lies inside and joins the row `edge`.
+    """Return how far to move a run of positions from outside, so that it lies inside and joins row `edge`.
 
     The run lies before the begin (edge 0: its last step must resemble the first row) or past the end.
     """
     first, last = float(run[0]), float(run[-1])
     inner = last if edge == 0 else first
     lowest, highest = -min(first, last), end - max(first, last)
-    places = torch.arange(len(rows), dtype=torch.float64) * size  # where the joining step may come to lie
+    places = torch.arange(len(rows), dtype=torch.float64) * size  # where the joining step can lie
     moves = places - inner
     usable = (moves >= lowest) & (moves <= highest)
-    far = usable & (moves.abs() >= 2 * apart)  # it is `apart` out of step already, the other way
+    far = usable & (moves.abs() >= 2 * apart)  # the run is `apart` out of step already, the other way
     if not usable.any():
         return highest if edge == 0 else lowest
     if not far.any():
@@ -115,12 +114,12 @@ def _best_join(rows: Tensor, size: int, run: Tensor, edge: int, apart: int, end:
 
 
 def _profile(stream: Stream) -> tuple[Tensor, int]:
-    """What a step sounds or looks like, rows (R, ...) float64, and how many steps a row stands for."""
+    """Describe how steps sound or look: rows (R, ...) float64, and how many steps each row covers."""
     x = stream.material
     if stream.kind == "latents":
         return x.double(), 1
     if stream.kind == "frames":
-        skip = max(min(x.shape[1:3]) // (8 * SIDE), 1)  # of large pictures every so many pixels will do
+        skip = max(min(x.shape[1:3]) // (8 * SIDE), 1)  # every skip-th pixel is enough for large pictures
         grey = x[:, ::skip, ::skip].double().mean(-1)[:, None]  # (N, 1, H, W)
         return F.adaptive_avg_pool2d(grey, SIDE), 1
     size = max(1, round(PROFILE_S * stream.rate))

@@ -1,7 +1,7 @@
 """Freeze: over a span the stream stands still, or swings to and fro over a grain, then goes on in time.
 
-SyncDPO's group (arXiv 2605.12179) plays the first few frames to and fro over a whole clip; that is severity 1
-here. In sound a grain of latents is held or swung as well, and a wave swings over a short grain.
+SyncDPO's group (arXiv 2605.12179) plays the first few frames to and fro over a whole clip, which is severity
+1 here. For sound, a grain of latents is held or swung in the same way, and a wave swings over a short grain.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from foleypref.training.negatives import Rule, Stream
+from foleypref.training.negatives import Negative, Stream
 from foleypref.training.negatives._time import played, start_of, steps_of
 
 
-class Freeze(Rule):
-    """The span's share of the clip is the severity; grains are up to `grain_s` long, 0 holds one step.
+class Freeze(Negative):
+    """Severity is the span's share of the clip; grains are up to `grain_s` long, 0 holds one step.
 
-    A wave's grain is `grain_s` long and at least `min_grain_s`: one sample held would be no sound at all.
+    A wave's grain is `grain_s` long and at least `min_grain_s`, because one sample held would be silence.
     """
 
     grain_s: float = Field(0.2, ge=0)
     min_grain_s: float = Field(0.05, gt=0)
 
     def apply(self, stream: Stream, severity: float, generator: torch.Generator) -> Tensor:
-        """Positions that swing over the grain from the span's begin on."""
+        """Play the span as a swing to and fro over its first grain."""
         total = len(stream)
         num = max(round(severity * total), 2)
         begin = start_of(total, num, generator)

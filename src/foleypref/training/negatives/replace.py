@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from foleypref.training.negatives import Rule, Stream
+from foleypref.training.negatives import Negative, Stream
 from foleypref.training.negatives._time import FADE_S, start_of
 
 
-class Replace(Rule):
+class Replace(Negative):
     """The share of the clip that is replaced is the severity; where it lies is random."""
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """Another clip."""
-        return frozenset({"other"})
+    needs: ClassVar[frozenset[str]] = frozenset({"other"})
 
     def apply(self, stream: Stream, severity: float, generator: torch.Generator) -> Tensor:
-        """The other clip's content at the same time, waves cross-faded inside the span."""
+        """Put the other clip's content of the same time in a random span; waves cross-fade inside it."""
         if stream.other is None:
-            raise ValueError("replace: the stream brings no other clip's; at least two clips are needed")
+            raise ValueError(
+                "replace: the stream brings no other clip's stream; at least two clips are needed"
+            )
         total = len(stream)
         num = max(round(severity * total), 1)
         begin = start_of(total, num, generator)
@@ -34,7 +35,7 @@ class Replace(Rule):
 
 
 def _fades(num: int, fade: int, rise: bool, fall: bool) -> Tensor:
-    """1 but for ramps of up to `fade` steps at the ends that have a neighbour."""
+    """Return weights 1 with ramps of up to `fade` steps at the ends that have a neighbour."""
     w, fade = torch.ones(num), min(fade, num // 2)
     ramp = torch.linspace(0, 1, fade + 2)[1:-1]
     if rise:

@@ -1,8 +1,8 @@
 """Scale: the whole stream plays too fast or too slow, or (as `mode`) a wave is too soft.
 
-SyncDPO (arXiv 2605.12179) is said to name such a rule among its two best; what it scales is not known here.
-Time is the default, as its rules distort temporal structure. A wave's pitch goes with its speed; latents
-keep theirs, and are smoothed where they fall between two.
+SyncDPO (arXiv 2605.12179) is reported to name such a rule among its two best; we do not know what it scales.
+Time is the default, because its rules distort temporal structure. A wave's pitch goes with its speed; latents
+keep their pitch, and are smoothed where a position falls between two of them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from foleypref.training.negatives import Rule, Stream
+from foleypref.training.negatives import Negative, Stream
 from foleypref.training.negatives._time import Fill, chance, filled, played, steps_of
 
 
-class Scale(Rule):
-    """Speed `max_factor`^±severity about a random moment; or a gain of −`max_db` · severity."""
+class Scale(Negative):
+    """Play at speed `max_factor`^±severity about a random moment; or at a gain of −`max_db` · severity."""
 
     mode: Literal["time", "amplitude"] = "time"
     max_factor: float = Field(2.0, gt=1, le=2)
@@ -28,15 +28,15 @@ class Scale(Rule):
 
     @property
     def modalities(self) -> frozenset[str]:
-        """Sound and picture in time, sound alone in amplitude."""
+        """Sound and picture in time, but only sound in amplitude."""
         return frozenset({"audio", "video"} if self.mode == "time" else {"audio"})
 
     def factor(self, severity: float) -> float:
-        """The higher of the two speeds a severity stands for."""
+        """Return the higher of the two speeds a severity stands for."""
         return self.max_factor**severity
 
     def apply(self, stream: Stream, severity: float, generator: torch.Generator) -> Tensor:
-        """Uniformly stretched, shrunk or softened; a stream that ends early is filled from itself."""
+        """Stretch, shrink or soften the whole stream; one that ends early is filled from itself."""
         if self.mode == "amplitude":
             if stream.kind != "wave":
                 raise ValueError(f"scale: {stream.kind} have no amplitude; distort media, or use mute")

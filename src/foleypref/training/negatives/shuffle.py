@@ -6,22 +6,22 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from foleypref.training.negatives import Rule, Stream
+from foleypref.training.negatives import Negative, Stream
 from foleypref.training.negatives._time import played, start_of, steps_of
 
 
-class Shuffle(Rule):
-    """The clip in `num_segments`, of which 2 (as severity leaves 0) to all (at 1) change places."""
+class Shuffle(Negative):
+    """Cut the clip in `num_segments`, of which 2 (just above severity 0) to all (at 1) change places."""
 
     num_segments: int = Field(8, ge=2)
 
     def bounds(self, num: int) -> list[int]:
-        """Where the segments of a stream of `num` steps begin, and its end."""
+        """Return where the segments of a stream of `num` steps begin, and its end."""
         segments = min(self.num_segments, num)
         return [round(i * num / segments) for i in range(segments + 1)]
 
     def apply(self, stream: Stream, severity: float, generator: torch.Generator) -> Tensor:
-        """A run of segments, wherever it lies, in one cycle: none of them stays."""
+        """Permute a random run of neighbouring segments in one cycle, so that none keeps its place."""
         bounds = self.bounds(len(stream))
         segments = len(bounds) - 1
         moved = min(max(round(severity * segments), 2), segments)

@@ -1,14 +1,14 @@
 """Flow-DPO's arithmetic: from errors to a loss, and how hard a loser may be pushed.
 
-    Δ = e_policy − e_reference        logit = −β/2 · (Δ_w − Δ_l)        of one modality of one pair
+    Δ = e_policy − e_reference        logit = −β/2 · (Δ_w − Δ_l)        for one modality of one pair
 
     sigmoid   −(1 − ε) log σ(logit) − ε log σ(−logit)     arXiv 2305.18290; ε > 0 is conservative DPO
     ipo       (logit − 1/2)²                              arXiv 2310.12036 times β²
     hinge     max(0, 1 − logit)                           arXiv 2305.10425
 
-IPO's own scale, (m/2 − 1/(2β))² with m = −(Δ_w − Δ_l), is the above over β²: 7e-7 at β = 600, with gradients
-that Adam's ε and the clip of the norm would not see as gradients. Times β² it has the same minimum (logit ½,
-m = 1/β), the weight of the other two at the start, and stays finite where a schedule takes β to 0.
+IPO's own scale, (m/2 − 1/(2β))² with m = −(Δ_w − Δ_l), is the above divided by β². That is 7e-7 at β = 600,
+and its gradients would vanish beside Adam's ε and the bound on the norm. Multiplied by β² it has the same
+minimum (logit ½, m = 1/β) and the weight of the other two at the start, and stays finite if β goes to 0.
 
 Letters: B pairs, n = 2B rows, chosen first, w chosen (winner), l rejected (loser).
 """
@@ -28,11 +28,20 @@ BetaSchedule = Literal["constant", "t_squared"]
 Scope = Literal["pair", "batch"]
 
 INITIAL = {"sigmoid": math.log(2), "ipo": 0.25, "hinge": 1.0}
-"""Of one modality while policy = reference."""
+"""The loss of one modality while policy = reference."""
+
+
+def beta_of(beta: float | dict[str, float], modality: str, objective: str) -> float:
+    """Return β of a modality. Raises a ValueError in the objective's name if a mapping leaves it out."""
+    if not isinstance(beta, dict):
+        return beta
+    if modality not in beta:
+        raise ValueError(f"{objective}: beta has {', '.join(beta)}, the model also has {modality!r}")
+    return beta[modality]
 
 
 class Contrast(NamedTuple):
-    """Of one modality, each (B,)."""
+    """The loss and the implicit rewards of one modality, each (B,)."""
 
     loss: Float[Tensor, " B"]
     reward_chosen: Float[Tensor, " B"]  # −(β/2) Δ_chosen
@@ -46,7 +55,7 @@ def contrast(
     loss_type: LossType = "sigmoid",
     label_smoothing: float = 0.0,
 ) -> Contrast:
-    """The loss of packed errors (n,), n = 2B, chosen first; β is one number or one a pair."""
+    """Return the loss of packed errors (n,), n = 2B, chosen first; β is one number or one per pair."""
     delta_w, delta_l = (policy_error - reference_error).chunk(2)
     logit = -beta / 2 * (delta_w - delta_l)
     if loss_type == "ipo":
@@ -63,7 +72,7 @@ def contrast(
 def gradient_factor(
     logit: Float[Tensor, " B"], loss_type: LossType, label_smoothing: float
 ) -> Float[Tensor, " B"]:
-    """−∂loss/∂logit: how hard a pair is still pushed; below 0 it is pushed back."""
+    """Return −∂loss/∂logit: how hard a pair is still pushed; below 0 it is pushed back."""
     if loss_type == "ipo":
         return 1 - 2 * logit
     if loss_type == "hinge":
@@ -72,20 +81,20 @@ def gradient_factor(
 
 
 def beta_at(beta: float, t: Float[Tensor, " B"], schedule: BetaSchedule) -> float | Float[Tensor, " B"]:
-    """β(t): constant, or β t².
+    """Return β(t): constant, or β t².
 
-    That is β (1 − t)² where t = 1 is noise, as VideoAlign (arXiv 2501.13918) derives; it then trains with a
+    VideoAlign (arXiv 2501.13918) derives the latter as β (1 − t)², with t = 1 as noise, but trains with a
     constant β, which did better.
     """
     return beta if schedule == "constant" else beta * t.square()
 
 
 def loser_scale(residual: Float[Tensor, " n *row"], mu: float, scope: Scope) -> Float[Tensor, " n//2"]:
-    """λ of Diffusion-SDPO (arXiv 2511.03317) from the policy's residuals v_θ − v (n, ...), chosen first.
+    """Return λ of Diffusion-SDPO (arXiv 2511.03317) from the residuals ρ = v_θ − v (n, ...), chosen first.
 
-    λ = 1 where ⟨ρ_w, ρ_l⟩ ≤ 0, else min(1, (1 − μ) ‖ρ_w‖² / ⟨ρ_w, ρ_l⟩). A step down g_w − λ g_l in the space
-    of outputs then lowers the winner's error by μ ‖g_w‖² at least, to first order, as long as the loss widens
-    the margin (past its target, IPO narrows it). "batch" sums both products over the rows before it divides.
+    λ = 1 if ⟨ρ_w, ρ_l⟩ ≤ 0, else min(1, (1 − μ) ‖ρ_w‖² / ⟨ρ_w, ρ_l⟩). A step down g_w − λ g_l in the space of
+    outputs then lowers the winner's error by at least μ ‖g_w‖², to first order, while the loss widens the
+    margin (past its target, IPO narrows it). Scope "batch" sums both products over the rows before dividing.
     """
     winner, loser = residual.detach().float().flatten(1).chunk(2)
     aligned, own = (winner * loser).sum(1), winner.square().sum(1)  # (B,)
@@ -95,7 +104,7 @@ def loser_scale(residual: Float[Tensor, " n *row"], mu: float, scope: Scope) -> 
 
 
 def with_scaled_loser(error: Float[Tensor, " n"], scale: Float[Tensor, " n//2"]) -> Float[Tensor, " n"]:
-    """The same errors; the gradient of the losers' half is multiplied by `scale`."""
+    """Return the same errors, but multiply the gradient of the losers' half by `scale`."""
     winner, loser = error.chunk(2)
-    held = loser.detach()
-    return torch.cat([winner, held + scale * (loser - held)])
+    constant = loser.detach()
+    return torch.cat([winner, constant + scale * (loser - constant)])

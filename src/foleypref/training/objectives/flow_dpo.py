@@ -4,9 +4,9 @@
     Δ = e_policy − e_reference
     loss = −log σ(−β/2 · (Δ_chosen − Δ_rejected))
 
-Equation 5 of arXiv 2603.11089 with its bracket closed after the loser, as in Diffusion-DPO (arXiv 2311.12908,
-Eq. 14) and VideoAlign (arXiv 2501.13918). As printed, the bracket ends after the winner, and the loss would
-lower the loser's error too.
+This is equation 5 of arXiv 2603.11089 with its bracket closed after the loser, as in Diffusion-DPO (arXiv
+2311.12908, Eq. 14) and VideoAlign (arXiv 2501.13918). As printed, the bracket ends after the winner, and the
+loss would lower the loser's error too.
 
 Other losses, label smoothing and the safeguard of the winners are in `_contrast.py`, other noise in
 `_noise.py`; every default is the paper's.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sized
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -26,8 +26,8 @@ from torch import Tensor
 
 from foleypref.flow.convention import Latents, interpolate, squared_error, target_velocity
 from foleypref.models.backbones import Model, ModelSpec
-from foleypref.settings.parts import Part
-from foleypref.training.objectives import Loss, TrainContext
+from foleypref.training.context import TrainContext
+from foleypref.training.objectives import Loss, PrecomputableObjective
 from foleypref.training.objectives._contrast import (
     INITIAL,
     BetaSchedule,
@@ -35,38 +35,42 @@ from foleypref.training.objectives._contrast import (
     LossType,
     Scope,
     beta_at,
+    beta_of,
     contrast,
     gradient_factor,
     loser_scale,
     with_scaled_loser,
 )
+from foleypref.training.objectives._groups import by_group
 from foleypref.training.objectives._noise import Noise, with_noise
-from foleypref.training.objectives._pairs import (
-    PairBatch,
-    TimeDistribution,
-    by_group,
-    draw_batches,
-    fixed_batches,
-    pack,
-)
+from foleypref.training.objectives._pairs import PairBatch, draw_batches, fixed_batches, pack
+from foleypref.training.objectives._states import TimeDistribution
 
-SATURATED_LOGIT = 3.0  # σ(−3) = 0.047: beyond it a pair has next to no gradient left
+SATURATED_LOGIT = 3.0  # σ(−3) = 0.047: beyond it a pair has almost no gradient left
 
 
-class FlowDPO(Part):
-    """Direct preference optimisation on velocity errors; `beta` may be a number or one a modality."""
+class FlowDPO(PrecomputableObjective):
+    """Direct preference optimisation on velocity errors; `beta` is a number, or one per modality."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"pairs"})
+    needs_reference: ClassVar[bool] = True
+    forwards: ClassVar[float] = 2 * (3 + 1)  # chosen and rejected, by the policy (3) and the reference (1)
 
     beta: float | dict[str, float] = 600.0  # on the mean scale; the sum scale has β/D
-    winner_weight: float = Field(0.0, ge=0)  # λ of the term λ·e_policy(chosen), against sinking winners
+    winner_weight: float = Field(
+        0.0, ge=0
+    )  # λ of the term λ·e_policy(chosen), which keeps winners from getting worse
     time_distribution: TimeDistribution = "uniform"
-    condition_dropout: float = Field(0.0, ge=0, lt=1)  # one mask a pair, for all four evaluations
+    condition_dropout: float = Field(0.0, ge=0, lt=1)  # one mask per pair, for all four evaluations
     reduction: Literal["mean", "sum"] = "mean"
     loss_type: LossType = "sigmoid"
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5)  # share of pairs taken to be labelled the wrong way
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)  # share of pairs assumed to be labelled the wrong way
     beta_schedule: BetaSchedule = "constant"  # "t_squared": β t², weak on noise, β on data
-    safeguard: float | None = Field(None, ge=0, le=1)  # μ of Diffusion-SDPO; 0 still guards, None is off
-    safeguard_scope: Scope = "pair"  # "batch" as released: depends on how the batch is shared out
-    noise: Noise = "shared"  # "tracked": of each candidate the one that made it; held-out pairs share theirs
+    safeguard: float | None = Field(None, ge=0, le=1)  # μ of Diffusion-SDPO; None: off, 0: weakest
+    safeguard_scope: Scope = "pair"  # "batch", as released, depends on how the batch is cut
+    noise: Noise = (
+        "shared"  # "tracked": the noise that made each candidate; held-out pairs always share theirs
+    )
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
@@ -77,34 +81,11 @@ class FlowDPO(Part):
             )
         return self
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """Stored pairs."""
-        return frozenset({"pairs"})
-
-    @property
-    def needs_reference(self) -> bool:
-        """Always."""
-        return True
-
-    @property
-    def forwards(self) -> float:
-        """Chosen and rejected, forward and backward, and the reference's forward."""
-        return 2 * (3 + 1)
-
-    def beta_of(self, modality: str) -> float:
-        """β of a modality. Raises ValueError if a mapping leaves it out."""
-        if not isinstance(self.beta, dict):
-            return self.beta
-        if modality not in self.beta:
-            raise ValueError(f"flow_dpo: beta has {', '.join(self.beta)}, the model also has {modality!r}")
-        return self.beta[modality]
-
     def summary(self, spec: ModelSpec) -> str:
-        """β, D and β on the other scale, a modality."""
+        """Return β, D and β on the other scale for each modality, and the settings that are not default."""
         parts = []
         for modality, shape in sorted(spec.latents.items()):
-            beta, d = self.beta_of(modality), math.prod(shape)
+            beta, d = beta_of(self.beta, modality, "flow_dpo"), math.prod(shape)
             other = f"β/D {beta / d:.3g}" if self.reduction == "mean" else f"β·D {beta * d:.3g}"
             parts.append(f"{modality} β {beta:g} ({self.reduction} scale), D {d}, {other}")
         for name in ("loss_type", "label_smoothing", "beta_schedule", "safeguard", "noise"):
@@ -113,20 +94,21 @@ class FlowDPO(Part):
         return "flow_dpo: " + "; ".join(parts)
 
     def initial_loss(self, spec: ModelSpec) -> float | None:
-        """ln 2 a modality (¼ of ipo, 1 of hinge); unknown with a winner term."""
+        """Return ln 2 per modality (ipo: ¼, hinge: 1); None with a winner term."""
         return None if self.winner_weight else INITIAL[self.loss_type] * len(spec.latents)
 
     def batches(self, context: TrainContext, step: int, policy: Model) -> list[PairBatch]:
-        """The curriculum's pairs with one t, one mask and, if `noise` says no else, one noise a pair."""
-        batches = draw_batches(context, step, policy, self.time_distribution, self.condition_dropout)
-        return with_noise(context, step, policy, batches, self.noise)
+        """Return the curriculum's pairs: one t and one mask each, one noise unless `noise` says otherwise."""
+        times, dropout = self.time_distribution, self.condition_dropout
+        batches = draw_batches(context, step, policy, times=times, dropout=dropout)
+        return with_noise(context, step, policy, batches, noise=self.noise)
 
     def eval_batches(self, context: TrainContext, policy: Model) -> Iterable[PairBatch]:
-        """Held-out pairs at the middle of every t-bin, without dropout."""
+        """Return held-out pairs at the middle of every time bin, without dropout."""
         return fixed_batches(context, policy)
 
     def loss(self, policy: Model, reference: Model | None, batch: PairBatch) -> Loss:
-        """One packed 2B forward of the policy, one of the reference; one loss a modality, summed."""
+        """Return the loss, summed over modalities; chosen and rejected share one forward of 2B rows."""
         prediction, v = self._predict(policy, batch)
         e_policy = self._reduced(prediction, v)
         e_reference = batch.reference_errors
@@ -149,20 +131,21 @@ class FlowDPO(Part):
         return Loss(per_pair.mean(), logs)
 
     def reference_settings(self) -> dict[str, Any]:
-        """What shapes the reference's errors, and so what precomputed ones are kept under; β does not."""
+        """Return the settings that change the reference's errors; β is not among them."""
         return self.model_dump(include={"time_distribution", "condition_dropout", "reduction", "noise"})
 
     @torch.no_grad()
     def reference_errors(self, reference: Model, batch: PairBatch) -> dict[str, Tensor]:
-        """The reference's errors (2B,) a modality, chosen first: all that the loss asks of it."""
+        """Return the reference's errors (2B,) by modality, chosen first."""
         return self._reduced(*self._predict(reference, batch))
 
     def _contrast(self, key: str, e_policy: Tensor, e_reference: Tensor, batch: PairBatch) -> Contrast:
-        beta = beta_at(self.beta_of(key), batch.t, self.beta_schedule)
-        return contrast(e_policy, e_reference, beta, self.loss_type, self.label_smoothing)
+        beta = beta_at(beta_of(self.beta, key, "flow_dpo"), batch.t, self.beta_schedule)
+        smoothing = self.label_smoothing
+        return contrast(e_policy, e_reference, beta, self.loss_type, label_smoothing=smoothing)
 
     def _predict(self, model: Model, batch: PairBatch) -> tuple[Latents, Latents]:
-        """The model's velocities and the straight path's (2B, ...), chosen first."""
+        """Return the model's velocities and the straight path's (2B, ...), chosen first."""
         x0_rejected = batch.x0 if batch.x0_rejected is None else batch.x0_rejected
         x0, x1 = pack(batch.x0, x0_rejected), pack(batch.chosen, batch.rejected)
         t, conditions = torch.cat([batch.t, batch.t]), pack(batch.conditions, batch.conditions)
@@ -179,7 +162,7 @@ class FlowDPO(Part):
         e_reference: dict[str, Tensor],
         batch: PairBatch,
     ) -> dict[str, Tensor]:
-        """TRL's names (rewards summed over modalities), the flow's own (of a joint model with /modality)."""
+        """Return logs under TRL's names, summed over modalities, and under names for flows, per modality."""
         chosen = torch.stack([part.reward_chosen for part in contrasts.values()]).sum(0)
         rejected = torch.stack([part.reward_rejected for part in contrasts.values()]).sum(0)
         contested = {"rewards/margins": chosen - rejected, "rewards/accuracies": (chosen > rejected).float()}
@@ -209,7 +192,9 @@ class FlowDPO(Part):
             logs |= {f"flow/{name}{suffix}": value.detach() for name, value in flow.items()}
             if suffix:
                 term = {f"rewards/margins{suffix}": logit, f"rewards/accuracies{suffix}": (logit > 0).float()}
-                logs |= term | by_group(term, batch, "modality/")  # what one distorted does to the other
+                logs |= term | by_group(
+                    term, batch, "modality/"
+                )  # how one distorted modality moves the other
         return {key: value.detach() for key, value in logs.items()}
 
 

@@ -1,4 +1,4 @@
-"""Plain flow matching on the chosen latents: the control that differs from Flow-DPO by its loss alone.
+"""Plain flow matching on the chosen latents: the control that differs from Flow-DPO only by its loss.
 
 It meets the same pairs with the same t, noise and dropout mask at the same step (`_pairs.draw_batches`).
 """
@@ -6,62 +6,49 @@ It meets the same pairs with the same t, noise and dropout mask at the same step
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 
 from foleypref.flow.convention import interpolate, squared_error, target_velocity
 from foleypref.models.backbones import Model, ModelSpec
-from foleypref.settings.parts import Part
-from foleypref.training.objectives import Loss, TrainContext
-from foleypref.training.objectives._pairs import (
-    PairBatch,
-    TimeDistribution,
-    by_group,
-    draw_batches,
-    fixed_batches,
-)
+from foleypref.training.context import TrainContext
+from foleypref.training.objectives import Loss, Objective
+from foleypref.training.objectives._groups import by_group
+from foleypref.training.objectives._pairs import PairBatch, draw_batches, fixed_batches
+from foleypref.training.objectives._states import TimeDistribution
 
 
-class SFT(Part):
+class SFT(Objective):
     """Supervised fine-tuning: lower the winners' velocity error, summed over modalities."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"pairs"})
+    needs_reference: ClassVar[bool] = False
+    forwards: ClassVar[float] = 3  # one latent, forward (1) and backward (2)
 
     time_distribution: TimeDistribution = "uniform"
     condition_dropout: float = Field(0.0, ge=0, lt=1)
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """Stored pairs."""
-        return frozenset({"pairs"})
-
-    @property
-    def needs_reference(self) -> bool:
-        """Never."""
-        return False
-
-    @property
-    def forwards(self) -> float:
-        """One latent, forward and backward."""
-        return 3
-
     def summary(self, spec: ModelSpec) -> str:
-        """What is fitted."""
+        """Return which modalities are fitted."""
         return f"sft: flow matching on the chosen latents ({', '.join(sorted(spec.latents))})"
 
     def initial_loss(self, spec: ModelSpec) -> float | None:
-        """Unknown."""
+        """Return None, because the error of the model to be tuned is not known."""
         return None
 
     def batches(self, context: TrainContext, step: int, policy: Model) -> list[PairBatch]:
-        """The batches Flow-DPO would meet."""
-        return draw_batches(context, step, policy, self.time_distribution, self.condition_dropout)
+        """Return the batches that Flow-DPO would meet."""
+        times, dropout = self.time_distribution, self.condition_dropout
+        return draw_batches(context, step, policy, times=times, dropout=dropout)
 
     def eval_batches(self, context: TrainContext, policy: Model) -> Iterable[PairBatch]:
-        """Held-out pairs at the middle of every t-bin, without dropout."""
+        """Return held-out pairs at the middle of every time bin, without dropout."""
         return fixed_batches(context, policy)
 
     def loss(self, policy: Model, reference: Model | None, batch: PairBatch) -> Loss:
-        """Mean squared velocity error of the chosen latents."""
+        """Return the mean squared velocity error of the chosen latents."""
         x_t = interpolate(batch.x0, batch.chosen, batch.t)
         v = target_velocity(batch.x0, batch.chosen)
         prediction = policy.velocity(x_t, batch.t, batch.conditions)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foleypref.training.labels import LabelSettings, read_labels
+from foleypref.training.single_labels import LabelSettings, read_labels
 from foleypref.workspace.dimensions import Dimension
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Rating, Score
 from foleypref.workspace.store import Workspace

@@ -1,10 +1,10 @@
-"""Labels: which candidates are wanted and which are not, for objectives that learn without pairs.
+"""Labels of single candidates, desirable or not, for objectives that learn without pairs.
 
     rated       the majority's class: good is desirable, bad undesirable, medium neither
     not rated   AudioScore's probabilities: p(Good) ≥ good_from, p(Bad) ≥ bad_from, else neither
 
-People outrank simulated raters on the same candidate, and raters outrank AudioScore, also where they said
-medium. Ground truth is left out, as in pairing: it is no model's sample, and wild sound may be wrong.
+For one candidate, human ratings override simulated ones, and any ratings override AudioScore, even if their
+majority is medium. Ground truth is left out, as in pairing: no model sampled it, and wild sound may be wrong.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ BAD, GOOD = 0, 2  # as `Rating.label` has them
 
 
 class LabelSettings(Settings):
-    """Whose word counts, and how sure AudioScore must be."""
+    """Which sources of labels count, and how sure AudioScore must be."""
 
-    sources: tuple[str, ...] | None = None  # of "human", "simulated", "auto"; None: all there are
+    sources: tuple[str, ...] | None = None  # of "human", "simulated", "auto"; None: all
     good_from: float = Field(0.7, ge=0.5, le=1)  # p(Good)
     bad_from: float = Field(0.7, ge=0.5, le=1)  # p(Bad)
-    model: str | None = None  # candidates of this part alone; None takes what is there
+    model: str | None = None  # only candidates of this part; None: of the only model there is
     weights: str | None = None  # and of these weights, by fingerprint
 
 
 def read_labels(
     workspace: Workspace, settings: LabelSettings, split: str, audioscore: str = "audioscore"
 ) -> list[Label]:
-    """Labelled candidates of a split's clips, in the order of their ids; `audioscore` is the name of a fit.
+    """Return the labelled candidates of a split's clips, by id; `audioscore` is the name of a fit.
 
-    Raises ValueError where one of the two classes is empty, for candidates of several models, and for scores
-    whose versions are not those AudioScore was fitted on.
+    Raises ValueError if one of the two classes is empty, for candidates of several models, and for scores
+    of other versions than AudioScore was fitted on.
     """
     clip_of = _candidates(workspace, settings, split)
-    labels, settled = _rated(workspace, settings, clip_of)
-    rest = [candidate_id for candidate_id in clip_of if candidate_id not in settled]
+    labels, rated = _labels_by_raters(workspace, settings, clip_of)
+    unrated = [candidate_id for candidate_id in clip_of if candidate_id not in rated]
     labels += [
-        Label(candidate_id, clip_of[candidate_id], good, AUTO)
-        for candidate_id, good in _judged(workspace, settings, rest, audioscore).items()
+        Label(candidate_id, clip_of[candidate_id], desirable, AUTO)
+        for candidate_id, desirable in _judged(workspace, settings, unrated, audioscore).items()
     ]
     desirable = sum(label.desirable for label in labels)
     if not 0 < desirable < len(labels):
@@ -62,7 +62,7 @@ def read_labels(
 
 
 def _candidates(workspace: Workspace, settings: LabelSettings, split: str) -> dict[str, str]:
-    """The clips of the candidates that may be labelled: those with latents, of one model."""
+    """Return the clip of every candidate that may be labelled: those with latents, of one model."""
     table = candidates_of_model(
         workspace,
         (clip.clip_id for clip in clips_of_split(workspace, split)),
@@ -74,36 +74,36 @@ def _candidates(workspace: Workspace, settings: LabelSettings, split: str) -> di
     return dict(sorted(zip(table["candidate_id"].to_pylist(), table["clip_id"].to_pylist())))
 
 
-def _rated(
+def _labels_by_raters(
     workspace: Workspace, settings: LabelSettings, clip_of: dict[str, str]
 ) -> tuple[list[Label], set[str]]:
-    """Labels by raters, and the candidates they settle, medium ones among them."""
-    given: dict[str, list[Rating]] = defaultdict(list)
+    """Return the labels by raters, and all candidates with ratings, including those rated medium."""
+    by_candidate: dict[str, list[Rating]] = defaultdict(list)
     for rating in workspace.read(Rating):
         if rating.candidate_id in clip_of and _counts(settings, rating.source):
-            given[rating.candidate_id].append(rating)
+            by_candidate[rating.candidate_id].append(rating)
     labels = []
-    for candidate_id, ratings in given.items():
+    for candidate_id, ratings in by_candidate.items():
         source = HUMAN if any(r.source == HUMAN for r in ratings) else SIMULATED
         counts = np.bincount([r.label for r in ratings if r.source == source], minlength=3)
         label = majority_labels(counts[None])[0]
         if label in (BAD, GOOD):
             labels.append(Label(candidate_id, clip_of[candidate_id], bool(label == GOOD), source))
-    return labels, set(given)
+    return labels, set(by_candidate)
 
 
 def _judged(
     workspace: Workspace, settings: LabelSettings, candidate_ids: list[str], audioscore: str
 ) -> dict[str, bool]:
-    """Whether AudioScore finds a candidate good, of those it is sure about; {} where none was fitted."""
+    """Return whether a candidate is desirable, if AudioScore is sure about it; {} if none was fitted."""
     path = workspace.audioscore(audioscore).weights
     if not candidate_ids or not _counts(settings, AUTO) or (settings.sources is None and not path.exists()):
         return {}
     score = AudioScore(weights=str(path)).load()
-    wanted = dict(zip(score.fitted.dimensions, score.fitted.versions))
-    values = fitted_matrix(workspace, candidate_ids, wanted)
+    versions = dict(zip(score.fitted.dimensions, score.fitted.versions))
+    values = fitted_matrix(workspace, candidate_ids, versions)
     bad, _, good = score.probabilities(values).T
-    known = np.isfinite(values).any(1)  # what no judge has scored is not labelled
+    known = np.isfinite(values).any(1)  # candidates that no judge has scored get no label
     desirable = known & (good >= settings.good_from) & (good > bad)
     undesirable = known & (bad >= settings.bad_from) & (bad > good)
     rows = np.flatnonzero(desirable | undesirable)

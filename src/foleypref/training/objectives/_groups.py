@@ -1,0 +1,53 @@
+"""Logs by group: every item of a batch belongs to a time bin, a source and perhaps more groups.
+
+Letters: B items of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+NUM_TIME_BINS = 4
+
+
+class Grouped(Protocol):
+    """A batch whose items belong to groups."""
+
+    @property
+    def groups(self) -> list[list[str]]:
+        """The groups of each item."""
+        ...
+
+
+def time_bins(t: Float[Tensor, " B"]) -> list[str]:
+    """Return the group of each time: "t0" for the first quarter from noise, up to "t3"."""
+    return [f"t{min(int(time * NUM_TIME_BINS), NUM_TIME_BINS - 1)}" for time in t.tolist()]
+
+
+def bin_middles(indices: list[int]) -> Float[Tensor, " B"]:
+    """Return the times in the middle of the time bins `indices`."""
+    return torch.tensor([(index + 0.5) / NUM_TIME_BINS for index in indices])
+
+
+def by_group(
+    logs: Mapping[str, Float[Tensor, " B"]], batch: Grouped, prefix: str = ""
+) -> dict[str, Float[Tensor, " _"]]:
+    """Split logs (B,) by group: `rewards/margins/t0`, `.../source/auto`, `.../stage/1`.
+
+    Only groups whose names begin with `prefix` count.
+    """
+    rows: dict[str, list[int]] = {}
+    for row, names in enumerate(batch.groups):
+        for name in names:
+            if name.startswith(prefix):
+                rows.setdefault(name, []).append(row)
+    return {
+        f"{key}/{name}": value[torch.tensor(members, device=value.device)]
+        for key, value in logs.items()
+        for name, members in rows.items()
+    }
