@@ -21,9 +21,7 @@ class RulePairSettings(Settings):
 
     rules: tuple[NegativePart, ...] = Field(("shift", "replace", "scale"), validate_default=True)
     weights: tuple[float, ...] | None = None  # how often each rule is drawn; None: all equally
-    late_weights: tuple[float, ...] | None = (
-        None  # weights at the last step, reached linearly; None: no change
-    )
+    late_weights: tuple[float, ...] | None = None  # at the last step, reached linearly; None: no change
     share: float = Field(1.0, gt=0, le=1)  # of a batch; the rest are stored pairs
     modality: Literal["audio", "video", "either"] = "either"  # of a joint model; others make only sound
     on: Literal["latents", "media"] = "latents"  # "media": decode, distort and encode again at every step

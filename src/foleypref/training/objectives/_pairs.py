@@ -48,9 +48,7 @@ def draw_batches(
 ) -> list[PairBatch]:
     """Draw this process's micro-batches of a step, as slices of the global batch."""
     rows = _pick(context, step)
-    stage = (
-        context.curriculum.stage(context.data.pairs, step, context.max_steps) + 1
-    )  # the paper counts from 1
+    stage = context.curriculum.stage(context.data.pairs, step, context.max_steps) + 1  # from 1, as the paper
     batches = []
     for own, states in draw_states(context, step, policy, times=times, dropout=dropout):
         names = [[*_groups(row, held_out=False), f"stage/{stage}"] for row in rows[own]]

@@ -68,9 +68,7 @@ class FlowDPO(PrecomputableObjective):
     beta_schedule: BetaSchedule = "constant"  # "t_squared": β t², weak on noise, β on data
     safeguard: float | None = Field(None, ge=0, le=1)  # μ of Diffusion-SDPO; None: off, 0: weakest
     safeguard_scope: Scope = "pair"  # "batch", as released, depends on how the batch is cut
-    noise: Noise = (
-        "shared"  # "tracked": the noise that made each candidate; held-out pairs always share theirs
-    )
+    noise: Noise = "shared"  # "tracked": the noise that made each candidate; held-out pairs share theirs
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
