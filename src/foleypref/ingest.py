@@ -28,7 +28,7 @@ from foleypref.media.trial import Trial, try_all
 from foleypref.settings.parts import Settings
 from foleypref.workspace.records import Clip, Failure, Record, digest
 from foleypref.workspace.store import Workspace
-from foleypref.workspace.walk import StageCount, run_batches, say
+from foleypref.workspace.walk import Stage, StageCount, say
 
 STAGE = "ingest"
 BATCH = 32  # clips appended at once; fixed, so that the parts of a resumed run equal those of an unbroken one
@@ -76,9 +76,15 @@ def ingest(workspace: Workspace, settings: IngestSettings) -> StageCount:
             ]
             return records + [Failure.make(STAGE, e.item, e.reason) for e in batch if e.reason]
 
-        return run_batches(
-            workspace, STAGE, plan, lambda entry: entry.item, workspace.ids(Clip), process, BATCH
+        stage = Stage(
+            name=STAGE,
+            plan=plan,
+            item_id=lambda entry: entry.item,
+            done=workspace.ids(Clip),
+            process=process,
+            batch_size=BATCH,
         )
+        return stage.run(workspace)
 
 
 def split_of(content: str, validation_share: float, test_share: float) -> str:

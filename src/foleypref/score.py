@@ -9,7 +9,7 @@ unscored with a reason.
 from __future__ import annotations
 
 import copy
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from pydantic import Field
 from torch import Tensor
@@ -20,18 +20,18 @@ from foleypref.scoring.marginals import with_marginal
 from foleypref.scoring.scorers import ScoreItem, Scorer
 from foleypref.scoring.scorers._presets import expand
 from foleypref.scoring.shown import decode_candidates, judged_seconds, score_item, show_clip
-from foleypref.settings.parts import Settings, build
+from foleypref.settings.parts import build
 from foleypref.workspace.dimensions import ScorerVersion
-from foleypref.workspace.engines import run_map
+from foleypref.workspace.engines import MapSettings, run_map
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Failure, Feature, Record, Score
 from foleypref.workspace.store import Workspace
-from foleypref.workspace.walk import StageCount, run_batches, say
+from foleypref.workspace.walk import Stage, StageCount, say
 
 WORLD_JUDGES = ("world_semantic", "world_text", "world_sync", "world_tagger")
 WORLD_ORACLES = ("oracle_onset", "oracle_class", "oracle_noise", "oracle_envelope")
 
 
-class ScoreSettings(Settings):
+class ScoreSettings(MapSettings):
     """Which candidates are scored by what. `model` decodes latents; its flow weights do not matter."""
 
     scorers: tuple[str, ...] = (*WORLD_JUDGES, *WORLD_ORACLES)  # or v2a_dpo, av_benchmark, commercial
@@ -41,10 +41,6 @@ class ScoreSettings(Settings):
     ground_truth: bool = True  # score the clips' own sound too
     batch_size: int = 40
     scorers_at_once: int = Field(0, ge=0)  # 1: each loads, scores everything, is freed; 0: all together
-    num_workers: int = Field(1, ge=1)  # processes on this machine; with several GPUs each gets one
-    shard: str = ""  # "3/8": this process does the fourth of eight shares, others the rest
-    engine: Literal["processes", "ray"] = "processes"  # ray: `num_workers` actors of a Ray cluster
-    device: str = "cpu"
 
 
 class Loaded(NamedTuple):
@@ -108,16 +104,15 @@ class ScoreWork:
     def _score_with(self, scorers: list[Loaded], shard: tuple[int, int]) -> StageCount:
         have = self.workspace.ids(Score)
         done = {c.candidate_id for c in self.plan if all(not _missing(s, [c], have) for s in scorers)}
-        return run_batches(
-            self.workspace,
-            "score",
-            self.plan,
-            lambda candidate: candidate.candidate_id,
-            done,
-            lambda batch: _score_batch(self.workspace, self.model, scorers, self.clips, batch, have),
-            self.settings.batch_size,
-            shard,
+        stage = Stage(
+            name="score",
+            plan=self.plan,
+            item_id=lambda candidate: candidate.candidate_id,
+            done=done,
+            process=lambda batch: _score_batch(self.workspace, self.model, scorers, self.clips, batch, have),
+            batch_size=self.settings.batch_size,
         )
+        return stage.run(self.workspace, shard)
 
 
 def build_scorers(settings: ScoreSettings) -> list[tuple[str, Scorer]]:

@@ -58,7 +58,7 @@ def test_two_workers_write_what_one_does_and_a_killed_one_costs_nothing(tmp_path
     whole, parts = workspace_of(tmp_path / "whole"), workspace_of(tmp_path / "parts")
     count = score(whole, FEW)
     with pytest.raises(ValueError, match="a worker was killed"):
-        run_workers(KillFirst, parts, FEW, 2)
+        run_workers(KillFirst, parts, FEW.model_copy(update={"num_workers": 2}))
     again = score(parts, FEW.model_copy(update={"num_workers": 2}))
     assert again.done + again.skipped == count.done
     assert content(parts) == content(whole)
@@ -81,3 +81,12 @@ def test_shards_are_spelled_as_clusters_do() -> None:
     for wrong in ("8/8", "a/b", "3", "-1/2"):
         with pytest.raises(ValueError, match="shard is I/N"):
             parse_shard(wrong)
+
+
+def test_settings_for_processes_are_dumped_after_the_stages_own() -> None:
+    shared = ["num_workers", "shard", "engine", "device"]
+    for settings in (SampleSettings(), ScoreSettings()):
+        keys = list(settings.model_dump(mode="json"))
+        assert keys[-4:] == shared
+        assert keys[0] in ("model", "scorers")
+        assert type(settings)(**settings.model_dump()) == settings

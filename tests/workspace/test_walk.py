@@ -1,4 +1,4 @@
-"""`run_batches` under kill -9: nothing lost, nothing doubled, the same bytes as a run that was not killed."""
+"""`Stage.run` under kill -9: nothing lost, nothing doubled, the same bytes as a run that was not killed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import pytest
 import torch
 
 from foleypref.flow.convention import generator_of
-from foleypref.workspace import shards
 from foleypref.workspace.records import Candidate, Failure, Feature, Record
 from foleypref.workspace.store import Workspace
-from foleypref.workspace.walk import StageCount, run_batches
+from foleypref.workspace.walk import Stage, StageCount
 
 NUM_ITEMS, BATCH, BAD = 22, 4, 9
 FSYNCS_OF_A_BATCH = 6  # file and folder, for one shard and two tables
@@ -26,7 +25,7 @@ def item_id(seed: int) -> str:
     return Candidate.make_id("clip", "world", "w", seed, "euler", 1, 1.0)
 
 
-def stage(root: Path, bad: int | None = None, tell: int | None = None) -> StageCount:
+def run_stage(root: Path, bad: int | None = None, tell: int | None = None) -> StageCount:
     """A stage as real ones are: a shard, a feature record, and last the candidate that marks an item done."""
     workspace = Workspace(root)
 
@@ -47,7 +46,8 @@ def stage(root: Path, bad: int | None = None, tell: int | None = None) -> StageC
 
     with workspace.lock("sample"):
         done = workspace.ids(Candidate)
-        return run_batches(workspace, "sample", range(NUM_ITEMS), item_id, done, process, BATCH)
+        stage = Stage("sample", range(NUM_ITEMS), item_id, done=done, process=process, batch_size=BATCH)
+        return stage.run(workspace)
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -75,7 +75,7 @@ def in_a_child(work: Callable[[], object], kill_when: Callable[[], bool] = lambd
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     root = tmp_path_factory.mktemp("unbroken") / "workspace"
-    stage(root)
+    run_stage(root)
     return contents(root)
 
 
@@ -89,15 +89,15 @@ def check_records(root: Path, bad: int | None) -> None:
 
 
 def test_a_run_counts_done_skipped_and_failed(tmp_path: Path) -> None:
-    first = stage(tmp_path / "workspace", bad=BAD)
+    first = run_stage(tmp_path / "workspace", bad=BAD)
     assert (first.done, first.skipped, first.failed) == (NUM_ITEMS - 1, 0, 1)
-    again = stage(tmp_path / "workspace", bad=BAD)
+    again = run_stage(tmp_path / "workspace", bad=BAD)
     assert (again.done, again.skipped, again.failed) == (0, NUM_ITEMS - 1, 1)
     assert again.line().startswith("sample: 0 done, 21 skipped, 1 failed in")
 
 
 def test_a_bad_item_costs_itself_alone_and_says_why(tmp_path: Path) -> None:
-    stage(tmp_path / "workspace", bad=BAD)
+    run_stage(tmp_path / "workspace", bad=BAD)
     (failure,) = Workspace(tmp_path / "workspace").read(Failure)
     assert (failure.stage, failure.item, failure.reason) == ("sample", item_id(BAD), "seed 9 is bad")
 
@@ -107,13 +107,18 @@ def test_a_bug_is_not_recorded_as_a_bad_input(workspace: Workspace) -> None:
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        run_batches(workspace, "sample", range(3), str, set(), process, 2)
+        Stage("sample", range(3), str, done=(), process=process, batch_size=2).run(workspace)
     assert workspace.read(Failure) == []
 
 
 def test_batches_are_a_function_of_the_plan_not_of_what_is_missing(workspace: Workspace) -> None:
     seen: list[list[int]] = []
-    run_batches(workspace, "s", range(10), str, {"0", "5"}, lambda b: seen.append(b) or [], 4)
+
+    def process(batch: list[int]) -> list[Record]:
+        seen.append(batch)
+        return []
+
+    Stage("s", range(10), str, done={"0", "5"}, process=process, batch_size=4).run(workspace)
     assert seen == [[1, 2, 3], [4, 6, 7], [8, 9]]
 
 
@@ -127,8 +132,8 @@ def stage_that_dies(root: Path, fuse: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         real(descriptor)
 
-    shards.os.fsync = fsync  # type: ignore[assignment]  # this process is about to die
-    stage(root)
+    os.fsync = fsync  # type: ignore[assignment]  # this process is about to die
+    run_stage(root)
 
 
 @pytest.mark.parametrize("fuse", range(1, 2 * FSYNCS_OF_A_BATCH + 1))
@@ -136,7 +141,7 @@ def test_killed_at_each_write_then_resumed_equals_unbroken(
     workspace: Workspace, unbroken: dict[str, bytes], fuse: int
 ) -> None:
     assert not in_a_child(lambda: stage_that_dies(workspace.root, fuse))
-    stage(workspace.root)
+    run_stage(workspace.root)
     check_records(workspace.root, None)
     assert contents(workspace.root) == unbroken
 
@@ -147,7 +152,7 @@ def killed_soon_after(root: Path, bad: int | None, calls: int, wait_s: float) ->
 
     def work() -> None:
         os.close(hear)
-        stage(root, bad, tell)
+        run_stage(root, bad, tell)
 
     def moment() -> bool:
         os.close(tell)
@@ -171,7 +176,7 @@ def test_killed_at_random_moments_then_resumed_equals_unbroken(
         kills += 1
         assert kills < 50, "the stage never gets to its end"
     assert kills >= 2, "the stage was hardly interrupted, so this test shows nothing"
-    stage(workspace.root, bad)  # sweeps what the last killed writer left
+    run_stage(workspace.root, bad)  # sweeps what the last killed writer left
     check_records(workspace.root, bad)
     if bad is None:
         assert contents(workspace.root) == unbroken

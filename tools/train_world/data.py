@@ -6,10 +6,7 @@ They go through mp4 on purpose: the networks then see what `ingest` will show th
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from torch import Tensor
 from foleypref.flow.convention import seed_of
 from foleypref.media.clip import held, read_clip
 from foleypref.media.files import atomic_path
+from foleypref.workspace.pool import process_pool, usable_cores
 from foleypref.workspace.walk import progress_bar
 from foleypref.world import CLASSES, CLIP_SECONDS, FPS, NUM_FRAMES, NUM_SAMPLES, SAMPLE_RATE
 from foleypref.world.make import make
@@ -72,9 +70,8 @@ def _decode_all(folder: Path, rows: list[dict[str, Any]], frames_path: Path, wav
     )
     waves = np.lib.format.open_memmap(waves_path, "w+", np.float16, (len(rows), NUM_SAMPLES))
     paths = [str(folder / row["file_name"]) for row in rows]
-    context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool,
+        process_pool(usable_cores()) as pool,
         progress_bar("decode", len(paths)) as advance,
     ):
         for index, (picture, sound) in enumerate(pool.map(_decode, paths, chunksize=8)):

@@ -17,7 +17,7 @@ from foleypref.models.backbones import Media, Model
 from foleypref.models.tools import read_clip_media
 from foleypref.workspace.records import Clip, Feature
 from foleypref.workspace.store import Workspace
-from foleypref.workspace.walk import run_batches
+from foleypref.workspace.walk import Stage
 
 FEATURE_BATCH = 16  # clips
 DECODERS = min(8, os.cpu_count() or 1)  # clips decoded side by side
@@ -95,5 +95,13 @@ def _ensure(
     found = cached(workspace, key)
     if all(clip.clip_id in found for clip in clips):
         return found
-    run_batches(workspace, kind, clips, lambda clip: clip.clip_id, set(found), process, batch_size, shard)
+    stage = Stage(
+        name=kind,
+        plan=clips,
+        item_id=lambda clip: clip.clip_id,
+        done=found,
+        process=process,
+        batch_size=batch_size,
+    )
+    stage.run(workspace, shard)
     return cached(workspace, key)

@@ -1,91 +1,98 @@
-"""What runs a map stage: this process, several of this machine, one share of a cluster's, or Ray's actors.
+"""How a stage is spread over processes: this one, several of this machine, one share of a cluster, or Ray.
 
-Whatever runs it, batches are cut from the plan in one way, each writes its own files and records before it
-counts as done, and the same command goes on where it was. So engines differ in who does a batch and never in
-what comes out.
+Batches are always cut from the plan in the same way, each writes its files and records before it counts as
+done, and the same command goes on after a stop. So the choice of engine never changes the results.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from foleypref.settings.parts import Settings
-from foleypref.workspace.store import Workspace
+from foleypref.workspace.pool import process_pool
+from foleypref.workspace.store import WHOLE, Shard, Workspace
 from foleypref.workspace.walk import StageCount, progress_bar, say
 
-S = TypeVar("S", bound=Settings)
+
+class MapSettings(Settings):
+    """Base of the settings of a stage whose batches may be spread over processes."""
+
+    num_workers: int = Field(1, ge=1)  # processes on this machine; with several GPUs each gets one
+    shard: str = ""  # "3/8": this process does the fourth of eight shares, others the rest
+    engine: Literal["processes", "ray"] = "processes"  # ray: `num_workers` actors of a Ray cluster
+    device: str = "cpu"
+
+    @model_serializer(mode="wrap")
+    def _dump_own_fields_last(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Put the stage's own fields first, which is how recipes list them."""
+        data = handler(self)
+        shared = {key: data.pop(key) for key in MapSettings.model_fields if key in data}
+        return {**data, **shared}
 
 
-def run_map(make: Callable[[Workspace, S], Work], workspace: Workspace, settings: S) -> StageCount:
-    """Do what `make(workspace, settings)` prepares, by the settings `engine`, `num_workers` and `shard`.
+M = TypeVar("M", bound=MapSettings)
 
-    `make` is importable by name: other processes call it. Raises ValueError where the work did.
+Work = Callable[[Shard], StageCount]
+"""A stage with everything loaded: does what is missing of one shard."""
+
+
+def run_map(make: Callable[[Workspace, M], Work], workspace: Workspace, settings: M) -> StageCount:
+    """Do the work that `make(workspace, settings)` prepares, in the processes that the settings ask for.
+
+    Other processes import `make` by its name. Raises ValueError if the work does.
     """
-    how: Any = settings
-    shard = parse_shard(how.shard)
-    if how.shard and (how.num_workers > 1 or how.engine != "processes"):
+    shard = parse_shard(settings.shard)
+    if settings.shard and (settings.num_workers > 1 or settings.engine != "processes"):
         raise ValueError(
-            f"shard={how.shard!r} is one process's share; leave num_workers at 1 and engine alone"
+            f"shard={settings.shard!r} is one process's share; leave num_workers at 1 and engine alone"
         )
-    if how.engine == "ray":
-        return run_ray(make, workspace, settings, how.num_workers)
-    if how.num_workers > 1:
-        return run_workers(make, workspace, settings, how.num_workers)
+    if settings.engine == "ray":
+        return run_ray(make, workspace, settings)
+    if settings.num_workers > 1:
+        return run_workers(make, workspace, settings)
     return make(workspace, settings)(shard)
 
 
-Shard = tuple[int, int]  # i of n
-
-
-Work = Callable[[Shard], StageCount]
-"""A map stage with everything loaded: does what is missing of one shard."""
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """ "3/8", the fourth of eight, to (3, 8); "" to (0, 1). Raises ValueError."""
+def parse_shard(text: str) -> Shard:
+    """Parse "3/8", the fourth of eight, to (3, 8) and "" to the whole. Raises ValueError."""
     if not text:
-        return 0, 1
+        return WHOLE
     first, _, second = text.partition("/")
     if not (first.isdigit() and second.isdigit() and int(first) < int(second)):
         raise ValueError(f"shard is I/N with I from 0 to N - 1, as in 0/8, found {text!r}")
     return int(first), int(second)
 
 
-def run_workers(
-    make: Callable[[Workspace, S], Work], workspace: Workspace, settings: S, num_workers: int
-) -> StageCount:
-    """Make the work in `num_workers` new processes, do one shard in each, and add up what they did.
+def run_workers(make: Callable[[Workspace, M], Work], workspace: Workspace, settings: M) -> StageCount:
+    """Make the work in `num_workers` new processes, do one shard in each, and add up the counts.
 
-    With several GPUs and device "cuda" each worker gets one. Raises ValueError where a worker did, or died.
+    With several GPUs and device "cuda" each worker gets one. Raises ValueError if a worker does, or dies.
     """
-    threads = max(1, (os.cpu_count() or 1) // num_workers)
-    parts = [_placed(settings, index) for index in range(num_workers)]
-    shards = [(index, num_workers) for index in range(num_workers)]
-    pool = ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"), initializer=_ignore_interrupt)
+    num = settings.num_workers
+    threads = max(1, (os.cpu_count() or 1) // num)
+    shards = [(index, num) for index in range(num)]
+    placed = [_on_own_device(settings, index) for index in range(num)]
     try:
-        counts = list(pool.map(partial(_work, make, workspace.root, threads), parts, shards))
+        with process_pool(num) as pool:
+            counts = list(pool.map(partial(_work, make, workspace.root, threads), placed, shards))
     except BrokenProcessPool:
         raise ValueError(
             "a worker was killed (out of memory?); the same command goes on where it was, "
             "with fewer --num-workers or a smaller --batch-size if need be"
         ) from None
-    finally:
-        _stop(pool)
-    return added(counts)
+    return merge_counts(counts)
 
 
-def added(counts: Sequence[StageCount]) -> StageCount:
-    """What shards that ran side by side did together, in the time of the slowest."""
+def merge_counts(counts: Sequence[StageCount]) -> StageCount:
+    """Add up the counts of shards that ran side by side; the time is the slowest one's."""
     total = StageCount(counts[0].stage, seconds=max(count.seconds for count in counts))
     total.done, total.skipped, total.failed = (
         sum(getattr(count, name) for count in counts) for name in ("done", "skipped", "failed")
@@ -93,60 +100,50 @@ def added(counts: Sequence[StageCount]) -> StageCount:
     return total
 
 
-def _stop(pool: ProcessPoolExecutor) -> None:
-    """End every worker, also one in the middle of a batch: it leaves nothing half written."""
-    for process in list((pool._processes or {}).values()):
-        process.terminate()
-    pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _placed(settings: S, index: int) -> S:
-    device = getattr(settings, "device", "cpu")
+def _on_own_device(settings: M, index: int) -> M:
+    device = settings.device
     if device == "cuda" and torch.cuda.device_count() > 1:
         device = f"cuda:{index % torch.cuda.device_count()}"
     return settings.model_copy(update={"device": device})
 
 
 def _work(
-    make: Callable[[Workspace, S], Work], root: Path, threads: int, settings: S, shard: Shard
+    make: Callable[[Workspace, M], Work], root: Path, threads: int, settings: M, shard: Shard
 ) -> StageCount:
     torch.set_num_threads(threads)
     return make(Workspace(root), settings)(shard)
 
 
-def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C and stops its workers
-
-
-SHARES = 8  # an actor, on average: few enough to start quickly, enough to be shared out evenly
+SHARES = 8  # per actor, on average: few enough to start quickly, enough for actors to end together
 
 
 class ShareActor:
-    """Holds the loaded work and does the shares it is given. A user's mistake comes back as "wrong"."""
+    """Holds the loaded work and does the shares it is given. A ValueError comes back as text in "error"."""
 
-    def __init__(self, make: Callable[[Workspace, Any], Work], root: str, settings: Any, num: int) -> None:
+    def __init__(
+        self, make: Callable[[Workspace, Any], Work], root: str, settings: MapSettings, num: int
+    ) -> None:
         self._prepare = lambda: make(Workspace(Path(root)), settings)
         self._work: Work | None = None
         self._num = num
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """A row with a share's number -> a row with what was done of it."""
+        """Do the share whose number is in the row; returns a row with its counts."""
         (index,) = batch["id"]
         try:
             self._work = self._work or self._prepare()
-            row = {**vars(self._work((int(index), self._num))), "wrong": ""}
+            row = {**vars(self._work((int(index), self._num))), "error": ""}
         except ValueError as error:
-            row = {**vars(StageCount("")), "wrong": str(error)}
+            row = {**vars(StageCount("")), "error": str(error)}
         return {name: [value] for name, value in row.items()}
 
 
-def run_ray(
-    make: Callable[[Workspace, S], Work], workspace: Workspace, settings: S, num_workers: int
-) -> StageCount:
-    """Do the work with `num_workers` actors, one GPU each where the device is "cuda".
+def run_ray(make: Callable[[Workspace, M], Work], workspace: Workspace, settings: M) -> StageCount:
+    """Do the work with `num_workers` actors, with one GPU each if the device is "cuda".
 
-    Joins the cluster of RAY_ADDRESS, or starts one on this machine. Raises ValueError where the work did.
+    Joins the cluster of RAY_ADDRESS, or starts one on this machine. Raises ValueError if the work does.
     """
+    num_workers = settings.num_workers
     try:
         import ray
         from ray.data import ActorPoolStrategy
@@ -154,7 +151,7 @@ def run_ray(
         raise ValueError("engine=ray needs the package ray: pip install 'foleypref[ray]'") from None
     _join(ray, num_workers)
     num = SHARES * num_workers
-    on_gpu = str(getattr(settings, "device", "cpu")).startswith("cuda")
+    on_gpu = settings.device.startswith("cuda")
     rows = ray.data.range(num, override_num_blocks=num).map_batches(
         ShareActor,
         fn_constructor_args=(make, str(workspace.root), settings, num),
@@ -166,19 +163,18 @@ def run_ray(
     counts = []
     with progress_bar("ray", num) as advance:
         for row in rows.iter_rows():
-            wrong = row.pop("wrong")
-            if wrong:
-                raise ValueError(wrong)
+            if error := row.pop("error"):
+                raise ValueError(error)
             counts.append(StageCount(**row))
             advance(1)
-    total = added(counts)
+    total = merge_counts(counts)
     total.seconds = sum(count.seconds for count in counts) / num_workers
     say(total.line())
     return total
 
 
 def _join(ray: Any, num_workers: int) -> None:
-    """A cluster with more processors than actors: where actors take them all, Ray Data waits forever."""
+    """Join or start a cluster with more processors than actors, or Ray Data would wait forever."""
     if ray.is_initialized():
         return
     ray.data.DataContext.get_current().enable_progress_bars = False

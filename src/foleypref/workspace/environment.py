@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import platform
 import sys
 from importlib import metadata
+
+from foleypref.workspace.pool import usable_cores
 
 PACKAGES = ("torch", "numpy", "av", "pyarrow", "safetensors", "pydantic", "tyro", "accelerate", "pesq")
 
@@ -15,7 +16,7 @@ def environment() -> str:
     """Versions and hardware as `name: value` lines."""
     rows = [("foleypref", _version("foleypref")), ("python", sys.version.split()[0])]
     rows += [(name, _version(name)) for name in PACKAGES]
-    rows += [("os", platform.platform()), ("cpus", str(_usable_cpus())), ("gpu", _gpu())]
+    rows += [("os", platform.platform()), ("cpus", str(usable_cores())), ("gpu", _gpu())]
     return "\n".join(f"{name}: {value}" for name, value in rows)
 
 
@@ -24,10 +25,6 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpu() -> str:

@@ -29,6 +29,10 @@ FORMAT_VERSION = 1
 BLOCK_ROWS = 50_000
 R = TypeVar("R", bound=Record)
 
+Shard = tuple[int, int]
+"""One share of a stage's work: (i, n) is share i of n, counted from 0."""
+WHOLE: Shard = (0, 1)
+
 
 class Workspace(WorkspacePaths):
     """A folder that holds one project: its clips, candidates, scores, pairs, runs and reports."""
@@ -165,7 +169,7 @@ class Workspace(WorkspacePaths):
     # -- locks ----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def lock(self, stage: str, shard: tuple[int, int] = (0, 1)) -> Iterator[None]:
+    def lock(self, stage: str, shard: Shard = WHOLE) -> Iterator[None]:
         """Hold a stage, as two processes on it would do the same work. Freed when the process ends.
 
         Shard i of n is held beside the other shards, but not beside the whole stage.

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from foleypref.workspace.records import Failure, Record
-from foleypref.workspace.store import Workspace
+from foleypref.workspace.store import WHOLE, Shard, Workspace
 
 T = TypeVar("T")
 console = Console(stderr=True, highlight=False)
@@ -64,64 +64,60 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda n: bar.advance(task, n)
 
 
-def run_batches(
-    workspace: Workspace,
-    stage: str,
-    plan: Sequence[T],
-    item_id: Callable[[T], str],
-    done_ids: set[str],
-    process: Callable[[list[T]], Iterable[Record]],
-    batch_size: int,
-    shard: tuple[int, int] = (0, 1),
-    block: int = 1,
-    unable: Collection[str] = (),
-) -> StageCount:
-    """Process `plan` in fixed batches and append each one's records; shard i of n has every n-th block.
+@dataclass(frozen=True)
+class Stage(Generic[T]):
+    """One pass over a plan of items: which are done, and how a batch of the others becomes records.
 
-    A block is that many batches in a row. `item_id(item)` is the id whose presence in `done_ids` means the
-    item is done; items with a recorded failure of this stage are not tried again. `process(batch)` returns
-    records, the marking ones last; a ValueError it raises for a batch of one is recorded as that item's
-    failure, for a larger batch the items are tried one by one, so a bad input costs itself alone. What is
-    `unable`, as an earlier stage failed on it, counts as failed and leaves the others' batches as they are.
+    `process(batch)` returns records, last the ones that mark items as done. If it raises a ValueError, the
+    items are tried one by one, and an item that fails by itself becomes a recorded failure: a bad input never
+    costs another. Items with a recorded failure of this stage are not tried again.
     """
-    failed_before = {f.item for f in workspace.read(Failure) if f.stage == stage}
-    lost = failed_before.union(unable)
-    count = StageCount(stage)
-    start = time.perf_counter()
-    index, num = shard
-    begins = [b for b in range(0, len(plan), batch_size) if b // (batch_size * block) % num == index]
-    with progress_bar(stage, sum(min(batch_size, len(plan) - begin) for begin in begins)) as advance:
-        for begin in begins:
-            batch = list(plan[begin : begin + batch_size])
-            todo = [i for i in batch if item_id(i) not in done_ids and item_id(i) not in lost]
-            count.failed += sum(item_id(i) in lost for i in batch)
-            count.skipped += sum(item_id(i) in done_ids for i in batch)
-            if todo:
+
+    name: str
+    plan: Sequence[T]
+    item_id: Callable[[T], str]  # what `done` and `unable` name an item by
+    done: Collection[str]
+    process: Callable[[list[T]], Iterable[Record]]
+    batch_size: int
+    block: int = 1  # batches in a row that one shard takes
+    unable: Collection[str] = ()  # an earlier stage failed on these: failed, but they keep their place
+
+    def run(self, workspace: Workspace, shard: Shard = WHOLE) -> StageCount:
+        """Process what is missing of shard i of n, which has every n-th block, and append the records."""
+        failed_before = {f.item for f in workspace.read(Failure) if f.stage == self.name}
+        lost = failed_before.union(self.unable)
+        count, start = StageCount(self.name), time.perf_counter()
+        batches = self._batches(shard)
+        with progress_bar(self.name, sum(map(len, batches))) as advance:
+            for batch in batches:
+                ids = [self.item_id(item) for item in batch]
+                todo = [item for item, i in zip(batch, ids) if i not in self.done and i not in lost]
+                count.failed += sum(i in lost for i in ids)
+                count.skipped += sum(i in self.done for i in ids)
                 # A batch that was split for a bad item stays split, or a resumed run would group it anew.
-                groups = (
-                    [todo] if not failed_before.intersection(map(item_id, batch)) else [[i] for i in todo]
-                )
-                failures = sum(_process(workspace, stage, group, item_id, process) for group in groups)
+                split = bool(failed_before.intersection(ids))
+                groups = [[item] for item in todo] if split else [todo] if todo else []
+                failures = sum(self._process(workspace, group) for group in groups)
                 count.failed += failures
                 count.done += len(todo) - failures
-            advance(len(batch))
-    count.seconds = time.perf_counter() - start
-    say(count.line())
-    return count
+                advance(len(batch))
+        count.seconds = time.perf_counter() - start
+        say(count.line())
+        return count
 
+    def _batches(self, shard: Shard) -> list[list[T]]:
+        index, num = shard
+        begins = range(0, len(self.plan), self.batch_size)
+        mine = [begin for k, begin in enumerate(begins) if k // self.block % num == index]
+        return [list(self.plan[begin : begin + self.batch_size]) for begin in mine]
 
-def _process(
-    workspace: Workspace,
-    stage: str,
-    todo: list[T],
-    item_id: Callable[[T], str],
-    process: Callable[[list[T]], Iterable[Record]],
-) -> int:
-    try:
-        records = list(process(todo))
-    except ValueError as error:
-        if len(todo) > 1:
-            return sum(_process(workspace, stage, [item], item_id, process) for item in todo)
-        records = [Failure.make(stage, item_id(todo[0]), str(error))]
-    workspace.append(records)
-    return sum(isinstance(r, Failure) and r.stage == stage for r in records)
+    def _process(self, workspace: Workspace, items: list[T]) -> int:
+        """Append the records of some items; returns how many items failed."""
+        try:
+            records = list(self.process(items))
+        except ValueError as error:
+            if len(items) > 1:
+                return sum(self._process(workspace, [item]) for item in items)
+            records = [Failure.make(self.name, self.item_id(items[0]), str(error))]
+        workspace.append(records)
+        return sum(isinstance(r, Failure) and r.stage == self.name for r in records)

@@ -7,19 +7,17 @@ OUT/world.json                          the settings, so that two different worl
 """
 
 import json
-import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections.abc import Collection, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from foleypref.media.files import atomic_path, write_atomic
+from foleypref.workspace.pool import process_pool, usable_cores
 from foleypref.world import CLASSES, DAMAGED_SPLITS, FPS, SAMPLE_RATE, SPLITS
 from foleypref.world.damage import DamageShares, damage
 from foleypref.world.drawing import render_frames
@@ -157,15 +155,12 @@ def _rows(
     """Yield (index, row or error) for every clip to make, in any order."""
     task = partial(_chunk, split, seed, out=str(out), shares=shares)
     chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
-    workers = min(_usable_cores() if num_workers is None else num_workers, len(chunks))
+    workers = min(usable_cores() if num_workers is None else num_workers, len(chunks))
     if workers <= 1:
         for chunk in chunks:
             yield from task(chunk)
         return
-    # Spawned, not forked: a parent that holds CUDA or threads must not leak them into its children.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    try:
+    with process_pool(workers) as pool:
         waiting, left = set[Future](), iter(chunks)
         while True:
             waiting |= {pool.submit(task, chunk) for chunk in islice(left, 4 * workers - len(waiting))}
@@ -174,8 +169,6 @@ def _rows(
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
                 yield from future.result()
-    finally:  # also on Ctrl-C: finish what runs, start nothing more
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _chunk(
@@ -189,23 +182,6 @@ def _chunk(
         except Exception as error:  # one bad clip must not end the run
             rows.append((index, f"{type(error).__name__}: {error}".replace("\n", " ")))
     return rows
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent does, even by kill -9."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _progress(rows: Iterator[tuple[int, Any]], total: int, quiet: bool) -> Iterator[tuple[int, Any]]:
