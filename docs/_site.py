@@ -1,4 +1,4 @@
-"""What the site asks of Sphinx: our docstrings, whole drawers on a page, and nothing from other machines."""
+"""Sphinx extensions of the site: our docstrings, whole drawers on a page, nothing from other machines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @cache
 def documented() -> frozenset[str]:
-    """The modules that have a place in the reference."""
+    """Return the modules that the reference documents."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in PAGES.glob("*.md"))
     found = set(re.findall(r"automodule:: (\S+)", text))
     for drawer in re.findall(r"drawer:: (\S+)", text):
@@ -43,7 +43,7 @@ class Drawer(SphinxDirective):
     required_arguments: ClassVar[int] = 1
 
     def run(self) -> list[nodes.Node]:
-        """The drawer's `__init__.py` and its files, as autodoc shows them."""
+        """Return the drawer's `__init__.py` and its files, as autodoc shows them."""
         drawer = self.arguments[0]
         place = f"{PACKAGE}.{DRAWERS[drawer].place}"
         lines = ["", f".. automodule:: {place}", ""]
@@ -71,7 +71,7 @@ def _skip(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any)
 
 
 class Loads(HTMLParser):
-    """The addresses that a page makes a browser load from somewhere else."""
+    """Collect the addresses that a page makes a browser load from another machine."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ def _finished(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Connect it."""
+    """Register the directive and the hooks with Sphinx."""
     app.add_directive("drawer", Drawer)
     app.connect("autodoc-process-docstring", _docstring)
     app.connect("autodoc-process-signature", _signature)

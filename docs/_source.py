@@ -1,8 +1,8 @@
 """Docstrings, signatures and settings for the reference, read from the source as it is written.
 
-Docstrings here are prose with code in single backticks and indented blocks; signatures have shapes in them;
-what a setting means stands in the comment behind it. autodoc by itself would read the first as markup, spell
-the second out, and lose the third.
+Our docstrings are prose with code in single backticks and indented blocks; signatures contain shapes; the
+comment behind a setting explains it. autodoc by itself would read the first as markup, spell the second out, and
+lose the third.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import foleypref
+from foleypref.settings.parts import DRAWERS
 
 PACKAGE = Path(foleypref.__file__).parent
 LIMITS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -23,7 +24,7 @@ SILENT = ("type:", "noqa", "fmt:")  # comments for tools
 
 
 def prose(lines: list[str]) -> list[str]:
-    """A docstring as reStructuredText: `x` is code, what is indented by four or more is shown as it is."""
+    """Return a docstring as reStructuredText: `x` is code, lines indented by four or more stay as they are."""
     out: list[str] = []
     text: list[str] = []
     literal = False
@@ -45,13 +46,13 @@ def prose(lines: list[str]) -> list[str]:
 
 
 def _inline(text: list[str]) -> list[str]:
-    """Its code as code, and nothing else of it read as markup."""
+    """Return lines in which `x` is code and nothing else is read as markup."""
     found = ""
     for piece in re.split(r"(`[^`]+`)", "\n".join(text)):
         code = len(piece) > 2 and piece.startswith("`")
         added = f"`{piece}`" if code else re.sub(r"([\\*|`]|(?<=\w)_(?!\w))", r"\\\1", piece)
         if code and found and not re.search(r"[\s\-:/'\"<(\[{]$", found):
-            found += "\\ "  # nothing, but it ends a word: literals begin and end between words alone
+            found += "\\ "  # an empty escape that ends a word: literals begin and end only between words
         elif found.endswith("``") and added and not re.match(r"[\s\-.,:;!?/'\")\]}>]", added):
             found += "\\ "
         found += added
@@ -60,13 +61,13 @@ def _inline(text: list[str]) -> list[str]:
 
 @cache
 def tree(module: str) -> ast.Module:
-    """The syntax tree of one of our modules."""
+    """Return the syntax tree of one of our modules."""
     return ast.parse(_path(module).read_bytes())
 
 
 @cache
 def comments(module: str) -> dict[int, str]:
-    """Its comments by line."""
+    """Return a module's comments by line number."""
     with _path(module).open("rb") as file:
         tokens = list(tokenize.tokenize(file.readline))
     said = {t.start[0]: t.string.lstrip("# ").strip() for t in tokens if t.type == tokenize.COMMENT}
@@ -80,7 +81,7 @@ def _path(module: str) -> Path:
 
 
 def definition(module: str, qualname: str) -> ast.AST | None:
-    """Where a name such as `Workspace.read` is defined."""
+    """Return the node that defines a name such as `Workspace.read`; None if there is none."""
     node: Any = tree(module)
     for name in qualname.split("."):
         inside = (n for n in ast.iter_child_nodes(node) if isinstance(n, ast.ClassDef | ast.FunctionDef))
@@ -104,12 +105,12 @@ class Linked(ast.NodeTransformer):
         }
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
-        """A documented class by its whole name."""
+        """Replace a documented class by its whole name."""
         return ast.parse(self.places.get(node.id, node.id), mode="eval").body
 
 
 def signature(obj: Any, *, bound: bool, documented: Collection[str]) -> tuple[str, str | None] | None:
-    """Arguments and return type of a function of ours as its source has them; without self if `bound`."""
+    """Return a function's arguments and return type as its source has them; without self if `bound`."""
     module, qualname = getattr(obj, "__module__", None) or "", getattr(obj, "__qualname__", "")
     node = definition(module, qualname) if module.startswith("foleypref") else None
     if not isinstance(node, ast.FunctionDef):
@@ -124,7 +125,7 @@ def signature(obj: Any, *, bound: bool, documented: Collection[str]) -> tuple[st
 
 
 def fields(cls: type) -> Iterator[tuple[str, str, str, str]]:
-    """(name, type, default, meaning) of what a class of ours declares, its bases' fields first."""
+    """Yield (name, type, default, meaning) of each field of one of our classes, its bases' fields first."""
     rows: dict[str, tuple[str, str, str, str]] = {}
     ours = [base for base in reversed(cls.__mro__) if base.__module__.startswith("foleypref")]
     for base in ours:
@@ -147,6 +148,7 @@ def _field(module: str, statement: ast.AnnAssign, after: ast.stmt | None) -> tup
     if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
         meaning = " ".join(str(after.value.value).split())
     kind = re.sub(r"part_field\('(\w+)'\)", r"part of \1", ast.unparse(statement.annotation))
+    kind = re.sub(r"\b\w+Part\b", _part_kind, kind)
     default, value = "", statement.value
     if isinstance(value, ast.Call) and ast.unparse(value.func).endswith(("Field", "field")):
         given = {k.arg: ast.unparse(k.value) for k in value.keywords}
@@ -160,8 +162,24 @@ def _field(module: str, statement: ast.AnnAssign, after: ast.stmt | None) -> tup
     return statement.target.id, kind, default, meaning
 
 
+def _part_kind(alias: re.Match[str]) -> str:
+    drawer = part_types().get(alias[0])
+    return alias[0] if drawer is None else f"part of {drawer}"
+
+
+@cache
+def part_types() -> dict[str, str]:
+    """Return the drawer of each field type that takes a part: `ModelPart` -> `models`."""
+    contracts = (drawer.folder / "__init__.py" for drawer in DRAWERS.values())
+    named = (
+        re.findall(r'^(\w+Part) = Annotated\[\w+, FromDrawer\("(\w+)"\)', c.read_text(), re.M)
+        for c in contracts
+    )
+    return dict(pair for pairs in named for pair in pairs)
+
+
 def table(cls: type) -> list[str]:
-    """The fields of a class as a table in reStructuredText, without empty columns; nothing without fields."""
+    """Return a class's fields as a table in reStructuredText, without empty columns; [] without fields."""
     rows = [("field", "type", "default", ""), *fields(cls)]
     columns = [at for at in range(4) if any(row[at] for row in rows[1:])]
     if not columns:

@@ -1,6 +1,6 @@
 """The documentation site: `make docs` builds it to build/docs, and a warning is an error.
 
-Nothing comes from another machine: no intersphinx, no web fonts, nobody else's scripts or pictures.
+Nothing comes from another machine: no intersphinx, no web fonts, no scripts or pictures of other sites.
 `_site.py` looks for them in the built pages.
 """
 

@@ -238,12 +238,14 @@ def test_settings_come_with_type_default_and_comment(source: ModuleType) -> None
 def test_part_fields_and_made_defaults_are_said_plainly(source: ModuleType) -> None:
     from foleypref.evaluate import EvaluateSettings
     from foleypref.sample import SampleSettings
+    from foleypref.settings.parts import DRAWERS
 
     rows = {row[0]: row for row in source.fields(SampleSettings)}
     assert rows["model"][1] == "part of models"
     assert "ignore" not in rows["model"][3]
     rows = {row[0]: row for row in source.fields(EvaluateSettings)}
     assert rows["metrics"][1:3] == ("tuple[part of metrics, ...]", "world_metrics")
+    assert set(source.part_types().values()) <= set(DRAWERS)
 
 
 def test_signatures_keep_their_shapes_and_link_to_our_classes(source: ModuleType) -> None:
