@@ -1,8 +1,8 @@
 """Docstrings, signatures and settings for the reference, read from the source as it is written.
 
 Our docstrings are prose with code in single backticks and indented blocks; signatures contain shapes; the
-comment behind a setting explains it. autodoc by itself would read the first as markup, spell the second out, and
-lose the third.
+comment behind a setting explains it. autodoc by itself would read the first as markup, spell the second
+out, and lose the third.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SILENT = ("type:", "noqa", "fmt:")  # comments for tools
 
 
 def prose(lines: list[str]) -> list[str]:
-    """Return a docstring as reStructuredText: `x` is code, lines indented by four or more stay as they are."""
+    """Return a docstring as reStructuredText: `x` is code, lines indented by four or more stay."""
     out: list[str] = []
     text: list[str] = []
     literal = False
