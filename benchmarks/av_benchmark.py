@@ -76,9 +76,9 @@ def ours(folder: Path, args: argparse.Namespace, clock: Clock) -> dict[str, Tens
 
     panns, vggish, passt = (part.load(args.device) for part in (Panns(), Vggish(), Passt()))
     run: dict[str, Callable[[list[ScoreItem]], Tensor]] = {
-        "panns": lambda items: panns.embed(items)["logits"],
-        "vggish": lambda items: vggish.embed(items)["patches"],
-        "passt": lambda items: passt.embed(items)["features"],
+        "panns": lambda items: panns.judge(items).embeddings["logits"],
+        "vggish": lambda items: vggish.judge(items).embeddings["patches"],
+        "passt": lambda items: passt.judge(items).embeddings["features"],
     }
     if not args.skip_video:
         from foleypref.published.imagebind import IBScore, load_imagebind

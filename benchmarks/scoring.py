@@ -24,9 +24,8 @@ import numpy as np
 
 from foleypref.media.clip import read_channels
 from foleypref.media.streams import read_streams
-from foleypref.scoring.scorers import ScoreItem, Scorer
+from foleypref.scoring.scorers import ScoreItem, Scorer, Unscored, build_scorer
 from foleypref.scoring.scorers._presets import PRESETS
-from foleypref.settings.parts import build
 
 DEFAULT = (*dict.fromkeys((*PRESETS["v2a_dpo"], *PRESETS["av_benchmark"])), "aesthetics", "av_align", "onset")
 
@@ -54,7 +53,7 @@ def run_child(name: str, videos: list[Path], candidates: int, seconds: float, cl
     import torch
 
     now = time.process_time if clock == "cpu" else time.perf_counter
-    scorer = cast(Scorer, build("scorers", name))
+    scorer = build_scorer(name)
     begin = now()
     scorer = scorer.load()
     loading = now() - begin
@@ -70,9 +69,9 @@ def run_child(name: str, videos: list[Path], candidates: int, seconds: float, cl
             scorer.judge([alone])
             first += (one := now() - begin)
             begin = now()
-            for score in scorer.judge(items).scores:
-                if score.value is None:
-                    unscored[score.reason] = unscored.get(score.reason, 0) + 1
+            for value in (v for column in scorer.judge(items).values.values() for v in column):
+                if isinstance(value, Unscored):
+                    unscored[value.reason] = unscored.get(value.reason, 0) + 1
             more += (now() - begin - one) / max(1, candidates - 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     n = len(videos)

@@ -26,7 +26,7 @@ from foleypref.scoring.scorers import ScoreItem
 from foleypref.scoring.scorers._world import PICTURE
 from foleypref.scoring.scorers.oracle_class import OracleClass
 from foleypref.scoring.scorers.oracle_joint_onset import OracleJointOnset
-from foleypref.scoring.scorers.oracle_onset import OracleOnset, agreement
+from foleypref.scoring.scorers.oracle_onset import OracleOnset, agreement, starts_softly
 from foleypref.scoring.scorers.world_semantic import WorldSemantic
 from foleypref.scoring.scorers.world_sync import WorldSync
 from foleypref.scoring.scorers.world_tagger import WorldTagger
@@ -84,7 +84,8 @@ def main() -> None:
 def oracle_tables(scorers: Sequence, items: list[ScoreItem], model: WorldJoint) -> None:
     """The oracle on true pairs: its floor, through both codecs, with shifted and foreign sound."""
     finder = scorers[0]
-    seen = [i for i in items if not finder.score([i])[0].reason]
+    f1 = finder.judge(items).column("onset_f1")
+    seen = [item for item, value in zip(items, f1) if np.isfinite(value)]
     pairs = [
         agreement(found, np.asarray(i.meta["event_times_s"])) for i, found in zip(seen, finder._events(seen))
     ]
@@ -140,18 +141,17 @@ def moved(item: ScoreItem, shift_s: float) -> ScoreItem:
 
 def repaired(items: list[ScoreItem]) -> list[ScoreItem]:
     """Every picture with the sound of the next clip whose sound starts sharply too."""
-    sharp = [
-        i for i in items if OracleJointOnset().load().score([i])[0].reason != "a sound that starts softly"
-    ]
+    sharp = [item for item in items if not starts_softly(item)]
     return [replace(a, wave=b.wave) for a, b in zip(sharp, sharp[1:] + sharp[:1])]
 
 
 def show(name: str, scorers: Sequence, items: list[ScoreItem]) -> None:
     """One line a dimension."""
     for scorer in scorers:
-        scores = [s for part in range(0, len(items), 8) for s in scorer.score(items[part : part + 8])]
+        judgements = [scorer.judge(items[begin : begin + 8]) for begin in range(0, len(items), 8)]
         for dimension in scorer.dimensions:
-            values = [s.value for s in scores if s.dimension == dimension and s.value is not None]
+            column = np.concatenate([judgement.column(dimension) for judgement in judgements])
+            values = column[np.isfinite(column)]
             title = f"{scorer.part_name()}/{dimension}"
             print(f"{name:32s} {title:34s} {estimate(values)}  n {len(values)} of {len(items)}", flush=True)
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from foleypref.scoring.scorers import ScoreItem, is_silent
-from foleypref.settings.parts import Part
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, Unscored, is_silent
 from foleypref.workspace.dimensions import Dimension
 from foleypref.workspace.records import Candidate, Clip, Rating, Score
 from foleypref.workspace.store import Workspace
@@ -80,28 +77,19 @@ def rate(
     workspace.append(ratings)
 
 
-class Loudness(Part):
+class Loudness(Scorer):
     """A judge of sound alone: its level."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio"})
     dimensions: ClassVar[tuple[str, ...]] = ("rms",)
     higher_is_better: ClassVar[dict[str, bool]] = {"rms": True}
-    embeddings: ClassVar[tuple[str, ...]] = ()
-
     version: ClassVar[str] = "1"
 
-    def load(self, device: str | torch.device = "cpu") -> Self:
-        return self
-
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        values = [None if is_silent(i.wave) else float(np.sqrt(np.mean(i.wave**2))) for i in items]
-        return [
-            Score.make(i.candidate_id, self.part_name(), "1", "rms", v, "" if v else "silent")
-            for i, v in zip(items, values)
-        ]
-
-    def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
-        return {}
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        silent = Unscored("silent")
+        return Judgement(
+            {"rms": [silent if is_silent(i.wave) else float(np.sqrt(np.mean(i.wave**2))) for i in items]}, {}
+        )
 
 
 class Cheat(Loudness):

@@ -21,6 +21,7 @@ from foleypref.models.saved import CONFIG, FORMAT, WEIGHTS
 from foleypref.recipes.recipe import resolve
 from foleypref.scoring.scorers import ScoreItem
 from foleypref.settings.yaml import dump
+from tests.judged import scores_of
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -175,6 +176,6 @@ def test_the_scorer_in_the_guide_works() -> None:
     exec(compile(blocks[0], "extend.md", "exec"), namespace)
     crest = namespace["Crest"]().load()
     sine = np.sin(np.arange(16_000) * 2 * np.pi * 440 / 16_000).astype(np.float32)
-    scores = crest.score([ScoreItem("a", sine, 16_000), ScoreItem("b", 0 * sine, 16_000)])
+    scores = scores_of(crest, [ScoreItem("a", sine, 16_000), ScoreItem("b", 0 * sine, 16_000)])
     assert scores[0].value == pytest.approx(3.0103, abs=1e-2)  # √2 in dB
     assert (scores[1].value, scores[1].reason) == (None, "silent")

@@ -28,6 +28,7 @@ from foleypref.settings.parts import DRAWERS, build
 from foleypref.workspace.records import Candidate, Pair, Score
 from foleypref.workspace.store import Workspace
 from tests.contracts import test_scorers as contract
+from tests.judged import scores_of
 from tests.world_workspace import NUM_CLIPS, world_workspace
 
 ROOT = Path(__file__).parents[1]
@@ -161,7 +162,7 @@ def test_the_tutorials_scorer_measures_what_it_says(tutorial: list[list[str]]) -
     noise = 0.1 * generator.standard_normal(32_000).astype(np.float32)
     halves = noise * np.repeat([1.0, 0.1], 16_000).astype(np.float32)  # 20 dB apart
     items = [ScoreItem("steady", noise, 16_000), ScoreItem("halves", halves, 16_000)]
-    steady, apart = build("scorers", JUDGE).load().score(items)
+    steady, apart = scores_of(build("scorers", JUDGE).load(), items)
     assert steady.value == pytest.approx(0.0, abs=1.5)
     assert apart.value == pytest.approx(20.0, abs=1.5)
 

@@ -16,6 +16,7 @@ from foleypref.scoring.scorers import ScoreItem
 from foleypref.scoring.scorers.audioscore import AudioScore
 from foleypref.workspace.records import Rating, Score
 from tests import scored_workspace as made
+from tests.judged import scores_of
 
 QUICK = FitSettings(num_steps=150, num_shuffles=2)
 J0, J1, J2 = made.JUDGES
@@ -185,7 +186,7 @@ def test_as_a_scorer_it_runs_its_judges(tmp_path):
     assert score.needs == {"audio"}
     waves = {"loud": np.full(160, 0.8), "soft": np.full(160, 0.05), "none": np.zeros(160)}
     items = [ScoreItem(name, wave.astype(np.float32), 16000) for name, wave in waves.items()]
-    found = {(s.candidate_id, s.dimension): s for s in score.score(items)}
+    found = {(s.candidate_id, s.dimension): s for s in scores_of(score, items)}
     assert len(found) == 9
     assert found["loud", "p_good"].value > 0.9
     assert found["soft", "p_bad"].value > 0.9
@@ -194,7 +195,7 @@ def test_as_a_scorer_it_runs_its_judges(tmp_path):
     assert found["loud", "p_good"].version == score.version
     old = train(np.ones((2, 1)), np.eye(3)[:2], [LOUDNESS], ["0"], Training(num_steps=1))
     with pytest.raises(ValueError, match="fit again"):
-        AudioScore.of(old).score(items)
+        scores_of(AudioScore.of(old), items)
     with pytest.raises(ValueError, match="no weights given"):
         AudioScore().load()
 

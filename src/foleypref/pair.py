@@ -10,21 +10,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from foleypref.annotate.sync import sync_labels
 from foleypref.flow.convention import generator_of
 from foleypref.media.files import write_atomic
 from foleypref.scoring.opinions import HUMAN, SIMULATED, human_pairs
-from foleypref.scoring.pairings import Group, Judged, Pairing
+from foleypref.scoring.pairings import Group, Judged, Pairing, PairingPart
 from foleypref.scoring.scorers.audioscore import AudioScore
-from foleypref.settings.parts import Settings, build, part_field
+from foleypref.settings.parts import Settings
 from foleypref.workspace.records import AUTO, Candidate, Clip, ImportedPair, Pair, Rating, Vote
 from foleypref.workspace.score_matrix import fitted_matrix
 from foleypref.workspace.selection import candidates_of_model, clips_of_split
@@ -41,7 +41,7 @@ SETTLED = "people decided these two candidates"
 class PairSettings(Settings):
     """Which candidates are paired, and how. `model` and `weights` pick some; None takes what is there."""
 
-    pairing: part_field("pairings") = build("pairings", "best_worst")  # type: ignore[valid-type]
+    pairing: PairingPart = Field("best_worst", validate_default=True)
     audioscore: str = "audioscore"  # the name it was fitted under
     split: str = "align"
     model: str | None = None  # part name
@@ -94,7 +94,7 @@ def pair(workspace: Workspace, settings: PairSettings) -> PairReport:
         groups = _groups(clips, candidates, probabilities, judged)
         others = _others(workspace, settings)
         known = {p.pair_id for p in others}
-        automatic = _automatic(cast(Pairing, settings.pairing), groups, decided, settings.source)
+        automatic = _automatic(settings.pairing, groups, decided, settings.source)
         automatic = automatic._replace(pairs=[p for p in automatic.pairs if p.pair_id not in known])
         absent = len(clips) - len(pc.unique(candidates["clip_id"]))
         pairs = [*automatic.pairs, *(p for p in decided if p.pair_id not in known)]

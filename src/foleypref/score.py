@@ -9,7 +9,7 @@ unscored with a reason.
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from pydantic import Field
 from torch import Tensor
@@ -17,10 +17,9 @@ from torch import Tensor
 from foleypref.models.backbones import Model, ModelPart
 from foleypref.published.places import MissingWeights
 from foleypref.scoring.marginals import with_marginal
-from foleypref.scoring.scorers import ScoreItem, Scorer
+from foleypref.scoring.scorers import ScoreItem, Scorer, build_scorer
 from foleypref.scoring.scorers._presets import expand
 from foleypref.scoring.shown import decode_candidates, judged_seconds, score_item, show_clip
-from foleypref.settings.parts import build
 from foleypref.workspace.dimensions import ScorerVersion
 from foleypref.workspace.engines import MapSettings, run_map
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Failure, Feature, Record, Score
@@ -129,8 +128,8 @@ def build_scorers(settings: ScoreSettings) -> list[tuple[str, Scorer]]:
 
 
 def _built(name: str) -> tuple[str, Scorer]:
-    scorer = cast(Scorer, build("scorers", name))
-    return getattr(scorer, "scored_as", name), scorer  # panns-16k is panns
+    scorer = build_scorer(name)
+    return scorer.scored_as, scorer
 
 
 def _plan(workspace: Workspace, clips: dict[str, Clip], ground_truth: bool) -> list[Candidate]:
@@ -174,10 +173,10 @@ def _score_batch(
     for judge in scorers:
         todo = [items[c.candidate_id] for c in _missing(judge, batch, have)]
         if todo:
-            found = judge.scorer.judge(todo)
-            scores += found.scores
+            judgement = judge.scorer.judge(todo)
+            scores += judgement.records(judge.name, judge.version, todo)
             features += _store(
-                workspace, str(ScorerVersion(judge.name, judge.version)), todo, found.embeddings
+                workspace, str(ScorerVersion(judge.name, judge.version)), todo, judgement.embeddings
             )
     return [*records, *features, *scores]
 

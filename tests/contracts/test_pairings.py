@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import pytest
 
@@ -15,7 +13,9 @@ PAIRINGS = names("pairings")
 
 
 def pairing_of(name: str) -> Pairing:
-    return cast(Pairing, build("pairings", name))
+    pairing = build("pairings", name)
+    assert isinstance(pairing, Pairing)
+    return pairing
 
 
 def group_of(index: int, probabilities: np.ndarray) -> Group:

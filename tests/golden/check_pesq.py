@@ -14,6 +14,7 @@ from torch import Tensor
 from foleypref.scoring.scorers import ScoreItem
 from foleypref.scoring.scorers.pesq import Pesq
 from tests.golden import recipes
+from tests.judged import scores_of
 
 RATE = 16000
 LEFT_OUT = {
@@ -53,7 +54,7 @@ def cases() -> dict[str, tuple[np.ndarray, np.ndarray, str]]:
 def measure(reference: np.ndarray, degraded: np.ndarray, mode: str) -> float | None:
     """What the scorer says of a clip whose caption speaks of speech."""
     item = ScoreItem("a", degraded, RATE, "a man speaking", reference=reference, reference_rate=RATE)
-    (score,) = Pesq(mode=mode).load().score([item])  # type: ignore[arg-type]
+    (score,) = scores_of(Pesq(mode=mode).load(), [item])  # type: ignore[arg-type]
     assert (score.value is None) == bool(score.reason)
     return score.value
 

@@ -34,6 +34,7 @@ from foleypref.scoring.scorers.aesthetics import Aesthetics
 from tests.golden import check_aesthetics as checks
 from tests.golden import recipes
 from tests.golden.compare import LIMIT, relative_error
+from tests.judged import scores_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 WIDTH = 16
@@ -301,7 +302,7 @@ def scorers(tmp_path_factory: pytest.TempPathFactory, state: dict[str, Tensor]) 
 
 def test_four_ratings_an_item_from_either_layout(scorers: list[Aesthetics]) -> None:
     items = [item("a", 1), item("b", 2, 44100), item("c", 3, seconds=11.0)]
-    first, second = (scorer.score(items) for scorer in scorers)
+    first, second = (scores_of(scorer, items) for scorer in scorers)
     assert [(s.candidate_id, s.dimension) for s in first] == [(i, axis) for i in "abc" for axis in AXES]
     assert [s.value for s in first] == pytest.approx([s.value for s in second], abs=1e-6)
     assert {s.scorer for s in first} == {"aesthetics"}
@@ -311,9 +312,9 @@ def test_four_ratings_an_item_from_either_layout(scorers: list[Aesthetics]) -> N
 
 def test_ratings_do_not_depend_on_order_and_company(scorers: list[Aesthetics]) -> None:
     items = [item("a", 1), item("b", 2, seconds=10.5), item("c", 3)]
-    together = {(s.candidate_id, s.dimension): s.value for s in scorers[0].score(items)}
+    together = {(s.candidate_id, s.dimension): s.value for s in scores_of(scorers[0], items)}
     for group in (items[::-1], items[1:2]):
-        for score in scorers[0].score(group):
+        for score in scores_of(scorers[0], group):
             assert score.value == pytest.approx(together[score.candidate_id, score.dimension], abs=1e-4)
 
 
@@ -322,12 +323,12 @@ def test_silence_is_unscored_and_channels_are_mixed(scorers: list[Aesthetics]) -
     silent = replace(good, candidate_id="silent", wave=np.zeros_like(good.wave))
     empty = replace(good, candidate_id="empty", wave=good.wave[:0])
     stereo = replace(good, channels=np.stack([1.5 * good.wave, 0.5 * good.wave]))
-    scores = scorers[0].score([silent, good, empty, stereo])
+    scores = scores_of(scorers[0], [silent, good, empty, stereo])
     assert [s.value is None for s in scores] == [True] * 4 + [False] * 4 + [True] * 4 + [False] * 4
     assert {s.reason for s in scores if s.value is None} == {"silent"}
     assert [s.value for s in scores[4:8]] == pytest.approx([s.value for s in scores[12:]], abs=1e-5)
-    assert scorers[0].score([]) == []
-    assert scorers[0].score([silent])[0].value is None
+    assert scores_of(scorers[0], []) == []
+    assert scores_of(scorers[0], [silent])[0].value is None
 
 
 def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

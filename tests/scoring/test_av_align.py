@@ -17,6 +17,7 @@ from foleypref.scoring.scorers.av_align import (
     motion_peaks_s,
     optical_flow,
 )
+from tests.judged import scores_of
 from tests.scoring.test_onset_scorer import clicks, fade
 
 KEY = AvAlign().streams[0].key
@@ -128,7 +129,7 @@ def item(sound_s: Sequence[float], picture_s: Sequence[float] = TIMES, rate: int
 
 
 def value(scored: ScoreItem) -> float | None:
-    return AvAlign().score([scored])[0].value
+    return scores_of(AvAlign(), [scored])[0].value
 
 
 def test_jumps_are_seen_when_they_happen() -> None:
@@ -162,7 +163,7 @@ def test_what_cannot_be_judged_is_unscored() -> None:
     }
     cases["no motion picture "] = replace(good, frames={KEY: good.frames[KEY][:3]})
     for reason, scored in cases.items():
-        score = AvAlign().score([replace(scored, clip_id=reason)])[0]
+        score = scores_of(AvAlign(), [replace(scored, clip_id=reason)])[0]
         assert score.value is None
         assert reason.strip() in score.reason
 
@@ -174,7 +175,7 @@ def test_motion_is_measured_once_a_clip(monkeypatch: pytest.MonkeyPatch) -> None
     items.insert(
         1, replace(item([], picture_s=TIMES[:1]), candidate_id="x", clip_id="other", wave=clicks(TIMES))
     )
-    assert [s.value for s in AvAlign().score(items)] == [1.0, 0.25, 1.0, 1.0]
+    assert [s.value for s in scores_of(AvAlign(), items)] == [1.0, 0.25, 1.0, 1.0]
     assert len(calls) == 2
 
 

@@ -29,6 +29,7 @@ from foleypref.scoring.scorers.msclap import MsClap
 from tests.golden import check_clap as checks
 from tests.golden import recipes
 from tests.golden.compare import LIMIT, relative_error
+from tests.judged import judged, scores_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = (16, (1, 2, 1, 1), (1, 1, 2, 2))  # of an HTSAT
@@ -388,24 +389,24 @@ def test_the_score_is_the_cosine_of_sound_and_caption(laion: Clap, microsoft: Ms
     model = build_clap(checks.official_state(*SMALL, vocabulary=ROBERTA.size))
     heard = model.embed_audio(ten_seconds(wave - wave.mean())[None])
     read = model.embed_text(roberta_ids(load_tokens(ROBERTA, files), ["dog barks"]))
-    scores, embeddings = laion.judge([one])
+    scores, embeddings = judged(laion, [one])
     assert scores[0].value == pytest.approx(float((heard * read).sum()), abs=1e-6)
     assert torch.allclose(embeddings["audio"], heard, atol=1e-6)
 
     other = build_msclap(microsoft_state(GPT2.size, 1024))
     heard = other.embed_audio(msclap_wave(wave[None], 48000)[None])
     read = other.embed_text(gpt2_ids(load_tokens(GPT2, files), ["dog barks"]))
-    scores, embeddings = microsoft.judge([one])
+    scores, embeddings = judged(microsoft, [one])
     assert scores[0].value == pytest.approx(float(F.cosine_similarity(heard, read)), abs=1e-6)
     assert torch.allclose(embeddings["audio"], heard, atol=1e-5)
 
 
 def test_scores_do_not_depend_on_order_and_company(scorer: Clap | MsClap) -> None:
     items = [item(f"c{n}", n, ("dog barks", "a bark")[n % 2], (48000, 16000)[n % 2]) for n in range(10)]
-    scores, embeddings = scorer.judge(items)
+    scores, embeddings = judged(scorer, items)
     assert [s.candidate_id for s in scores] == [i.candidate_id for i in items]
-    back, reversed_rows = scorer.judge(items[::-1])
-    alone, row = scorer.judge(items[3:4])
+    back, reversed_rows = judged(scorer, items[::-1])
+    alone, row = judged(scorer, items[3:4])
     assert [s.value for s in back[::-1]] == pytest.approx([s.value for s in scores], abs=1e-5)
     assert alone[0].value == pytest.approx(scores[3].value, abs=1e-5)
     assert torch.allclose(reversed_rows["audio"].flip(0), embeddings["audio"], atol=1e-4)
@@ -418,13 +419,13 @@ def test_what_cannot_be_judged_is_unscored(scorer: Clap | MsClap) -> None:
     silent = replace(good, candidate_id="silent", wave=np.zeros_like(good.wave))
     nothing = replace(good, candidate_id="nothing", wave=good.wave[:0])
     mute = replace(good, candidate_id="no caption", prompt="  ")
-    scores, embeddings = scorer.judge([silent, good, nothing, mute])
+    scores, embeddings = judged(scorer, [silent, good, nothing, mute])
     assert [s.reason for s in scores] == ["silent", "", "silent", "no caption"]
     assert [s.value is None for s in scores] == [True, False, True, True]
     rows = embeddings["audio"]
     assert rows.isnan().any(1).tolist() == [False, False, True, False]
     assert torch.allclose(rows[1], rows[3], atol=1e-5)
-    assert scorer.judge([]).scores == []
+    assert judged(scorer, []).scores == []
     assert {s.scorer for s in scores} == {type(scorer).part_name()}
 
 
@@ -434,18 +435,22 @@ def test_only_laions_sound_is_mixed_and_cut_to_what_is_evaluated(laion: Clap, mi
     both = np.stack([first.wave, second.wave])
     stereo = replace(first, wave=both.mean(0), channels=both)
     mono = replace(first, wave=both.mean(0))
-    assert laion.score([stereo])[0].value == pytest.approx(laion.score([mono])[0].value, abs=1e-6)
+    assert scores_of(laion, [stereo])[0].value == pytest.approx(scores_of(laion, [mono])[0].value, abs=1e-6)
     joined = replace(first, wave=both.reshape(-1))
-    assert microsoft.score([stereo])[0].value == pytest.approx(microsoft.score([joined])[0].value, abs=1e-6)
+    assert scores_of(microsoft, [stereo])[0].value == pytest.approx(
+        scores_of(microsoft, [joined])[0].value, abs=1e-6
+    )
 
     long = item("c", 3, seconds=4.0)
     evaluated = replace(long, seconds=1.5)
     wave = benchmark_wave(long.sound, 48000, 48000)[: 3 * 24000]  # the mean is that of the whole
     assert laion._judge is not None
     heard = laion._judge.model.embed_audio(ten_seconds(wave)[None])
-    assert torch.allclose(laion.embed([evaluated])["audio"], heard, atol=1e-6)
-    assert not torch.allclose(laion.embed([long])["audio"], heard, atol=1e-3)
-    assert torch.equal(microsoft.embed([evaluated])["audio"], microsoft.embed([long])["audio"])
+    assert torch.allclose(laion.judge([evaluated]).embeddings["audio"], heard, atol=1e-6)
+    assert not torch.allclose(laion.judge([long]).embeddings["audio"], heard, atol=1e-3)
+    assert torch.equal(
+        microsoft.judge([evaluated]).embeddings["audio"], microsoft.judge([long]).embeddings["audio"]
+    )
 
 
 def test_versions_name_the_weights(laion: Clap, microsoft: MsClap, files: Path) -> None:
@@ -458,7 +463,7 @@ def test_versions_name_the_weights(laion: Clap, microsoft: MsClap, files: Path) 
     other = Clap(weights=str(conversion.parent), weights_folder=str(files)).load()
     assert other.version != laion.version
     one = [item("one", 1)]
-    assert other.score(one)[0].value == pytest.approx(laion.score(one)[0].value, abs=1e-6)
+    assert scores_of(other, one)[0].value == pytest.approx(scores_of(laion, one)[0].value, abs=1e-6)
 
 
 def test_missing_weights_are_named(no_hub: Path, files: Path) -> None:

@@ -42,6 +42,7 @@ from foleypref.scoring.scorers import imagebind as adapter
 from tests.golden import check_imagebind as checks
 from tests.golden import recipes
 from tests.golden.compare import LIMIT, relative_error
+from tests.judged import judged, scores_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SIZES = ImageBindSizes(16, 1, 2, 16, 1, 2, 12)
@@ -320,7 +321,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
 
 def test_a_score_is_the_cosine_of_its_embeddings(load: Load) -> None:
     model, item = tiny(), clip()
-    scores, rows = load(model).judge([item])
+    scores, rows = judged(load(model), [item])
     with torch.inference_mode():
         audio = model.embed_audio(imagebind_mels(torch.from_numpy(item.wave)[None])[None])
         video = model.embed_video(imagebind_clips(torch.from_numpy(item.frames[adapter.PICTURE.key]))[None])
@@ -338,14 +339,14 @@ def test_the_picture_is_seen_once_a_clip_and_order_is_no_matter(load: Load) -> N
     model.modality_trunks["vision"].register_forward_hook(lambda _m, inputs, _o: seen.append(len(inputs[0])))
     scorer, first, second = load(model), clip(1), clip(2)
     items = [first, second] + [replace(first, candidate_id=f"c{n}", wave=clip(n).wave) for n in (3, 4)]
-    whole = {s.candidate_id: s.value for s in scorer.score(items)}
+    whole = {s.candidate_id: s.value for s in scores_of(scorer, items)}
     assert sum(seen) == 2 * 9
-    backwards = {s.candidate_id: s.value for s in scorer.score(items[::-1])}
-    alone = {item.candidate_id: scorer.score([item])[0].value for item in items}
+    backwards = {s.candidate_id: s.value for s in scores_of(scorer, items[::-1])}
+    alone = {item.candidate_id: scores_of(scorer, [item])[0].value for item in items}
     assert whole == pytest.approx(backwards, abs=1e-6)
     assert whole == pytest.approx(alone, abs=1e-6)
     assert len({round(v or 0, 5) for v in whole.values()}) == 4
-    video = scorer.embed(items)["video"]
+    video = scorer.judge(items).embeddings["video"]
     assert torch.equal(video[0], video[2])
     assert not torch.allclose(video[0], video[1])
 
@@ -355,13 +356,15 @@ def test_of_the_picture_the_evaluated_part_is_seen_and_of_the_sound_all_is_heard
     evaluated = replace(item, seconds=8.0)
     key = adapter.PICTURE.key
     other_end = np.concatenate([item.frames[key][:4], 255 - item.frames[key][4:]])
-    rows = [scorer.embed([i]) for i in (evaluated, replace(evaluated, frames={key: other_end}), item)]
+    rows = [
+        scorer.judge([i]).embeddings for i in (evaluated, replace(evaluated, frames={key: other_end}), item)
+    ]
     assert torch.equal(rows[0]["video"], rows[1]["video"])
     assert not torch.allclose(rows[0]["video"], rows[2]["video"], atol=1e-6)
     assert torch.equal(rows[0]["audio"], rows[2]["audio"])
     quiet_end = item.wave.copy()
     quiet_end[8 * SAMPLE_RATE :] *= 0.01
-    heard = scorer.embed([replace(evaluated, wave=quiet_end)])["audio"]
+    heard = scorer.judge([replace(evaluated, wave=quiet_end)]).embeddings["audio"]
     assert not torch.allclose(heard, rows[0]["audio"], atol=1e-3)
 
 
@@ -371,7 +374,7 @@ def test_the_first_channel_is_heard_at_any_rate(load: Load) -> None:
     stereo = replace(item, wave=channels.mean(0), channels=channels)
     resampled = resample(torch.from_numpy(item.wave), 44100, SAMPLE_RATE, HANN).numpy()
     at_16_khz = replace(item, wave=resampled, sample_rate=SAMPLE_RATE)
-    rows = scorer.embed([item, stereo, at_16_khz])["audio"]
+    rows = scorer.judge([item, stereo, at_16_khz]).embeddings["audio"]
     assert torch.allclose(rows[0], rows[1], atol=1e-3)
     assert torch.allclose(rows[0], rows[2], atol=1e-3)
 
@@ -388,9 +391,9 @@ def test_what_cannot_be_judged_is_unscored_and_changes_nobody_else(load: Load) -
         "lasts 0.02 s": replace(good, wave=good.wave[1000:1320]),
     }
     named = [replace(item, candidate_id=name, clip_id=name) for name, item in items.items()]
-    scores, rows = scorer.judge(named)
+    scores, rows = judged(scorer, named)
     assert [s.candidate_id for s in scores] == list(items)
-    assert scores[0].value == pytest.approx(scorer.score([good])[0].value)
+    assert scores[0].value == pytest.approx(scores_of(scorer, [good])[0].value)
     for score in scores[1:]:
         assert score.value is None
         assert score.candidate_id in score.reason
@@ -424,7 +427,7 @@ def test_from_a_file_to_a_score(tmp_path: Path, load: Load, *, portrait: bool) -
     assert pixels.shape == ((4, 336, 224, 3) if portrait else (4, 224, 336, 3))
     assert np.abs(pixels.mean(axis=(1, 2, 3)) - [24, 74, 124, 174]).max() < 3
     item = replace(clip(1), frames=found)
-    (score,) = scorer.score([item])
+    (score,) = scores_of(scorer, [item])
     assert score.value is not None
     assert -1 <= score.value <= 1
 

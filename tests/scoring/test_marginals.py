@@ -20,6 +20,7 @@ from foleypref.scoring.scorers.audioscore import AudioScore, Fitted
 from foleypref.scoring.scorers.panns import NO_MARGINAL, read_marginal
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Feature, Rating, Score
 from foleypref.workspace.store import Workspace
+from tests.judged import scores_of
 from tests.world_workspace import NUM_CLIPS, world_workspace
 
 SETTINGS = ScoreSettings(scorers=("panns",), optional_scorers=(), batch_size=5)
@@ -107,7 +108,7 @@ def test_audioscore_carries_it_to_another_workspace(weights: Path, tmp_path: Pat
     workspace.marginal("panns").unlink()  # somewhere else there is none
     generator = np.random.default_rng(0)
     item = ScoreItem("a", 0.1 * generator.standard_normal(64000).astype(np.float32), 16000)
-    scores = AudioScore(weights=str(path)).load().score([item])
+    scores = scores_of(AudioScore(weights=str(path)).load(), [item])
     assert sum(s.value or 0 for s in scores) == pytest.approx(1.0)
     card = path.with_suffix(".md").read_text()
     assert "panns/inception" in card

@@ -11,6 +11,7 @@ import pytest
 
 from foleypref.scoring.scorers import ScoreItem
 from foleypref.scoring.scorers.onset import Onset, onset_times_s
+from tests.judged import scores_of
 
 TIMES = (0.5, 1.25, 2.0, 2.6, 3.4)
 
@@ -33,7 +34,7 @@ def clicks(
 def judged(wave: np.ndarray, rate: int = 16000, **changes: Any) -> dict[str, Any]:
     """Scores by dimension against clicks at TIMES."""
     item = ScoreItem("a", wave, rate, reference=clicks(TIMES), reference_rate=16000)
-    return {s.dimension: s for s in Onset().score([replace(item, **changes)])}
+    return {s.dimension: s for s in scores_of(Onset(), [replace(item, **changes)])}
 
 
 def values(wave: np.ndarray, rate: int = 16000, **changes: Any) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from foleypref.workspace.records import Score
 from tests.golden import check_taggers as checks
 from tests.golden import recipes
 from tests.golden.compare import LIMIT, relative_error
+from tests.judged import judged, scores_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -250,7 +251,7 @@ def test_scores_are_what_they_say(weights: Path, tmp_path: Path) -> None:
     pool = torch.randn(40, NUM_CLASSES, generator=torch.Generator().manual_seed(2))
     freeze_marginal(tmp_path / "q.safetensors", pool)
     scorer = loaded(weights, marginal=str(tmp_path / "q.safetensors"))
-    found = values(scorer.score([item(noise(0.5))]))
+    found = values(scores_of(scorer, [item(noise(0.5))]))
     p = BIAS.double().softmax(0)
     assert found["a", "confidence"] == pytest.approx(float((p * p.log()).sum()), rel=1e-6)
     assert found["a", "speech"] == pytest.approx(1 / (1 + math.exp(-float(BIAS[0]))), rel=1e-6)
@@ -263,12 +264,12 @@ def test_inception_is_one_clips_part_of_the_inception_score(weights: Path, tmp_p
     logits = 2 * torch.randn(30, NUM_CLASSES, generator=torch.Generator().manual_seed(3))
     freeze_marginal(tmp_path / "q.safetensors", logits)
     scorer = loaded(weights, marginal=str(tmp_path / "q.safetensors"))
-    mean = scorer._values(logits)["inception"].mean()
+    mean = scorer._numbers(logits)["inception"].mean()
     assert float(mean.exp()) == pytest.approx(inception_score(logits.numpy(), splits=1), rel=1e-6)
 
 
 def test_without_a_marginal_inception_alone_is_unscored(weights: Path) -> None:
-    scores = loaded(weights).score([item(noise(0.5))])
+    scores = scores_of(loaded(weights), [item(noise(0.5))])
     assert {s.dimension: s.reason for s in scores} == {
         "inception": NO_MARGINAL,
         "confidence": "",
@@ -284,7 +285,7 @@ def test_a_marginal_in_the_weights_folder_is_found_and_names_another_version(wei
     freeze_marginal(marginal_path("16k", str(weights.parent)), torch.zeros(3, NUM_CLASSES))
     after = loaded(weights)
     assert after.version != old
-    (first, *_) = after.score([item(noise(0.5))])
+    (first, *_) = scores_of(after, [item(noise(0.5))])
     assert first.dimension == "inception"
     p = BIAS.double().softmax(0)
     assert first.value == pytest.approx(float((p * p.log()).sum()) + math.log(NUM_CLASSES), rel=1e-6)
@@ -299,7 +300,7 @@ def test_what_cannot_be_judged_is_unscored_with_its_reason(weights: Path) -> Non
         item(noise(0), name="empty"),
         item(noise(1), name="fine"),
     ]
-    scores, embeddings = scorer.judge(items)
+    scores, embeddings = judged(scorer, items)
     assert len(scores) == 3 * len(items)
     reasons = {s.candidate_id: s.reason for s in scores if s.dimension == "confidence"}
     assert reasons == {
@@ -312,7 +313,7 @@ def test_what_cannot_be_judged_is_unscored_with_its_reason(weights: Path) -> Non
     for name, width in (("logits", 527), ("features", 2048)):
         assert embeddings[name].shape == (5, width)
         assert embeddings[name].isnan().all(1).tolist() == [False, False, True, True, False]
-    assert scorer.judge([]).scores == []
+    assert judged(scorer, []).scores == []
     assert scorer.judge([]).embeddings["logits"].shape == (0, 527)
 
 
@@ -322,10 +323,10 @@ def test_the_scorer_hears_all_channels_at_its_rate_for_the_evaluated_time(
     scorer = loaded(weights)
     scorer._network = network
     stereo = np.stack([noise(2, 44100, seed=1), 0.3 * noise(2, 44100, seed=2)])
-    (row,) = scorer.embed([item(stereo, 44100, seconds=1.0)])["logits"]
+    (row,) = scorer.judge([item(stereo, 44100, seconds=1.0)]).embeddings["logits"]
     expected = tag(network, [benchmark_wave(stereo, 44100, 16000, 1.0)]).logits[0]
     torch.testing.assert_close(row, expected)
-    other = scorer.embed([item(stereo, 44100, seconds=2.0)])["logits"][0]
+    other = scorer.judge([item(stereo, 44100, seconds=2.0)]).embeddings["logits"][0]
     assert not torch.allclose(row, other, atol=1e-3)
 
 
@@ -335,7 +336,7 @@ def test_variants_have_names_of_their_own(tmp_path: Path) -> None:
     assert isinstance(other, Panns)
     path = zeros_file(tmp_path / "b.pth", shapes("32k"))
     scorer = other.with_settings(weights=str(path), weights_folder=str(tmp_path)).load()
-    assert {s.scorer for s in scorer.score([item(noise(0.5))])} == {"panns-32k"}
+    assert {s.scorer for s in scores_of(scorer, [item(noise(0.5))])} == {"panns-32k"}
 
 
 # -- the marginal ----------------------------------------------------------------------------------------

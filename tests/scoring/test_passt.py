@@ -24,6 +24,7 @@ from foleypref.scoring.scorers.passt import Passt
 from tests.golden import check_taggers as checks
 from tests.golden import recipes
 from tests.golden.compare import LIMIT, relative_error
+from tests.judged import judged
 from tests.scoring.test_panns import BIAS, assert_agrees, item, noise, zeros_file
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -189,15 +190,15 @@ def test_files_that_do_not_fit_are_told(tmp_path: Path) -> None:
 def test_the_scorer(tmp_path: Path) -> None:
     path = zeros_file(tmp_path / "a.pt", meta(), head__1__bias=BIAS)
     scorer = Passt(weights=str(path)).load()
-    scores, embeddings = scorer.judge([item(noise(1))])
+    scores, embeddings = judged(scorer, [item(noise(1))])
     p = BIAS.double().softmax(0)
     assert scores[0].value == pytest.approx(float((p * p.log()).sum()), rel=1e-6)
     assert embeddings["logits"].shape == (1, 527)
     assert embeddings["features"].shape == (1, 768)
-    assert scorer.judge([]).scores == []
+    assert judged(scorer, []).scores == []
     scorer._network = small()
     items = [item(noise(1), name="fine"), item(0 * noise(1), name="silent"), item(noise(0), name="empty")]
-    scores, embeddings = scorer.judge(items)
+    scores, embeddings = judged(scorer, items)
     assert scores[0].value is not None
     assert [(s.value, s.reason) for s in scores[1:]] == [(None, "silent")] * 2
     assert {(s.scorer, s.version, s.dimension) for s in scores} == {("passt", scorer.version, "confidence")}
@@ -208,7 +209,9 @@ def test_the_scorer_hears_all_channels_for_the_evaluated_time(tmp_path: Path) ->
     scorer = Passt(weights=str(zeros_file(tmp_path / "a.pt", meta()))).load()
     scorer._network = small()
     stereo = np.stack([noise(3, 44100, seed=1), 0.3 * noise(3, 44100, seed=2)])
-    (row,) = scorer.embed([item(stereo, 44100, seconds=2.0)])["features"]
+    (row,) = scorer.judge([item(stereo, 44100, seconds=2.0)]).embeddings["features"]
     expected = tag(small(), [benchmark_wave(stereo, 44100, 32000, 2.0)]).features[0]
     torch.testing.assert_close(row, expected)
-    assert not torch.allclose(scorer.embed([item(stereo, 44100)])["features"][0], expected, atol=1e-3)
+    assert not torch.allclose(
+        scorer.judge([item(stereo, 44100)]).embeddings["features"][0], expected, atol=1e-3
+    )

@@ -33,9 +33,9 @@ from foleypref.published import pe_av as published
 from foleypref.published.pe_av import load_pe_av, pe_pixels, pe_wave, pick_frames
 from foleypref.published.places import MissingWeights
 from foleypref.scoring.scorers import ScoreItem
-from foleypref.scoring.scorers import pe_av as adapter
 from foleypref.scoring.scorers.pe_av import PICTURE, PeAv
 from tests.golden import recipes
+from tests.judged import judged, scores_of
 
 SIDE = 28  # of the stand-in's pictures
 WORDS = ("[PAD]", "[CLS]", "[SEP]", "dog", "barks", "rain", "falls")
@@ -270,12 +270,12 @@ def test_without_the_picture_there_is_one_dimension(whole: tuple[PeAudioVideoMod
     assert scorer.needs == {"audio", "text"}
     items = [item("a", 1), item("b", 2, "rain falls"), item("c", 3), item("d", 4, "")]
     silent = replace(items[0], candidate_id="silent", wave=np.zeros(4800, np.float32))
-    scores, embeddings = scorer.judge([*items, silent])
+    scores, embeddings = judged(scorer, [*items, silent])
     assert [s.reason for s in scores] == ["", "", "", "no caption", "silent"]
     assert len({s.value for s in scores[:3]}) == 3
     assert {(s.scorer, s.dimension) for s in scores} == {("pe_av", "audio_text")}
     assert embeddings["audio"].shape == (5, 32)
-    back = scorer.score(items[::-1])
+    back = scores_of(scorer, items[::-1])
     assert [s.value for s in back[::-1]] == pytest.approx([s.value for s in scores[:4]], abs=1e-5)
 
 
@@ -285,7 +285,7 @@ def test_with_the_picture_there_are_two(whole: tuple[PeAudioVideoModel, Path], s
     assert seeing.needs == {"audio", "text", "video"}
     assert seeing.streams == (PICTURE,)
     items = [item("a", 1), replace(item("b", 2), frames={}, clip_id="other"), item("c", 3)]
-    values = {(s.candidate_id, s.dimension): s for s in seeing.score(items)}
+    values = {(s.candidate_id, s.dimension): s for s in scores_of(seeing, items)}
     assert len(values) == 6
     assert values["b", "audio_video"].reason == "no picture"
     assert values["b", "audio_text"].value is not None
@@ -304,7 +304,7 @@ def test_the_picture_is_seen_once_a_clip(seeing: PeAv) -> None:
     calls: list[int] = []
     encoder = seeing._network.model.video_model.video_encoder
     encoder.register_forward_pre_hook(lambda *_: calls.append(1))
-    seeing.score([item("a", 1), item("b", 2), item("c", 3, clip="other")])
+    scores_of(seeing, [item("a", 1), item("b", 2), item("c", 3, clip="other")])
     assert len(calls) == 2
 
 
@@ -322,4 +322,4 @@ def test_variants_are_repositories_of_the_hub(tmp_path: Path, monkeypatch: pytes
     assert small._folder == snapshot
     assert small.version.endswith("-1")
     assert (small.scored_as, PeAv().scored_as) == ("pe_av-small", "pe_av")
-    assert adapter.DEFAULT == "large"
+    assert PeAv().variant == "large"

@@ -13,13 +13,13 @@ import torch
 pytest.importorskip("pesq")
 
 from foleypref.networks.resample import HANN, resample
-from foleypref.scoring.scorers import ScoreItem
+from foleypref.scoring.scorers import Judgement, ScoreItem
 from foleypref.scoring.scorers import pesq as module
 from foleypref.scoring.scorers.pesq import Pesq
-from foleypref.workspace.records import Score
 from tests.golden import recipes
 from tests.golden.check_pesq import CHECKS, RATE, measure
 from tests.golden.compare import LIMIT, relative_error
+from tests.judged import scores_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 VOICE = recipes.speechlike(4 * RATE)
@@ -38,9 +38,9 @@ def test_golden_numbers() -> None:
 
 def test_the_caption_decides_for_all_candidates_of_a_clip() -> None:
     scorer = Pesq().load()
-    (spoken,) = scorer.score([item()])
-    (other,) = scorer.score([item(prompt="rain on a roof")])
-    (any_clip,) = Pesq(speech_words="").load().score([item(prompt="rain on a roof")])
+    (spoken,) = scores_of(scorer, [item()])
+    (other,) = scores_of(scorer, [item(prompt="rain on a roof")])
+    (any_clip,) = scores_of(Pesq(speech_words="").load(), [item(prompt="rain on a roof")])
     assert spoken.value == any_clip.value == pytest.approx(4.64, abs=0.01)
     assert (other.value, other.reason) == (None, "not speech")
 
@@ -57,10 +57,9 @@ class Listener:
     def load(self, device: Any = "cpu") -> Listener:
         return self
 
-    def score(self, items: list[ScoreItem]) -> list[Score]:
+    def judge(self, items: list[ScoreItem]) -> Judgement:
         Listener.heard += len(items)
-        loud = float(np.abs(items[0].wave).max() > 0.05)
-        return [Score.make(items[0].candidate_id, "panns", self.version, "speech", loud)]
+        return Judgement({"speech": [float(np.abs(items[0].wave).max() > 0.05)]}, {})
 
 
 def test_panns_decides_on_the_clips_own_sound_once_a_clip(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,15 +69,15 @@ def test_panns_decides_on_the_clips_own_sound_once_a_clip(monkeypatch: pytest.Mo
     assert scorer.version == "0.0.4-wb-panns-w-1"
     quiet = 0.01 * VOICE
     items = [item(prompt=""), item(prompt="", candidate_id="b", wave=0.3 * VOICE)]
-    assert all(s.value is not None for s in scorer.score(items))
+    assert all(s.value is not None for s in scores_of(scorer, items))
     assert Listener.heard == 1
-    (unheard,) = scorer.score([item(reference=quiet, clip_id="d")])  # whatever the candidate says
+    (unheard,) = scores_of(scorer, [item(reference=quiet, clip_id="d")])  # whatever the candidate says
     assert unheard.reason == "not speech"
 
 
 def test_other_rates_are_resampled() -> None:
     at_44 = resample(torch.from_numpy(VOICE), RATE, 44100, HANN).numpy()
-    (score,) = Pesq().load().score([item(wave=at_44, sample_rate=44100)])
+    (score,) = scores_of(Pesq().load(), [item(wave=at_44, sample_rate=44100)])
     assert score.value is not None
     assert score.value > 4.5
 

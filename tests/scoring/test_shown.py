@@ -17,7 +17,7 @@ from foleypref.media.clip import write_video
 from foleypref.media.streams import FrameStream, bicubic, frames_of, read_streams, square
 from foleypref.models.backbones import ModelSpec, VideoSpec
 from foleypref.score import ScoreSettings, score
-from foleypref.scoring.scorers import PlainScorer, ScoreItem
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer
 from foleypref.scoring.scorers._pictured import once_a_clip
 from foleypref.scoring.shown import decode_latents, judged_seconds, score_item, show_clip
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Feature, Score
@@ -44,7 +44,7 @@ class Joint(TinyModel):
         return grey[:, :, None, None, None].repeat(1, 1, SIDE, SIDE, 3).to(torch.uint8)
 
 
-class Brightness(PlainScorer):
+class Brightness(Scorer):
     """A judge of the picture's first frame, which looks once at a clip."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "video"})
@@ -57,13 +57,10 @@ class Brightness(PlainScorer):
         """Four frames a second."""
         return (STREAM,)
 
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
         """The mean grey level."""
         seen: dict[str, Tensor] = {}
-        return [
-            Score.make(i.candidate_id, self.part_name(), "1", "grey", float(self._look(i, seen)))
-            for i in items
-        ]
+        return Judgement({"grey": [float(self._look(i, seen)) for i in items]}, {})
 
     @staticmethod
     def _look(item: ScoreItem, seen: dict[str, Tensor]) -> Tensor:

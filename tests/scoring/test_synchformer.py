@@ -39,6 +39,7 @@ from foleypref.scoring.scorers import synchformer as adapter
 from tests.golden import check_synchformer as checks
 from tests.golden import recipes
 from tests.golden.compare import LIMIT, relative_error
+from tests.judged import judged, scores_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -260,27 +261,27 @@ def loaded(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> adapter.Synch
 @pytest.mark.parametrize("rate", [16000, 44100])
 @pytest.mark.parametrize("lead_s", [-1.2, -0.4, 0.0, 0.6])
 def test_a_known_offset_is_found(clocks: adapter.Synchformer, lead_s: float, rate: int) -> None:
-    scores, embeddings = clocks.judge([clip([(0.0, lead_s)], rate=rate)])
+    scores, embeddings = judged(clocks, [clip([(0.0, lead_s)], rate=rate)])
     assert scores[0].value == pytest.approx(abs(lead_s), abs=1e-6)
     signed = offsets_s(embeddings["offset_logits"])[0].tolist()
     assert signed == pytest.approx([lead_s, lead_s], abs=1e-6)  # positive: the sound is early
 
 
 def test_the_windows_are_judged_apart_and_averaged(clocks: adapter.Synchformer) -> None:
-    scores, embeddings = clocks.judge([clip([(0.0, 0.4), (5.0, -1.0)], seconds=10.0)])
+    scores, embeddings = judged(clocks, [clip([(0.0, 0.4), (5.0, -1.0)], seconds=10.0)])
     assert offsets_s(embeddings["offset_logits"])[0].tolist() == pytest.approx([0.4, -1.0], abs=1e-6)
     assert scores[0].value == pytest.approx(0.7, abs=1e-6)
 
 
 def test_a_longer_sound_and_picture_are_cut_to_the_evaluated_length(clocks: adapter.Synchformer) -> None:
     item = replace(clip([(0.0, 0.4), (8.0, 2.0)], seconds=10.0), seconds=8.0)
-    assert clocks.score([item])[0].value == pytest.approx(0.4, abs=1e-6)
+    assert scores_of(clocks, [item])[0].value == pytest.approx(0.4, abs=1e-6)
 
 
 def test_the_picture_is_seen_once_a_clip(clocks: adapter.Synchformer) -> None:
     items = [replace(clip([(0.0, lead)]), candidate_id=f"c{lead}") for lead in (0.0, 0.4, 0.8)]
     other = replace(clip([(0.0, 0.2)]), candidate_id="other", clip_id="another clip")
-    values = {s.candidate_id: s.value for s in clocks.score([items[0], other, *items[1:]])}
+    values = {s.candidate_id: s.value for s in scores_of(clocks, [items[0], other, *items[1:]])}
     assert values == pytest.approx({"c0.0": 0.0, "other": 0.2, "c0.4": 0.4, "c0.8": 0.8}, abs=1e-6)
     assert clocks._judge is not None
     network = clocks._judge.network
@@ -295,13 +296,15 @@ def test_the_last_clips_picture_is_remembered_for_the_next_batch(clocks: adapter
     looks = []
     for batch in ([items[0], other], [items[1]], [items[2], items[0]], [other]):
         before = clocks._judge.network.segments_seen
-        found = {s.candidate_id: s.value for s in clocks.score(batch)}
+        found = {s.candidate_id: s.value for s in scores_of(clocks, batch)}
         looks.append((clocks._judge.network.segments_seen - before) // 24)
         truth = {"c0.0": 0.0, "other": 0.2, "c0.4": 0.4, "c0.8": 0.8}
         assert found == pytest.approx({i.candidate_id: truth[i.candidate_id] for i in batch}, abs=1e-6)
     assert looks == [2, 1, 0, 1]  # one clip is kept, no more
     later = clip([(0.0, 0.0)]).frames[adapter.PICTURE.key] + np.uint8(25)  # another picture of that name
-    assert clocks.score([replace(other, frames={adapter.PICTURE.key: later})])[0].value == pytest.approx(0.8)
+    assert scores_of(clocks, [replace(other, frames={adapter.PICTURE.key: later})])[0].value == pytest.approx(
+        0.8
+    )
 
 
 def test_lengths_are_heard_apart_and_keep_their_order(clocks: adapter.Synchformer) -> None:
@@ -310,7 +313,7 @@ def test_lengths_are_heard_apart_and_keep_their_order(clocks: adapter.Synchforme
         replace(clip([(0.0, lead)], seconds=s), candidate_id=f"{lead}", clip_id=f"{lead}")
         for lead, s in zip((0.0, 0.2, 0.4, 0.6), lengths)
     ]
-    scores, rows = clocks.judge(items)
+    scores, rows = judged(clocks, items)
     assert [s.value for s in scores] == pytest.approx([0.0, 0.2, 0.4, 0.6], abs=1e-6)
     assert offsets_s(rows["offset_logits"])[:, 1].tolist() == pytest.approx([0.0, 0.2, 0.4, 0.6], abs=1e-6)
     assert clocks._judge is not None
@@ -330,7 +333,7 @@ def test_what_cannot_be_judged_is_unscored_and_changes_nobody_else(clocks: adapt
         "the sound lasts 6 s": replace(good, wave=good.wave[:96000]),
     }
     named = [replace(item, candidate_id=name, clip_id=name) for name, item in items.items()]
-    scores, embeddings = clocks.judge(named)
+    scores, embeddings = judged(clocks, named)
     assert [s.candidate_id for s in scores] == list(items)
     assert scores[0].value == pytest.approx(0.4, abs=1e-6)
     for score in scores[1:]:
@@ -344,7 +347,7 @@ def test_what_cannot_be_judged_is_unscored_and_changes_nobody_else(clocks: adapt
 def test_the_mean_of_all_channels_is_heard(clocks: adapter.Synchformer) -> None:
     item = clip([(0.0, 0.4)])
     loud = np.stack([1.5 * item.wave, 0.5 * item.wave])
-    assert clocks.score([replace(item, channels=loud)])[0].value == pytest.approx(0.4, abs=1e-6)
+    assert scores_of(clocks, [replace(item, channels=loud)])[0].value == pytest.approx(0.4, abs=1e-6)
 
 
 # -- the real network, small ------------------------------------------------------------------------------
@@ -360,7 +363,7 @@ def test_forced_logits_are_what_the_score_says(monkeypatch: pytest.MonkeyPatch) 
     model.transformer.off_head.weight.zero_()
     model.transformer.off_head.bias.copy_(torch.eye(21)[4])
     item = clip([(0.0, 0.0)], seconds=4.8)
-    score = loaded(model, monkeypatch).score([item])[0]
+    score = scores_of(loaded(model, monkeypatch), [item])[0]
     assert (score.value, score.scorer, score.dimension) == (pytest.approx(1.2), "synchformer", "desync_s")
     assert score.version == "01234567-1"
 

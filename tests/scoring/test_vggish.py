@@ -16,6 +16,7 @@ from foleypref.published.taggers import benchmark_wave, build_vggish, embed_patc
 from foleypref.scoring.scorers.vggish import PATCH_S, Vggish
 from tests.golden import check_taggers as checks
 from tests.golden.compare import LIMIT, relative_error
+from tests.judged import judged
 from tests.scoring.test_panns import assert_agrees, item, noise, zeros_file
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -126,24 +127,24 @@ def test_a_row_holds_the_patches_of_the_evaluated_time_and_ends_in_nan(tmp_path:
     lengths = {"whole": 3.0, "longer": 4.0, "shorter": 1.5, "none": 0.9}
     items = [item(noise(s, 44100), 44100, name, seconds=3.0) for name, s in lengths.items()]
     items.append(item(0 * noise(3.0), name="silent", seconds=3.0))
-    scores, embeddings = judge.judge(items)
+    scores, embeddings = judged(judge, items)
     rows = embeddings["patches"]
     assert rows.shape == (5, 3, 128)
     assert rows.isnan().any(2).tolist() == [
         [False] * 3, [False] * 3, [False, True, True], [True] * 3, [False] * 3,
     ]  # fmt: skip
     torch.testing.assert_close(rows[:3, 0], BIAS.expand(3, 128))
-    torch.testing.assert_close(judge.embed(items[2:3])["patches"], rows[2:3], equal_nan=True)
+    torch.testing.assert_close(judge.judge(items[2:3]).embeddings["patches"], rows[2:3], equal_nan=True)
     assert [s.value for s in scores] == [3 * PATCH_S, 3 * PATCH_S, PATCH_S, None, None]
     assert [s.reason for s in scores] == ["", "", "", "shorter than one patch of 0.975 s", "silent"]
     assert {(s.scorer, s.version, s.dimension) for s in scores} == {("vggish", judge.version, "heard_s")}
-    assert judge.judge([]).scores == []
+    assert judged(judge, []).scores == []
 
 
 def test_without_an_evaluated_time_the_longest_sound_decides(tmp_path: Path) -> None:
     judge = scorer(tmp_path)
-    assert judge.embed([item(noise(2.0)), item(noise(1.0))])["patches"].shape == (2, 2, 128)
-    assert judge.embed([item(noise(0.5))])["patches"].shape == (1, 1, 128)
+    assert judge.judge([item(noise(2.0)), item(noise(1.0))]).embeddings["patches"].shape == (2, 2, 128)
+    assert judge.judge([item(noise(0.5))]).embeddings["patches"].shape == (1, 1, 128)
 
 
 def test_the_scorer_hears_all_channels(tmp_path: Path, network: VGGish) -> None:
@@ -151,4 +152,4 @@ def test_the_scorer_hears_all_channels(tmp_path: Path, network: VGGish) -> None:
     judge._network = network
     stereo = np.stack([noise(1.2, 44100, seed=1), 0.3 * noise(1.2, 44100, seed=2)])
     expected: Tensor = embed_patches(network, [benchmark_wave(stereo, 44100, 16000)])[0]
-    torch.testing.assert_close(judge.embed([item(stereo, 44100)])["patches"][0], expected)
+    torch.testing.assert_close(judge.judge([item(stereo, 44100)]).embeddings["patches"][0], expected)

@@ -14,12 +14,13 @@ import torch
 from foleypref.flow.convention import Latents, noise_like_rows
 from foleypref.scoring import shown as judging
 from foleypref.scoring.crossval import Training, train
-from foleypref.scoring.scorers import PlainScorer, ScoreItem, is_silent
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, Unscored, Value, is_silent
 from foleypref.scoring.scorers.audioscore import AudioScore, Fitted
 from foleypref.training import reward as rewards
 from foleypref.training.reward import Reward
-from foleypref.workspace.records import Clip, Score
+from foleypref.workspace.records import Clip
 from foleypref.workspace.store import Workspace
+from tests.judged import scores_of
 from tests.scoring.test_shown import Joint, grey_clip, rows
 from tests.tiny import TinyModel
 
@@ -28,7 +29,11 @@ BRIGHTNESS = "tests.scoring.test_shown:Brightness/grey"
 CHEAT = "tests.scored_workspace:Cheat/rms"
 
 
-class Level(PlainScorer):
+def rms(wave: np.ndarray) -> Value:
+    return Unscored("silent") if is_silent(wave) else float(np.sqrt(np.mean(wave**2)))
+
+
+class Level(Scorer):
     """A judge of sound alone."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio"})
@@ -36,13 +41,9 @@ class Level(PlainScorer):
     higher_is_better: ClassVar[dict[str, bool]] = {"rms": True}
     version: ClassVar[str] = "1"
 
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
         """Root mean square."""
-        values = [None if is_silent(i.wave) else float(np.sqrt(np.mean(i.wave**2))) for i in items]
-        return [
-            Score.make(i.candidate_id, self.part_name(), "1", "rms", value, "" if value else "silent")
-            for i, value in zip(items, values, strict=True)
-        ]
+        return Judgement({"rms": [rms(i.wave) for i in items]}, {})
 
 
 @cache
@@ -80,7 +81,7 @@ def test_it_is_the_p_good_of_the_decoded_sound(workspace: Workspace, clips: list
     found = Reward(workspace, model).judge(clips, latents).rewards
     score = AudioScore(weights=str(workspace.root / "audioscore" / "audioscore.safetensors")).load()
     items = [ScoreItem(str(i), wave, 24) for i, wave in enumerate(model.decode(latents).numpy())]
-    expected = [s.value for s in score.score(items) if s.dimension == "p_good"]
+    expected = [s.value for s in scores_of(score, items) if s.dimension == "p_good"]
     assert found.tolist() == pytest.approx(expected)
     assert found[0] < 0.1 < 0.9 < found[2]
 

@@ -20,6 +20,7 @@ from foleypref.scoring.scorers import ScoreItem
 from foleypref.scoring.scorers._world import PICTURE
 from foleypref.scoring.scorers.oracle_joint_onset import OracleJointOnset, event_times_s
 from foleypref.world import FPS, SAMPLE_RATE
+from tests.judged import scores_of
 from tests.world_items import with_wave, world_item
 
 P = TypeVar("P", WorldJoint, OracleJointOnset)
@@ -178,7 +179,7 @@ def shifted(item: ScoreItem, shift_s: float) -> ScoreItem:
 
 
 def mean_of(oracle: OracleJointOnset, found: list[ScoreItem], dimension: str) -> float:
-    values = [s.value for s in oracle.score(found) if s.dimension == dimension and s.value is not None]
+    values = [s.value for s in scores_of(oracle, found) if s.dimension == dimension and s.value is not None]
     assert len(values) >= len(found) - 1
     return float(np.mean(values))
 
@@ -208,7 +209,7 @@ def test_the_oracle_says_why_it_gives_no_score(oracle: OracleJointOnset) -> None
         "no event is seen": still,
     }
     for reason, item in cases.items():
-        scores = oracle.score([item])
+        scores = scores_of(oracle, [item])
         assert [(s.value, s.reason) for s in scores] == [(None, reason)] * 2
 
 
@@ -247,7 +248,7 @@ def test_what_the_base_makes_is_in_time_more_often_than_chance(
     own = [item for group in made for item in group]
     other = [replace(a, wave=b.wave) for group in made for a, b in zip(group, group[1:] + group[:1])]
     f1 = [
-        [s.value for s in oracle.score(found) if s.dimension == "onset_f1" and s.value is not None]
+        [s.value for s in scores_of(oracle, found) if s.dimension == "onset_f1" and s.value is not None]
         for found in (own, other)
     ]
     assert min(map(len, f1)) > 12

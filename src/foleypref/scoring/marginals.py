@@ -49,7 +49,7 @@ def _true_logits(workspace: Workspace, scorer: Scorer, device: str) -> Tensor:
             batch = clips[begin : begin + BATCH]
             items = [item for clip in batch if (item := _item(workspace.root, clip)) is not None]
             if items:
-                logits = loaded.embed(items)["logits"].cpu()
+                logits = loaded.judge(items).embeddings["logits"].cpu()
                 found.append(logits[logits.isfinite().all(1)])
             advance(len(batch))
     return torch.cat([part for part in found if part.numel()] or found[:1])

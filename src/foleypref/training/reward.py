@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float32
@@ -21,10 +21,9 @@ from foleypref.flow.convention import Latents
 from foleypref.media.streams import FrameStream
 from foleypref.models.backbones import Model
 from foleypref.scoring.marginals import with_marginal
-from foleypref.scoring.scorers import ScoreItem, Scorer
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, build_scorer
 from foleypref.scoring.scorers.audioscore import AudioScore, refuse_oracles
 from foleypref.scoring.shown import ShownClip, decode_latents, judged_seconds, score_item, show_clip
-from foleypref.settings.parts import build
 from foleypref.workspace.dimensions import Dimension
 from foleypref.workspace.records import Clip
 from foleypref.workspace.store import Workspace
@@ -72,7 +71,7 @@ class Reward:
         self._audioscore = AudioScore(weights=str(audioscore_file(workspace, audioscore))).load(device)
         refuse_oracles(self._audioscore.fitted.dimensions)
         self._watched = watched_scorers(workspace, watch, self._audioscore.fitted.dimensions, device)
-        judges: list[Scorer] = [cast(Scorer, self._audioscore), *(judge for judge, _ in self._watched)]
+        judges: list[Scorer] = [self._audioscore, *(judge for judge, _ in self._watched)]
         self._streams: tuple[FrameStream, ...] = tuple(
             {s.key: s for judge in judges for s in judge.streams}.values()
         )
@@ -87,10 +86,11 @@ class Reward:
         """Decode samples (n, ...) of n clips and judge them, in float32 even under autocast."""
         with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
             items = self._items(clips, latents)
-            p_good = _values(items, cast(Scorer, self._audioscore), "p_good")
+            p_good = _column(self._audioscore.judge(items), "p_good")
             watched = {
-                name: _values(items, judge, Dimension.parse(name).name)
+                name: _column(judgement, Dimension.parse(name).name)
                 for judge, names in (self._watched if watch else [])
+                for judgement in (judge.judge(items),)
                 for name in names
             }
         return Judged(p_good.nan_to_num(0.0), p_good.isnan(), watched)
@@ -136,7 +136,7 @@ def watched_scorers(
         names.setdefault(Dimension.parse(dimension).scorer, []).append(dimension)
     scorers = []
     for name, dimensions in names.items():
-        scorer = with_marginal(workspace, name, cast(Scorer, build("scorers", name)), str(device))
+        scorer = with_marginal(workspace, name, build_scorer(name), str(device))
         for dimension in dimensions:
             if Dimension.parse(dimension).name not in scorer.dimensions:
                 known = ", ".join(str(Dimension(name, d)) for d in scorer.dimensions)
@@ -145,10 +145,5 @@ def watched_scorers(
     return scorers
 
 
-def _values(items: Sequence[ScoreItem], judge: Scorer, dimension: str) -> Float32[Tensor, " n"]:
-    """Return one dimension of every item, NaN if it is unscored."""
-    by_item = {
-        score.candidate_id: score.value for score in judge.score(items) if score.dimension == dimension
-    }
-    values = [by_item[item.candidate_id] for item in items]
-    return torch.tensor([float("nan") if value is None else value for value in values])
+def _column(judgement: Judgement, dimension: str) -> Float32[Tensor, " n"]:
+    return torch.from_numpy(judgement.column(dimension)).float()

@@ -6,9 +6,11 @@ pair says why, and the reasons are counted.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple
 
+from foleypref.settings.parts import FromDrawer, Part, part_help
 from foleypref.workspace.records import Candidate, Clip, Pair
 
 
@@ -37,12 +39,15 @@ class Paired(NamedTuple):
     reason: str = ""
 
 
-class Pairing(Protocol):
-    """The whole contract of a pairing."""
+class Pairing(Part, ABC):
+    """The base of every pairing, and the whole contract."""
 
+    @abstractmethod
     def pairs(self, group: Group) -> Paired:
-        """Pairs of one clip."""
-        ...
+        """Return the pairs of one clip, or the reason why it gives none."""
+
+
+PairingPart = Annotated[Pairing, FromDrawer("pairings"), part_help("pairings")]
 
 
 def complexity(chosen: Judged, rejected: Judged) -> float:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from foleypref.scoring.pairings import Group, Judged, Paired, complexity, make_pair
-from foleypref.settings.parts import Part
+from foleypref.scoring.pairings import Group, Judged, Paired, Pairing, complexity, make_pair
 
 TOO_FEW = "fewer than two candidates"
 SAME = "one candidate is both best and worst"
@@ -11,7 +10,7 @@ NOT_AHEAD = "the winner is not ahead in p(good) and p(bad)"
 TOO_CLOSE = "complexity under min_complexity"
 
 
-class BestWorst(Part):
+class BestWorst(Pairing):
     """One pair a clip at most. Ties go to the smaller candidate id, so their order is irrelevant."""
 
     min_complexity: float = 0.0  # in [-1, 1]; pairs under it are dropped

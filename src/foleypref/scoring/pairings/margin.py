@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from foleypref.scoring.pairings import Group, Judged, Paired, make_pair
-from foleypref.settings.parts import Part
+from foleypref.scoring.pairings import Group, Judged, Paired, Pairing, make_pair
 
 TOO_FEW = "fewer than two candidates"
 TOO_CLOSE = "expected scores closer than the margin"
 
 
-class Margin(Part):
+class Margin(Pairing):
     """Best with worst, second best with second worst, and so on: disjoint pairs, the widest gaps first.
 
     The expected score is p_medium + 2 p_good in [0, 2]; as probabilities add up to 1, a gap is twice the

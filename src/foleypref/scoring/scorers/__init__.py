@@ -1,22 +1,26 @@
 """Scorers: one item in, raw numbers out. Judges may be rewards; oracles know the truth and never are.
 
-A scorer is not a metric: it looks at one candidate. Scores are stored raw with scorer and version, and
-combining them is explicit and comes later (`scoring/scorers/audioscore.py`).
+A scorer is not a metric: it looks at one candidate. It returns values; whoever asked writes them down as
+`Score` records with the scorer's name and version. Values are stored raw, and combining them is explicit and
+comes later (`scoring/scorers/audioscore.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from foleypref.media.streams import FrameStream
-from foleypref.settings.parts import Part
+from foleypref.settings.parts import FromDrawer, Part, build, part_help
 from foleypref.workspace.records import Score
+
+N = TypeVar("N")
 
 NEEDS = ("audio", "video", "text", "reference", "truth")
 
@@ -52,94 +56,139 @@ class ScoreItem:
         return len(self.wave) / self.sample_rate if self.seconds is None else self.seconds
 
 
+class Unscored(NamedTuple):
+    """Stands in a list of values for one that could not be given, and says why."""
+
+    reason: str
+
+
+Value = float | Unscored
+
+
 class Judgement(NamedTuple):
-    """What a scorer found out in one pass over some items."""
+    """Everything a scorer says about a batch of B items in one pass."""
 
-    scores: list[Score]
-    embeddings: dict[str, Tensor]  # (len(items), ...) each; a row of NaN where there is none
+    values: dict[str, list[Value]]
+    """By dimension, B each, in the order of the items."""
+    embeddings: dict[str, Tensor]
+    """By name, (B, ...) each; a row of NaN where there is no embedding."""
+
+    def column(self, dimension: str) -> np.ndarray:
+        """Return the values of one dimension, (B,) float64, NaN where unscored."""
+        values = self.values[dimension]
+        return np.array([np.nan if isinstance(v, Unscored) else v for v in values], np.float64)
+
+    def records(self, scorer: str, version: str, items: Sequence[ScoreItem]) -> list[Score]:
+        """Return a `Score` per item and dimension: all dimensions of the first item, then of the second, …"""
+        assert all(len(values) == len(items) for values in self.values.values()), "one value per item"
+        return [
+            Score.make(item.candidate_id, scorer, version, dimension, None, value.reason)
+            if isinstance(value, Unscored)
+            else Score.make(item.candidate_id, scorer, version, dimension, value)
+            for row, item in enumerate(items)
+            for dimension, values in self.values.items()
+            for value in (values[row],)
+        ]
 
 
-class Scorer(Protocol):
-    """The whole contract of a scorer. `PlainScorer` and `NetworkScorer` write most of it."""
+class Scorer(Part, ABC):
+    """The base of every scorer. Its constants are `ClassVar`s, or properties where settings decide them."""
 
-    needs: frozenset[str]
-    dimensions: tuple[str, ...]
-    higher_is_better: dict[str, bool]
-    embeddings: tuple[str, ...]
-    """Names of the tensors `embed` returns; empty if it has none."""
+    embeddings: ClassVar[tuple[str, ...]] = ()
+    """Names of the tensors in its judgements."""
+    asides: ClassVar[tuple[str, ...]] = ()
+    """Dimensions that measure no quality (duration, presence of speech): rewards read them only if named."""
+
+    @property
+    @abstractmethod
+    def needs(self) -> frozenset[str]:
+        """The inputs it looks at, out of `NEEDS`."""
+
+    @property
+    @abstractmethod
+    def dimensions(self) -> tuple[str, ...]:
+        """Names of the numbers it gives."""
+
+    @property
+    @abstractmethod
+    def higher_is_better(self) -> Mapping[str, bool]:
+        """For each dimension, whether more is better; True where neither is."""
+
+    @property
+    @abstractmethod
+    def version(self) -> str:
+        """Changes when weights or method change; stored with each score."""
+
+    @abstractmethod
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """Judge a batch in one pass. An item's values do not depend on the other items.
+
+        An item that cannot be judged is `Unscored` with a reason, in every dimension concerned.
+        """
 
     @property
     def streams(self) -> tuple[FrameStream, ...]:
         """The frames it looks at: in `ScoreItem.frames` under their keys, where the clip has a picture."""
-        ...
-
-    @property
-    def version(self) -> str:
-        """Changes when weights or method change; stored with each score."""
-        ...
-
-    def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read the weights. Returns itself."""
-        ...
-
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        """A score per item and dimension, in any order. What cannot be judged is unscored with a reason."""
-        ...
-
-    def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
-        """Embeddings for set metrics, each (len(items), D)."""
-        ...
-
-    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
-        """Both, for the price of one pass of the network."""
-        ...
-
-
-class _Base(Part):
-    embeddings: ClassVar[tuple[str, ...]] = ()
-    asides: ClassVar[tuple[str, ...]] = ()
-    """Dimensions that are no quality (how long, whether speech): no reward reads them unless told to."""
-
-    @property
-    def streams(self) -> tuple[FrameStream, ...]:
-        """No frames."""
         return ()
 
     def load(self, device: str | torch.device = "cpu") -> Self:
-        """Nothing to load."""
+        """Read the weights, if there are any, and return itself."""
         return self
 
-
-class PlainScorer(_Base):
-    """What a scorer that writes `score` need not write again; `embed` too if it has embeddings."""
-
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        """To be written."""
-        raise NotImplementedError
-
-    def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
-        """None."""
-        return {}
-
-    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
-        """One after the other."""
-        return Judgement(self.score(items), self.embed(items))
+    @property
+    def scored_as(self) -> str:
+        """The name that its scores carry: the part's, with the variant unless it is the default one."""
+        field, chosen = type(self).model_fields.get("variant"), getattr(self, "variant", None)
+        default = field is None or chosen == field.default
+        return self.part_name() if default else f"{self.part_name()}-{chosen}"
 
 
-class NetworkScorer(_Base):
-    """What a scorer that writes `judge`, scores and embeddings at once, need not write again."""
+ScorerPart = Annotated[Scorer, FromDrawer("scorers"), part_help("scorers")]
 
-    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
-        """To be written."""
-        raise NotImplementedError
 
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        """The scores alone."""
-        return self.judge(items).scores
+def build_scorer(name: str) -> Scorer:
+    """Return the scorer of that name, not loaded. Raises ValueError for anything that is no scorer."""
+    part = build("scorers", name)
+    if not isinstance(part, Scorer):
+        raise ValueError(f"{name!r} is no scorer: its class does not extend foleypref.scoring.scorers.Scorer")
+    return part
 
-    def embed(self, items: Sequence[ScoreItem]) -> dict[str, Tensor]:
-        """The embeddings alone."""
-        return self.judge(items).embeddings
+
+def values_of(reasons: Iterable[str], values: Iterable[float]) -> list[Value]:
+    """Join reasons and values, B each: `Unscored` where a reason is not empty, else the value there."""
+    pairs = zip(reasons, values, strict=True)
+    return [Unscored(reason) if reason else float(value) for reason, value in pairs]
+
+
+def judge_usable(
+    items: Sequence[ScoreItem],
+    needs: frozenset[str],
+    judge: Callable[[list[ScoreItem]], Iterable[float]],
+) -> list[Value]:
+    """Return a value per item: `judge` sees, in one batch, those that lack none of `needs`."""
+    reasons = [unscored_reason(item, needs) for item in items]
+    usable = [item for item, reason in zip(items, reasons) if not reason]
+    values = iter(judge(usable)) if usable else iter(())
+    return [Unscored(reason) if reason else float(next(values)) for reason in reasons]
+
+
+def unscored_reason(item: ScoreItem, needs: frozenset[str]) -> str:
+    """Return why an item cannot be judged by what `needs` these inputs, or ""."""
+    if "audio" in needs and is_silent(item.wave):
+        return "silent"
+    if "video" in needs and not any(len(frames) for frames in item.frames.values()):
+        return "no video"
+    if "text" in needs and not item.prompt.strip():
+        return "no caption"
+    if "reference" in needs and (item.reference is None or is_silent(item.reference)):
+        return "no reference sound"
+    return ""
+
+
+def loaded(network: N | None) -> N:
+    """Return the network of a scorer, whose `load` must have been called."""
+    assert network is not None, "call load() first"
+    return network
 
 
 def is_oracle(scorer: Scorer) -> bool:

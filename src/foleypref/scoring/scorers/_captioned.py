@@ -1,4 +1,4 @@
-"""What the judges of sound and text share: embeddings of both, one similarity an item.
+"""The base of the judges of sound and text: embeddings of both, one similarity per item.
 
 Silence has an embedding, as in the benchmarks' distances between sets, but no score.
 """
@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from foleypref.scoring.scorers import Judgement, ScoreItem, is_silent
-from foleypref.workspace.records import Score
+from foleypref.published.hashes import weights_version
+from foleypref.published.hub_files import weights_path
+from foleypref.published.registry import files_for
+from foleypref.scoring.scorers import ScoreItem, Scorer, Unscored, Value, unscored_reason
 
 ROWS_AT_ONCE = 8
 
 
 @contextmanager
 def packages(scorer: str) -> Iterator[None]:
-    """A package that does not import becomes a ValueError that says what to install."""
+    """Turn the failed import of a package into a ValueError that says what to install."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -30,41 +33,57 @@ def packages(scorer: str) -> Iterator[None]:
 
 
 def in_chunks(rows: Sequence[Tensor], embed: Callable[[Tensor], Tensor], device: torch.device) -> Tensor:
-    """`embed` of rows of one length, a few at once, on the CPU."""
+    """Embed rows of equal length, a few at once, and return the result on the CPU."""
     chunks = (rows[begin : begin + ROWS_AT_ONCE] for begin in range(0, len(rows), ROWS_AT_ONCE))
     return torch.cat([embed(torch.stack(list(chunk)).to(device)).float().cpu() for chunk in chunks])
 
 
-@torch.inference_mode()
-def judge_captioned(
-    items: Sequence[ScoreItem],
-    make: Callable[[ScoreItem, float | None, str], Score],
-    width: int,
-    embed_audio: Callable[[list[ScoreItem]], Tensor],
-    embed_text: Callable[[list[str]], Tensor],
-    similarity: Callable[[Tensor, Tensor], Tensor | float],
-) -> Judgement:
-    """One score and one row of `audio`, (width,), an item; each text is embedded once.
+class CaptionScorer(Scorer):
+    """Base of the scorers that embed a sound and its caption and compare the two.
 
-    `make(item, value, reason)` is the score; `similarity` is of two vectors. Unscored: silence, and what has
-    no caption; no sound at all has no embedding.
+    `weights` is a file, "" the published one; `weights_folder` as for models. Unscored: silence, which has an
+    embedding as in the benchmarks, and items without a caption.
     """
-    rows = torch.full((len(items), width), torch.nan)
+
+    weights: str = ""
+    weights_folder: str = ""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"audio", "text"})
+    dimensions: ClassVar[tuple[str, ...]] = ("similarity",)
+    higher_is_better: ClassVar[dict[str, bool]] = {"similarity": True}
+    embeddings: ClassVar[tuple[str, ...]] = ("audio",)
+
+    @property
+    def version(self) -> str:
+        """Hash of the weights, and the method's."""
+        published = files_for(self.part_name())[0].name
+        return weights_version(weights_path(self.weights, published, self.weights_folder or None))
+
+
+class Embedders(NamedTuple):
+    """The two towers of a network of sound and text, and how their embeddings compare."""
+
+    width: int
+    audio: Callable[[list[ScoreItem]], Tensor]  # -> (B, width)
+    text: Callable[[list[str]], Tensor]  # -> (B, width)
+    similarity: Callable[[Tensor, Tensor], Tensor | float]  # of two vectors
+
+
+@torch.inference_mode()
+def compare_captions(items: Sequence[ScoreItem], embed: Embedders) -> tuple[list[Value], Tensor]:
+    """Return a similarity per item and the sounds' embeddings (B, width); each text is embedded once.
+
+    Silence and items without a caption are unscored; a sound without samples has a row of NaN.
+    """
+    rows = torch.full((len(items), embed.width), torch.nan)
     heard = [row for row, item in enumerate(items) if item.wave.size]
     if heard:
-        rows[heard] = embed_audio([items[row] for row in heard])
-    reasons = [unscored(item) for item in items]
+        rows[heard] = embed.audio([items[row] for row in heard])
+    reasons = [unscored_reason(item, CaptionScorer.needs) for item in items]
     texts = sorted({item.prompt for item, reason in zip(items, reasons) if not reason})
-    vectors = dict(zip(texts, embed_text(texts))) if texts else {}
-    scores = [
-        make(item, None if reason else float(similarity(row, vectors[item.prompt])), reason)
+    vectors = dict(zip(texts, embed.text(texts))) if texts else {}
+    values: list[Value] = [
+        Unscored(reason) if reason else float(embed.similarity(row, vectors[item.prompt]))
         for item, row, reason in zip(items, rows, reasons)
     ]
-    return Judgement(scores, {"audio": rows})
-
-
-def unscored(item: ScoreItem) -> str:
-    """Why a sound cannot be compared with its caption, or ""."""
-    if is_silent(item.wave):
-        return "silent"
-    return "" if item.prompt.strip() else "no caption"
+    return values, rows

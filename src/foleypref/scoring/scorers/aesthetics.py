@@ -16,15 +16,14 @@ from pydantic import PrivateAttr
 from foleypref.published.hashes import weights_version
 from foleypref.published.hub_files import weights_path
 from foleypref.published.registry import files_for
-from foleypref.scoring.scorers import Judgement, NetworkScorer, ScoreItem, is_silent
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, Unscored, Value, is_silent
 from foleypref.scoring.scorers._captioned import packages
-from foleypref.workspace.records import Score
 
 if TYPE_CHECKING:
     from foleypref.published.aesthetics import Aesthetics as Network
 
 
-class Aesthetics(NetworkScorer):
+class Aesthetics(Scorer):
     """`weights` is a file or facebook/audiobox-aesthetics, "" the published file. Unscored: silence.
 
     `weights_folder` is as for models.
@@ -54,15 +53,11 @@ class Aesthetics(NetworkScorer):
         return self
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
-        """Four scores an item."""
+        """Rate all four axes of each sound that is not silent."""
         assert self._network is not None, "call load() first"
-        audible = [item for item in items if not is_silent(item.wave)]
-        ratings = iter(self._network.rate_sounds([(item.sound, item.sample_rate) for item in audible]))
-        scores, version = [], self.version
-        for item in items:
-            silent = is_silent(item.wave)
-            values = [None] * len(self.dimensions) if silent else next(ratings).tolist()
-            for dimension, value in zip(self.dimensions, values):
-                why = "silent" if silent else ""
-                scores.append(Score.make(item.candidate_id, "aesthetics", version, dimension, value, why))
-        return Judgement(scores, {})
+        silent = [is_silent(item.wave) for item in items]
+        audible = [(item.sound, item.sample_rate) for item, quiet in zip(items, silent) if not quiet]
+        ratings = iter(self._network.rate_sounds(audible).tolist())
+        unscored: list[Value] = [Unscored("silent")] * len(self.dimensions)
+        rows = [unscored if quiet else next(ratings) for quiet in silent]
+        return Judgement({name: [row[axis] for row in rows] for axis, name in enumerate(self.dimensions)}, {})

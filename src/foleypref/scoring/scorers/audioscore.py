@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -26,10 +26,8 @@ from foleypref.media.files import write_atomic
 from foleypref.media.streams import FrameStream
 from foleypref.networks.audioscore import AudioScoreNetwork
 from foleypref.published.places import cache_folder
-from foleypref.scoring.scorers import PlainScorer, ScoreItem, Scorer, is_oracle
-from foleypref.settings.parts import build
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, build_scorer, is_oracle, values_of
 from foleypref.workspace.dimensions import Dimension, scorers_of
-from foleypref.workspace.records import Score
 
 FORMAT = 1
 NAME = "audioscore"
@@ -38,7 +36,7 @@ MARGINAL = "marginal."  # begins the keys of the judges' marginals
 
 def reads_truth(scorer: str) -> bool:
     """True for an oracle, by name or by what it needs. Raises ValueError if no such scorer can be built."""
-    return scorer.startswith("oracle") or is_oracle(cast(Scorer, build("scorers", scorer)))
+    return scorer.startswith("oracle") or is_oracle(build_scorer(scorer))
 
 
 def refuse_oracles(dimensions: Iterable[str], *, unknown_ok: bool = False) -> None:
@@ -123,7 +121,7 @@ class Fitted:
         return Fitted(dimensions, versions, mean, std, network.eval(), said["notes"], marginals)
 
 
-class AudioScore(PlainScorer):
+class AudioScore(Scorer):
     """Settings: `weights`, the file that `fit` wrote. As a scorer it runs the judges that file names."""
 
     weights: str = ""
@@ -187,34 +185,24 @@ class AudioScore(PlainScorer):
         """(N, K) in the order of `fitted.dimensions`, NaN for missing -> (N, 3) over bad, medium, good."""
         return self.fitted.probabilities(values)
 
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        """p_bad, p_medium, p_good of each item; unscored when no judge could score it."""
-        rows = {item.candidate_id: row for row, item in enumerate(items)}
-        columns = {name: column for column, name in enumerate(self.fitted.dimensions)}
-        values = np.full((len(items), len(columns)), np.nan)
-        for name, judge in self._loaded_judges().items():
-            for score in judge.score(items):
-                column = columns.get(str(Dimension(name, score.dimension)))
-                if column is not None and score.value is not None:
-                    values[rows[score.candidate_id], column] = score.value
-        probabilities, version = self.probabilities(values), self.version
-        return [
-            Score.make(item.candidate_id, NAME, version, dimension, float(p))
-            if judged
-            else Score.make(item.candidate_id, NAME, version, dimension, None, "no judge scored it")
-            for item, row, judged in zip(items, probabilities, np.isfinite(values).any(1))
-            for dimension, p in zip(self.dimensions, row)
-        ]
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """Run the judges and combine their values; unscored if no judge could score an item."""
+        judgements = {name: judge.judge(items) for name, judge in self._loaded_judges().items()}
+        read = [Dimension.parse(text) for text in self.fitted.dimensions]
+        values = np.stack([judgements[d.scorer].column(d.name) for d in read], 1)
+        reasons = np.where(np.isfinite(values).any(1), "", "no judge scored it").tolist()
+        columns = zip(self.dimensions, self.probabilities(values).T)
+        return Judgement({name: values_of(reasons, column.tolist()) for name, column in columns}, {})
 
     def _built_judges(self) -> dict[str, Scorer]:
         if self._fitted is None and not self.weights:
             return {}
-        built = {name: cast(Scorer, build("scorers", name)) for name in scorers_of(self.fitted.dimensions)}
+        built = {name: build_scorer(name) for name in scorers_of(self.fitted.dimensions)}
         for name, content in self.fitted.marginals.items():
             place = cache_folder() / "marginals" / f"{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
             if not place.exists():
                 write_atomic(place, content)
-            built[name] = cast(Any, built[name]).with_settings(marginal=str(place))
+            built[name] = built[name].with_settings(marginal=str(place))
         return built
 
     def _loaded_judges(self) -> dict[str, Scorer]:

@@ -20,9 +20,8 @@ from pydantic import Field
 from torch import Tensor
 
 from foleypref.media.streams import FrameStream, square
-from foleypref.scoring.scorers import PlainScorer, ScoreItem, is_silent
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, Unscored, Value, is_silent
 from foleypref.scoring.scorers.onset import onset_times_s
-from foleypref.workspace.records import Score
 
 FPS = 25.0
 LEVELS, ITERATIONS = 3, 3  # of the pyramid, and on each of its levels
@@ -32,7 +31,7 @@ PAIRS_AT_ONCE = 64
 LUMA = (0.299, 0.587, 0.114)
 
 
-class AvAlign(PlainScorer):
+class AvAlign(Scorer):
     """av_align in [0, 1]. `least_motion` is in short sides a frame, the mean over the picture.
 
     Unscored: silence, no motion picture, and clips with neither onset nor peak, where the ratio is 0/0.
@@ -55,21 +54,17 @@ class AvAlign(PlainScorer):
         """The definition's number and the settings."""
         return f"1-{self.side}-{self.least_motion:g}"
 
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        """One score an item; motion is measured once a clip."""
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """Compare onsets with peaks of motion, which are measured once per clip."""
         peaks: dict[str, np.ndarray] = {}
-        scores = []
-        for item in items:
-            value, reason = self._value(item, peaks)
-            scores.append(Score.make(item.candidate_id, "av_align", self.version, "av_align", value, reason))
-        return scores
+        return Judgement({"av_align": [self._value(item, peaks) for item in items]}, {})
 
-    def _value(self, item: ScoreItem, peaks: dict[str, np.ndarray]) -> tuple[float | None, str]:
+    def _value(self, item: ScoreItem, peaks: dict[str, np.ndarray]) -> Value:
         if is_silent(item.wave):
-            return None, "silent"
+            return Unscored("silent")
         frames = item.frames.get(self.streams[0].key)
         if frames is None or len(frames) < 4:  # three flows: the least that can have a peak
-            return None, "no motion picture"
+            return Unscored("no motion picture")
         clip = item.clip_id or item.candidate_id
         if clip not in peaks:
             peaks[clip] = motion_peaks_s(motion(frames), self.least_motion)
@@ -77,8 +72,8 @@ class AvAlign(PlainScorer):
         wave = item.wave[: round(seconds * item.sample_rate)]
         heard, seen = onset_times_s(wave, item.sample_rate), peaks[clip][peaks[clip] < seconds]
         if len(heard) + len(seen) == 0:
-            return None, "neither an onset in the sound nor a peak of motion in the picture"
-        return intersection_over_union(heard, seen, 1 / FPS), ""
+            return Unscored("neither an onset in the sound nor a peak of motion in the picture")
+        return intersection_over_union(heard, seen, 1 / FPS)
 
 
 def intersection_over_union(heard: np.ndarray, seen: np.ndarray, within_s: float) -> float:

@@ -18,14 +18,13 @@ from foleypref.networks.imagebind import IMAGE
 from foleypref.published.hashes import weights_version
 from foleypref.published.imagebind import FPS, NAME, IBScore, check_length, load_imagebind, similarity
 from foleypref.published.weights import locate
-from foleypref.scoring.scorers import Judgement, NetworkScorer, ScoreItem
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, values_of
 from foleypref.scoring.scorers._pictured import keep_last, once_a_clip, unseen
-from foleypref.workspace.records import Score
 
 PICTURE = bicubic(FPS, IMAGE, crop=False)
 
 
-class ImageBind(NetworkScorer):
+class ImageBind(Scorer):
     """`weights_folder` as for models. Higher is better; the sound is heard whole, whatever is evaluated.
 
     Unscored: silence, no picture, under 4 s evaluated, a picture shorter than what is evaluated, a sound
@@ -58,10 +57,10 @@ class ImageBind(NetworkScorer):
         return self
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
-        """One score an item: the picture looked at once a clip, all sounds heard together."""
+        """Embed each clip's picture once and all sounds together, and compare them."""
         judge = self._judge
         assert judge is not None, "call load() first"
-        version, reasons = self.version, [unseen(item, PICTURE.key, check_length) for item in items]
+        reasons = [unseen(item, PICTURE.key, check_length) for item in items]
         audio, video = (torch.full((len(items), judge.embed_dim), torch.nan) for _ in range(2))
         rows = [row for row, reason in enumerate(reasons) if not reason]
         for row in rows:
@@ -69,14 +68,8 @@ class ImageBind(NetworkScorer):
         keep_last(self._seen)
         if rows:
             audio[rows] = judge.hear([(items[row].sound, items[row].sample_rate) for row in rows]).cpu()
-        values = similarity(video, audio).tolist()
-        scores = [
-            Score.make(
-                item.candidate_id, "imagebind", version, "similarity", None if reason else value, reason
-            )
-            for item, reason, value in zip(items, reasons, values)
-        ]
-        return Judgement(scores, {"audio": audio, "video": video})
+        values = values_of(reasons, similarity(video, audio).tolist())
+        return Judgement({"similarity": values}, {"audio": audio, "video": video})
 
     def _see(self, item: ScoreItem) -> Tensor:
         judge, frames = self._judge, item.frames[PICTURE.key]

@@ -14,16 +14,14 @@ import numpy as np
 import torch
 
 from foleypref.networks.resample import HANN, resample
-from foleypref.scoring.scorers import PlainScorer, ScoreItem, is_silent
-from foleypref.scoring.scorers.oracle_onset import agreement, onsets
-from foleypref.workspace.records import Score
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, Unscored, is_silent
+from foleypref.scoring.scorers.oracle_onset import OnsetAgreement, agreement, onset_judgement, onsets
 
 SAMPLE_RATE = 16000  # Hz, of both sounds: the bands of the flux follow the rate
 EDGE_S = 0.035  # what the detector's window and lag reach
-VERSION = "1"
 
 
-class Onset(PlainScorer):
+class Onset(Scorer):
     """onset_f1 in [0, 1]; onset_error_s in [0, 0.5] s, the mean distance from a true onset to the nearest."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "reference"})
@@ -33,36 +31,31 @@ class Onset(PlainScorer):
     @property
     def version(self) -> str:
         """Raised when the definition changes."""
-        return VERSION
+        return "1"
 
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        """Two scores an item; unscored where either sound is silent or the reference has no onset."""
-        scores = []
-        for item in items:
-            f1, error, reason = _compare(item)
-            for dimension, value in (("onset_f1", f1), ("onset_error_s", error)):
-                scores.append(Score.make(item.candidate_id, "onset", VERSION, dimension, value, reason))
-        return scores
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """Compare onsets; unscored where either sound is silent or the clip's own has no onset."""
+        return onset_judgement([_compare(item) for item in items])
 
 
 def onset_times_s(wave: np.ndarray, sample_rate: int) -> np.ndarray:
     """Onsets of a sound (N,) in seconds, 100 ms apart at least; none within 35 ms of its ends."""
     wave = resample(torch.from_numpy(wave), sample_rate, SAMPLE_RATE, HANN).numpy()
-    found = onsets(wave, SAMPLE_RATE)
+    times = onsets(wave, SAMPLE_RATE)
     # A sound that is cut off, at either end, has an edge there that nothing in the scene made.
-    return found[(found > EDGE_S) & (found < len(wave) / SAMPLE_RATE - EDGE_S)]
+    return times[(times > EDGE_S) & (times < len(wave) / SAMPLE_RATE - EDGE_S)]
 
 
-def _compare(item: ScoreItem) -> tuple[float | None, float | None, str]:
+def _compare(item: ScoreItem) -> OnsetAgreement | Unscored:
     if is_silent(item.wave):
-        return None, None, "silent"
+        return Unscored("silent")
     if item.reference is None or is_silent(item.reference):
-        return None, None, "no reference sound"
-    seconds = len(item.reference) / item.reference_rate  # of what comes later nothing is known
+        return Unscored("no reference sound")
+    seconds = len(item.reference) / item.reference_rate  # after its end there is nothing to compare with
     if item.seconds is not None:
         seconds = min(seconds, item.seconds)
     sounds = ((item.wave, item.sample_rate), (item.reference, item.reference_rate))
-    found, true = (onset_times_s(wave[: round(seconds * rate)], rate) for wave, rate in sounds)
+    heard, true = (onset_times_s(wave[: round(seconds * rate)], rate) for wave, rate in sounds)
     if len(true) == 0:
-        return None, None, "the clip's own sound has no onset"
-    return *agreement(found, true), ""
+        return Unscored("the clip's own sound has no onset")
+    return agreement(heard, true)

@@ -9,47 +9,40 @@ import torch
 from pydantic import PrivateAttr
 
 from foleypref.networks.world_towers import SecondTagger
-from foleypref.scoring.scorers import PlainScorer, ScoreItem, is_silent
-from foleypref.scoring.scorers._world import judge_version, load_judge, waves
-from foleypref.workspace.records import Score
+from foleypref.scoring.scorers import Judgement, ScoreItem, Unscored, Value, is_silent, loaded
+from foleypref.scoring.scorers._world import WorldScorer, load_judge, waves
 from foleypref.world import CLASSES
 
 
-class OracleClass(PlainScorer):
+class OracleClass(WorldScorer):
     """class_correct: 1 if the top class is a true one; class_probability: what the true classes get."""
 
+    trained: ClassVar[str] = "oracle_tagger"
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "truth"})
     dimensions: ClassVar[tuple[str, ...]] = ("class_correct", "class_probability")
     higher_is_better: ClassVar[dict[str, bool]] = {"class_correct": True, "class_probability": True}
 
     _network: SecondTagger | None = PrivateAttr(default=None)
 
-    @property
-    def version(self) -> str:
-        """Hash of the weights."""
-        return judge_version("oracle_tagger")
-
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the weights."""
-        self._network, _ = load_judge("oracle_tagger", lambda _: SecondTagger(len(CLASSES)), device)
+        self._network, _ = load_judge(self.trained, SecondTagger(len(CLASSES)), device)
         return self
 
     @torch.inference_mode()
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        """Two scores an item. Silence is wrong (0), not unscored: the truth says what should sound."""
-        assert self._network is not None, "call load() first"
-        if not items:
-            return []
-        probabilities = self._network(waves(items)).softmax(1).cpu().numpy()
-        scores = []
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """Tag each sound. Silence is wrong (0), not unscored: the truth says that something should sound."""
+        network = loaded(self._network)
+        values: dict[str, list[Value]] = {name: [] for name in self.dimensions}
+        probabilities = network(waves(items)).softmax(1).cpu().numpy() if items else ()
         for item, p in zip(items, probabilities):
             labels = [CLASSES.index(name) for name in item.meta.get("labels", ()) if name in CLASSES]
-            silent = is_silent(item.wave)
-            correct = None if not labels else float(not silent and int(p.argmax()) in labels)
-            mass = None if not labels else 0.0 if silent else float(p[labels].sum())
-            reason = "" if labels else "the clip's truth names no class"
-            for dimension, value in (("class_correct", correct), ("class_probability", mass)):
-                scores.append(
-                    Score.make(item.candidate_id, "oracle_class", self.version, dimension, value, reason)
-                )
-        return scores
+            correct: Value = float(int(p.argmax()) in labels)
+            mass: Value = float(p[labels].sum())
+            if not labels:
+                correct = mass = Unscored("the clip's truth names no class")
+            elif is_silent(item.wave):
+                correct = mass = 0.0
+            values["class_correct"].append(correct)
+            values["class_probability"].append(mass)
+        return Judgement(values, {})

@@ -7,13 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from foleypref.scoring.scorers import PlainScorer, ScoreItem, is_silent
-from foleypref.workspace.records import Score
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, Unscored, Value, is_silent
 
 FLOOR_DB = -60.0
 
 
-class OracleEnvelope(PlainScorer):
+class OracleEnvelope(Scorer):
     """level_correlation in [-1, 1] of the 25 Hz level in dB; a steady true sound is unscored."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "truth"})
@@ -25,22 +24,18 @@ class OracleEnvelope(PlainScorer):
         """Raised when the definition changes."""
         return "1"
 
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        """One correlation an item; a silent candidate gets 0."""
-        return [self._score(item) for item in items]
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """Correlate levels; a silent candidate gets 0."""
+        return Judgement({"level_correlation": [_value(item) for item in items]}, {})
 
-    def _score(self, item: ScoreItem) -> Score:
-        truth = np.maximum(np.asarray(item.meta.get("level_db") or (), np.float64), FLOOR_DB)
-        value, reason = None, ""
-        if len(truth) == 0:
-            reason = "the clip's truth has no level"
-        elif truth.std() < 1.0:
-            reason = "the true sound is steady"
-        elif is_silent(item.wave):
-            value = 0.0
-        else:
-            value = _correlation(frame_level_db(item.wave, len(truth)), truth)
-        return Score.make(item.candidate_id, "oracle_envelope", "1", "level_correlation", value, reason)
+
+def _value(item: ScoreItem) -> Value:
+    truth = np.maximum(np.asarray(item.meta.get("level_db") or (), np.float64), FLOOR_DB)
+    if len(truth) == 0:
+        return Unscored("the clip's truth has no level")
+    if truth.std() < 1.0:
+        return Unscored("the true sound is steady")
+    return 0.0 if is_silent(item.wave) else _correlation(frame_level_db(item.wave, len(truth)), truth)
 
 
 def frame_level_db(wave: np.ndarray, num_frames: int) -> np.ndarray:

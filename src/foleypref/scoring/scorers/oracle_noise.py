@@ -1,4 +1,4 @@
-"""Oracle: the noise floor, the 10th percentile of 20 ms frame levels, alone and over the truth's."""
+"""Oracle: the noise floor, the 10th percentile of 20 ms frame levels, absolute and above the truth's."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from foleypref.scoring.scorers import PlainScorer, ScoreItem
-from foleypref.workspace.records import Score
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, Unscored, Value
 
 FRAME_S = 0.02
 FLOOR_DB = -100.0
 
 
-class OracleNoise(PlainScorer):
+class OracleNoise(Scorer):
     """noise_floor_db in dBFS; noise_excess_db over the clip's clean sound, 0 where it is below."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "truth"})
@@ -26,19 +25,18 @@ class OracleNoise(PlainScorer):
         """Raised when the definition changes."""
         return "1"
 
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        """Two scores an item."""
-        scores = []
-        for item in items:
-            floor = noise_floor_db(item.wave, item.sample_rate)
-            true_floor = item.meta.get("noise_floor_db")
-            excess = None if true_floor is None else max(0.0, floor - float(true_floor))
-            reason = "" if true_floor is not None else "the clip's truth has no noise floor"
-            scores.append(Score.make(item.candidate_id, "oracle_noise", "1", "noise_floor_db", floor))
-            scores.append(
-                Score.make(item.candidate_id, "oracle_noise", "1", "noise_excess_db", excess, reason)
-            )
-        return scores
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """Measure the floor of each sound; the excess is unscored where the truth has no floor."""
+        floors = [noise_floor_db(item.wave, item.sample_rate) for item in items]
+        excesses = [_excess_db(floor, item) for floor, item in zip(floors, items)]
+        return Judgement({"noise_floor_db": [*floors], "noise_excess_db": excesses}, {})
+
+
+def _excess_db(floor: float, item: ScoreItem) -> Value:
+    true_floor = item.meta.get("noise_floor_db")
+    if true_floor is None:
+        return Unscored("the clip's truth has no noise floor")
+    return max(0.0, floor - float(true_floor))
 
 
 def noise_floor_db(wave: np.ndarray, sample_rate: int) -> float:

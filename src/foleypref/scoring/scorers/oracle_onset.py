@@ -8,12 +8,11 @@ softly (a scrape, a texture), are unscored.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from foleypref.scoring.scorers import PlainScorer, ScoreItem, is_silent
-from foleypref.workspace.records import Score
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, Unscored, is_silent
 from foleypref.world import FAMILIES
 
 TOLERANCE_S = 0.06
@@ -22,7 +21,7 @@ HOP_S = 0.01
 SOFT = ("scrape", "texture")  # families whose starts have no edge
 
 
-class OracleOnset(PlainScorer):
+class OracleOnset(Scorer):
     """onset_f1 in [0, 1]; onset_error_s in [0, 0.5] seconds."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "truth"})
@@ -34,22 +33,37 @@ class OracleOnset(PlainScorer):
         """Raised when the definition changes."""
         return "1"
 
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        """Two scores an item."""
-        scores = []
-        for item in items:
-            truth = np.asarray(item.meta.get("event_times_s") or (), np.float64)
-            reason = _unscored(truth, item.meta.get("labels", ()))
-            f1, error = (None, None) if reason else agreement(onsets(item.wave, item.sample_rate), truth)
-            for dimension, scored in (("onset_f1", f1), ("onset_error_s", error)):
-                scores.append(Score.make(item.candidate_id, "oracle_onset", "1", dimension, scored, reason))
-        return scores
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """Compare the onsets of each sound with its clip's event times."""
+        return onset_judgement([_compare(item) for item in items])
 
 
-def _unscored(truth: np.ndarray, labels: Sequence[str]) -> str:
+class OnsetAgreement(NamedTuple):
+    """How well onsets meet event times."""
+
+    f1: float
+    error_s: float  # from each event to the nearest onset, mean
+
+
+def onset_judgement(compared: Sequence[OnsetAgreement | Unscored]) -> Judgement:
+    """Return the judgement of a scorer whose dimensions are onset_f1 and onset_error_s."""
+    f1 = [one if isinstance(one, Unscored) else one.f1 for one in compared]
+    error = [one if isinstance(one, Unscored) else one.error_s for one in compared]
+    return Judgement({"onset_f1": f1, "onset_error_s": error}, {})
+
+
+def starts_softly(item: ScoreItem) -> bool:
+    """True if one of the clip's true classes has no edge where it starts."""
+    return any(FAMILIES.get(name) in SOFT for name in item.meta.get("labels", ()))
+
+
+def _compare(item: ScoreItem) -> OnsetAgreement | Unscored:
+    truth = np.asarray(item.meta.get("event_times_s") or (), np.float64)
     if len(truth) == 0:
-        return "the clip's truth has no events"
-    return "a sound that starts softly" if any(FAMILIES.get(name) in SOFT for name in labels) else ""
+        return Unscored("the clip's truth has no events")
+    if starts_softly(item):
+        return Unscored("a sound that starts softly")
+    return agreement(onsets(item.wave, item.sample_rate), truth)
 
 
 def onsets(wave: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -74,18 +88,18 @@ def _peaks(flux: np.ndarray, gap: int = 10) -> np.ndarray:
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(flux, width), 2 * width + 1)
     local = np.lib.stride_tricks.sliding_window_view(np.pad(flux, 15, mode="reflect"), 31).mean(1)
     strong = (flux >= windows.max(1)) & (flux > local + 0.3 * flux.max()) & (flux > 0.15)
-    found: list[int] = []
+    peaks: list[int] = []
     for index in np.flatnonzero(strong):
-        if not found or index - found[-1] >= gap:
-            found.append(int(index))
-    return np.asarray(found, np.float64)
+        if not peaks or index - peaks[-1] >= gap:
+            peaks.append(int(index))
+    return np.asarray(peaks, np.float64)
 
 
-def agreement(found: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """F1 of one-to-one matches within the tolerance, and the mean distance from each event to an onset."""
-    if len(truth) == 0 or len(found) == 0:
-        return 0.0, MAX_ERROR_S
-    distance = np.abs(truth[:, None] - found[None, :])
+def agreement(heard: np.ndarray, truth: np.ndarray) -> OnsetAgreement:
+    """Return F1 and error of onsets against event times, both in s; matches lie within `TOLERANCE_S`."""
+    if len(truth) == 0 or len(heard) == 0:
+        return OnsetAgreement(0.0, MAX_ERROR_S)
+    distance = np.abs(truth[:, None] - heard[None, :])
     error = float(np.minimum(distance.min(1), MAX_ERROR_S).mean())
     matches, used = 0, set()
     for row, column in sorted(
@@ -94,4 +108,4 @@ def agreement(found: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
         if ("t", row) not in used and ("f", column) not in used:
             used |= {("t", row), ("f", column)}
             matches += 1
-    return 2 * matches / (len(truth) + len(found)), error
+    return OnsetAgreement(2 * matches / (len(truth) + len(heard)), error)

@@ -26,13 +26,12 @@ from foleypref.networks.panns import NUM_CLASSES, SIZES, SPEECH, Cnn14, Variant
 from foleypref.published.hashes import weights_version
 from foleypref.published.places import weights_folder
 from foleypref.published.taggers import PANNS, benchmark_wave, load_panns, tag, tagger_file
-from foleypref.scoring.scorers import Judgement, NetworkScorer, ScoreItem, is_silent
-from foleypref.workspace.records import Score
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, Unscored, Value, is_silent, values_of
 
 NO_MARGINAL = "no marginal to compare with: no clip outside the test split has sound"
 
 
-class Panns(NetworkScorer):
+class Panns(Scorer):
     """`weights` and `marginal` are files; "" is the published one, and the marginal in its folder, if any.
 
     Unscored: silence, and sound under 0.31 s, which has no embedding either. Silence has one, as in the
@@ -67,29 +66,28 @@ class Panns(NetworkScorer):
         return self
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
-        """Three scores an item; equal lengths go through the network together."""
+        """Tag all sounds; those of equal length go through the network together."""
         assert self._network is not None, "call load() first"
         rate = SIZES[self.variant].sample_rate
         waves = [benchmark_wave(item.sound, item.sample_rate, rate, item.seconds) for item in items]
         tags = tag(self._network, waves)
-        values = self._values(tags.logits)
-        version = self.version
-        scores = []
-        for row, (item, wave) in enumerate(zip(items, waves)):
-            reason = self._unscored(wave)
-            for dimension in self.dimensions:
-                value, why = None, reason
-                if not reason and dimension in values:
-                    value = float(values[dimension][row])
-                elif not reason:
-                    why = NO_MARGINAL
-                scores.append(Score.make(item.candidate_id, self.scored_as, version, dimension, value, why))
-        return Judgement(scores, tags._asdict())
+        numbers = self._numbers(tags.logits)
+        reasons = [self._unscored(wave) for wave in waves]
+        no_marginal: list[Value] = [Unscored(reason or NO_MARGINAL) for reason in reasons]
+        values = {
+            name: values_of(reasons, numbers[name].tolist()) if name in numbers else no_marginal
+            for name in self.dimensions
+        }
+        return Judgement(values, tags._asdict())
 
-    @property
-    def scored_as(self) -> str:
-        """The scorer's name in scores: "panns" at 16 kHz, whoever asked for it."""
-        return "panns" if self.variant == "16k" else f"panns-{self.variant}"
+    def _numbers(self, logits: Tensor) -> dict[str, Tensor]:
+        """Return (B,) float64 by dimension, of logits (B, 527); no "inception" without a marginal."""
+        log_p = logits.double().log_softmax(1)
+        p = log_p.exp()
+        numbers = {"confidence": (p * log_p).sum(1), "speech": logits[:, SPEECH].double().sigmoid()}
+        if self._log_q is not None:
+            numbers["inception"] = (p * (log_p - self._log_q)).sum(1)
+        return numbers
 
     @property
     def _marginal_path(self) -> Path | None:
@@ -97,15 +95,6 @@ class Panns(NetworkScorer):
             return Path(self.marginal).expanduser()
         usual = marginal_path(self.variant, self.weights_folder)
         return usual if usual.is_file() else None
-
-    def _values(self, logits: Tensor) -> dict[str, Tensor]:
-        """Dimensions of logits (B, 527), (B,) float64 each."""
-        log_p = logits.double().log_softmax(1)
-        p = log_p.exp()
-        values = {"confidence": (p * log_p).sum(1), "speech": logits[:, SPEECH].double().sigmoid()}
-        if self._log_q is not None:
-            values["inception"] = (p * (log_p - self._log_q)).sum(1)
-        return values
 
     def _unscored(self, wave: Tensor) -> str:
         """Why a sound cannot be judged, or ""."""

@@ -16,11 +16,10 @@ from foleypref.networks.passt import SAMPLE_RATE
 from foleypref.networks.passt import PaSST as Network
 from foleypref.published.hashes import weights_version
 from foleypref.published.taggers import PASST, benchmark_wave, load_passt, tag, tagger_file
-from foleypref.scoring.scorers import Judgement, NetworkScorer, ScoreItem, is_silent
-from foleypref.workspace.records import Score
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, is_silent, values_of
 
 
-class Passt(NetworkScorer):
+class Passt(Scorer):
     """`weights` is a file, "" the published one.
 
     Silence is unscored but has embeddings, as in the benchmarks; a sound of no samples has none.
@@ -47,16 +46,11 @@ class Passt(NetworkScorer):
         return self
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
-        """One score an item."""
+        """Tag all sounds; silence has embeddings too."""
         assert self._network is not None, "call load() first"
         waves = [benchmark_wave(item.sound, item.sample_rate, SAMPLE_RATE, item.seconds) for item in items]
         tags = tag(self._network, waves)
         log_p = tags.logits.double().log_softmax(1)
-        values, version = (log_p.exp() * log_p).sum(1).tolist(), self.version
-        scores = [
-            Score.make(item.candidate_id, "passt", version, "confidence", None, "silent")
-            if is_silent(wave.numpy())
-            else Score.make(item.candidate_id, "passt", version, "confidence", value)
-            for item, wave, value in zip(items, waves, values)
-        ]
-        return Judgement(scores, tags._asdict())
+        confidence = (log_p.exp() * log_p).sum(1).tolist()
+        reasons = ["silent" if is_silent(wave.numpy()) else "" for wave in waves]
+        return Judgement({"confidence": values_of(reasons, confidence)}, tags._asdict())

@@ -22,17 +22,16 @@ from foleypref.media.frame_rules import shown_pixels
 from foleypref.media.streams import FrameStream
 from foleypref.published.hashes import file_hashes
 from foleypref.published.hub_files import hub_folder
-from foleypref.scoring.scorers import Judgement, NetworkScorer, ScoreItem
-from foleypref.scoring.scorers._captioned import judge_captioned, packages
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, Unscored, Value, loaded
+from foleypref.scoring.scorers._captioned import Embedders, compare_captions, packages
 from foleypref.scoring.scorers._pictured import once_a_clip, unseen
-from foleypref.workspace.records import Score, digest
+from foleypref.workspace.records import digest
 
 if TYPE_CHECKING:
     from foleypref.published.pe_av import PeAv as Network
 
 Variant = Literal["small", "base", "large", "small-16-frame", "base-16-frame", "large-16-frame"]
 
-DEFAULT: Variant = "large"
 FPS, SIDE = 25, 336  # the original takes all frames of a file, at the file's rate
 
 
@@ -46,13 +45,13 @@ def _stretched(frame: Any, sar: Fraction | None) -> np.ndarray:
 PICTURE = FrameStream(f"stretched{SIDE}@{FPS}", FPS, _stretched)
 
 
-class PeAv(NetworkScorer):
+class PeAv(Scorer):
     """`weights` is a folder or repository of the hub, "" facebook/pe-av-{variant}; `video` adds the picture.
 
     Unscored: silence, which has an embedding, and what has no caption or no picture.
     """
 
-    variant: Variant = DEFAULT
+    variant: Variant = "large"
     weights: str = ""
     weights_folder: str = ""
     video: bool = False
@@ -96,39 +95,28 @@ class PeAv(NetworkScorer):
 
     @torch.inference_mode()
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
-        """One or two scores an item; the picture goes through the network once a clip."""
-        network, version = self._network, self.version
-        assert network is not None, "call load() first"
-
-        def make(item: ScoreItem, value: float | None, why: str, dimension: str = "audio_text") -> Score:
-            return Score.make(item.candidate_id, self.scored_as, version, dimension, value, why)
-
-        scores, embeddings = judge_captioned(
-            items,
-            make,
+        """Compare each sound with its caption and, if `video`, with its picture, which is embedded once."""
+        network = loaded(self._network)
+        embedders = Embedders(
             network.width,
-            lambda heard: torch.stack([network.embed_audio(x.sound, x.sample_rate) for x in heard]),
-            lambda texts: torch.stack([network.embed_text(text) for text in texts]),
-            network.audio_text,
+            audio=lambda heard: torch.stack([network.embed_audio(x.sound, x.sample_rate) for x in heard]),
+            text=lambda texts: torch.stack([network.embed_text(text) for text in texts]),
+            similarity=network.audio_text,
         )
+        audio_text, rows = compare_captions(items, embedders)
+        values = {"audio_text": audio_text}
         if self.video:
             seen: dict[str, Tensor] = {}
-            for item, audio in zip(items, embeddings["audio"]):
-                why = unseen(item, PICTURE.key)
-                value = None if why else float(network.audio_video(audio, self._see(item, seen)))
-                scores.append(make(item, value, why, "audio_video"))
-        return Judgement(scores, embeddings)
+            values["audio_video"] = [self._audio_video(item, row, seen) for item, row in zip(items, rows)]
+        return Judgement(values, {"audio": rows})
 
-    def _see(self, item: ScoreItem, seen: dict[str, Tensor]) -> Tensor:
-        assert self._network is not None
-        look = self._network.embed_video
-        return once_a_clip(item, seen, lambda: look(item.frames[PICTURE.key]))
+    def _audio_video(self, item: ScoreItem, audio: Tensor, seen: dict[str, Tensor]) -> Value:
+        if reason := unseen(item, PICTURE.key):
+            return Unscored(reason)
+        network, frames = loaded(self._network), item.frames[PICTURE.key]
+        video = once_a_clip(item, seen, lambda: network.embed_video(frames))
+        return float(network.audio_video(audio, video))
 
     @property
     def _folder(self) -> Path:
         return hub_folder(self.weights or f"facebook/pe-av-{self.variant}", self.weights_folder or None)
-
-    @property
-    def scored_as(self) -> str:
-        """The scorer's name in scores."""
-        return "pe_av" if self.variant == DEFAULT else f"pe_av-{self.variant}"

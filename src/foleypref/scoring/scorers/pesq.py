@@ -17,17 +17,15 @@ import torch
 from pydantic import PrivateAttr
 
 from foleypref.networks.resample import HANN, resample
-from foleypref.scoring.scorers import PlainScorer, ScoreItem
-from foleypref.scoring.scorers._world import unscored_reason
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, Unscored, Value, loaded, unscored_reason
 from foleypref.scoring.scorers.panns import Panns
-from foleypref.workspace.records import Score
 
 MIN_SECONDS = 0.25
 SPEECH_FROM = 0.5  # PANNs' probability of Speech
 RATE = 16000  # Hz; other sound is resampled
 
 
-class Pesq(PlainScorer):
+class Pesq(Scorer):
     """Settings: `mode` wb or nb; `gate` by the `speech_words` of the caption ("" any clip), or by PANNs.
 
     PANNs must give AudioSet's class Speech a probability over 0.5 in the clip's own soundtrack.
@@ -59,26 +57,21 @@ class Pesq(PlainScorer):
         self._tagger = self._listener.load(device) if self.gate == "panns" else None
         return self
 
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        """One value from about 1.0 to 4.64 an item, unscored outside speech."""
-        return [self._score(item) for item in items]
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """Compare speech with the clip's own: about 1.0 to 4.64; other sounds are unscored."""
+        return Judgement({"pesq": [self._value(item) for item in items]}, {})
 
-    def _score(self, item: ScoreItem) -> Score:
-        value, reason = self._value(item)
-        return Score.make(item.candidate_id, "pesq", self.version, "pesq", value, reason)
-
-    def _value(self, item: ScoreItem) -> tuple[float | None, str]:
+    def _value(self, item: ScoreItem) -> Value:
         if not self._is_speech(item):
-            return None, "not speech"
-        reason = unscored_reason(item, frozenset({"audio", "reference"}))
-        if reason:
-            return None, reason
+            return Unscored("not speech")
+        if reason := unscored_reason(item, frozenset({"audio", "reference"})):
+            return Unscored(reason)
         assert item.reference is not None
         degraded = _at_rate(item.wave, item.sample_rate)
         reference = _at_rate(item.reference, item.reference_rate or item.sample_rate)
         n = min(len(degraded), len(reference))
         if n < MIN_SECONDS * RATE:
-            return None, f"shorter than {MIN_SECONDS} s"
+            return Unscored(f"shorter than {MIN_SECONDS} s")
         return _measure(RATE, reference[:n], degraded[:n], self.mode)
 
     @property
@@ -90,15 +83,15 @@ class Pesq(PlainScorer):
             return not self.speech_words or bool(
                 re.search(rf"\b({self.speech_words})\b", item.prompt.lower())
             )
-        assert self._tagger is not None, "call load() first"
+        tagger = loaded(self._tagger)
         if item.reference is None:
             return False
         clip = item.clip_id or item.candidate_id
         if clip not in self._heard:
             rate = item.reference_rate or item.sample_rate
             truth = ScoreItem(clip, item.reference, rate, seconds=item.seconds)
-            found = {s.dimension: s.value for s in self._tagger.score([truth])}
-            self._heard[clip] = (found["speech"] or 0.0) > SPEECH_FROM
+            speech = tagger.judge([truth]).column("speech")[0]  # NaN, which is not above, if unscored
+            self._heard[clip] = bool(speech > SPEECH_FROM)
         return self._heard[clip]
 
 
@@ -106,10 +99,10 @@ def _at_rate(wave: np.ndarray, sample_rate: int) -> np.ndarray:
     return resample(torch.from_numpy(wave), sample_rate, RATE, HANN).numpy()
 
 
-def _measure(rate: int, reference: np.ndarray, degraded: np.ndarray, mode: str) -> tuple[float | None, str]:
+def _measure(rate: int, reference: np.ndarray, degraded: np.ndarray, mode: str) -> Value:
     try:
         value: Any = pesq_package.pesq(rate, reference, degraded, mode)
     except (pesq_package.PesqError, ValueError) as error:
         message = error.args[0] if error.args else type(error).__name__
-        return None, f"PESQ: {message.decode() if isinstance(message, bytes) else message}"
-    return float(value), ""
+        return Unscored(f"PESQ: {message.decode() if isinstance(message, bytes) else message}")
+    return float(value)

@@ -29,15 +29,14 @@ from foleypref.published.synchformer import (
     offsets_s,
 )
 from foleypref.published.weights import locate
-from foleypref.scoring.scorers import Judgement, NetworkScorer, ScoreItem
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, values_of
 from foleypref.scoring.scorers._pictured import keep_last, once_a_clip, unseen
-from foleypref.workspace.records import Score
 
 PICTURE = bicubic(FPS, 224, crop=True)
 PAIRS_AT_ONCE = 64  # whose tokens are held together
 
 
-class Synchformer(NetworkScorer):
+class Synchformer(Scorer):
     """`weights_folder` as for models. Lower is better; the signed offsets are in the embedding's argmax.
 
     Unscored: silence, no picture, under 4.8 s evaluated, picture or sound shorter than what is evaluated.
@@ -69,7 +68,7 @@ class Synchformer(NetworkScorer):
         return self
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
-        """One score an item: the picture looked at once a clip, sounds of one length heard together."""
+        """Read each clip's picture once and sounds of one length together, and predict their offsets."""
         assert self._judge is not None, "call load() first"
         rows = torch.full((len(items), 2, CLASSES), torch.nan)
         reasons = [unseen(item, PICTURE.key, check_length) for item in items]
@@ -77,18 +76,12 @@ class Synchformer(NetworkScorer):
         for row, (item, reason) in enumerate(zip(items, reasons)):
             if not reason:
                 by_length[item.evaluated_s].append(row)
-        for seconds, found in by_length.items():
-            for chunk in torch.tensor(found).split(PAIRS_AT_ONCE):
+        for seconds, same in by_length.items():
+            for chunk in torch.tensor(same).split(PAIRS_AT_ONCE):
                 rows[chunk] = self._logits([items[row] for row in chunk], seconds)
         keep_last(self._seen)
-        version, values = self.version, desync_s(offsets_s(rows)).tolist()
-        scores = [
-            Score.make(
-                item.candidate_id, "synchformer", version, "desync_s", None if reason else value, reason
-            )
-            for item, reason, value in zip(items, reasons, values)
-        ]
-        return Judgement(scores, {"offset_logits": rows})
+        values = values_of(reasons, desync_s(offsets_s(rows)).tolist())
+        return Judgement({"desync_s": values}, {"offset_logits": rows})
 
     def _logits(self, items: Sequence[ScoreItem], seconds: float) -> Tensor:
         """Logits (B, 2, 21) of items of one evaluated length."""

@@ -18,13 +18,12 @@ from foleypref.networks.vggish import HOP, NUM_FEATURES, PATCH_FRAMES, SAMPLE_RA
 from foleypref.networks.vggish import VGGish as Network
 from foleypref.published.hashes import weights_version
 from foleypref.published.taggers import VGGISH, benchmark_wave, embed_patches, load_vggish, tagger_file
-from foleypref.scoring.scorers import Judgement, NetworkScorer, ScoreItem, is_silent
-from foleypref.workspace.records import Score
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, is_silent, values_of
 
 PATCH_S = PATCH_FRAMES * HOP / SAMPLE_RATE
 
 
-class Vggish(NetworkScorer):
+class Vggish(Scorer):
     """`weights` is a file, "" the published one. `heard_s`, the seconds in its patches, is no quality.
 
     Unscored: silence, which has an embedding as in the benchmarks, and sound under 0.975 s, which has none.
@@ -52,22 +51,20 @@ class Vggish(NetworkScorer):
         return self
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
-        """One score and one row of patches an item."""
+        """Embed every whole patch of each sound."""
         assert self._network is not None, "call load() first"
         waves = [benchmark_wave(item.sound, item.sample_rate, SAMPLE_RATE, item.seconds) for item in items]
-        found = embed_patches(self._network, waves)
-        wanted = [
+        patches = embed_patches(self._network, waves)
+        sizes = [
             num_patches(len(wave) if item.seconds is None else int(SAMPLE_RATE * item.seconds))
             for item, wave in zip(items, waves)
         ]
-        rows = torch.full((len(items), max([1, *wanted]), NUM_FEATURES), torch.nan)
-        scores, version = [], self.version
-        for row, (item, wave, patches) in enumerate(zip(items, waves, found)):
-            rows[row, : len(patches)] = patches
-            reason = _unscored(wave, len(patches))
-            value = None if reason else len(patches) * PATCH_S
-            scores.append(Score.make(item.candidate_id, "vggish", version, "heard_s", value, reason))
-        return Judgement(scores, {"patches": rows})
+        rows = torch.full((len(items), max([1, *sizes]), NUM_FEATURES), torch.nan)
+        for row, own in zip(rows, patches):
+            row[: len(own)] = own
+        reasons = [_unscored(wave, len(own)) for wave, own in zip(waves, patches)]
+        heard_s = values_of(reasons, (len(own) * PATCH_S for own in patches))
+        return Judgement({"heard_s": heard_s}, {"patches": rows})
 
 
 def _unscored(wave: Tensor, count: int) -> str:

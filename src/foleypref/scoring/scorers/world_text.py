@@ -9,36 +9,31 @@ import torch
 from pydantic import PrivateAttr
 
 from foleypref.networks.world_towers import AudioTextJudge
-from foleypref.scoring.scorers import PlainScorer, ScoreItem
-from foleypref.scoring.scorers._world import judge_each, judge_version, load_judge, waves
-from foleypref.workspace.records import Score
+from foleypref.scoring.scorers import Judgement, ScoreItem, judge_usable, loaded
+from foleypref.scoring.scorers._world import WorldScorer, load_judge, waves
 
 
-class WorldText(PlainScorer):
+class WorldText(WorldScorer):
     """Cosine in [-1, 1]."""
 
+    trained: ClassVar[str] = "judge_text"
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "text"})
     dimensions: ClassVar[tuple[str, ...]] = ("similarity",)
     higher_is_better: ClassVar[dict[str, bool]] = {"similarity": True}
 
     _network: AudioTextJudge | None = PrivateAttr(default=None)
 
-    @property
-    def version(self) -> str:
-        """Hash of the weights."""
-        return judge_version("judge_text")
-
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the weights."""
-        self._network, _ = load_judge("judge_text", lambda _: AudioTextJudge(), device)
+        self._network, _ = load_judge(self.trained, AudioTextJudge(), device)
         return self
 
     @torch.inference_mode()
-    def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        """One similarity an item."""
-        return judge_each(items, "world_text", self.version, "similarity", self.needs, self._values)
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """Compare each sound with its caption."""
+        return Judgement({"similarity": judge_usable(items, self.needs, self._similarity)}, {})
 
-    def _values(self, items: list[ScoreItem]) -> list[float]:
-        assert self._network is not None, "call load() first"
-        text = self._network.embed_text([item.prompt for item in items])
-        return (text * self._network.embed_audio(waves(items))).sum(1).tolist()
+    def _similarity(self, items: list[ScoreItem]) -> list[float]:
+        network = loaded(self._network)
+        text = network.embed_text([item.prompt for item in items])
+        return (text * network.embed_audio(waves(items))).sum(1).tolist()
