@@ -24,10 +24,15 @@ import numpy as np
 
 from foleypref.media.clip import read_channels
 from foleypref.media.streams import read_streams
+from foleypref.scoring.scorer_sets import SCORER_SETS
 from foleypref.scoring.scorers import ScoreItem, Scorer, Unscored, build_scorer
-from foleypref.scoring.scorers._presets import PRESETS
 
-DEFAULT = (*dict.fromkeys((*PRESETS["v2a_dpo"], *PRESETS["av_benchmark"])), "aesthetics", "av_align", "onset")
+DEFAULT = (
+    *dict.fromkeys((*SCORER_SETS["v2a_dpo"], *SCORER_SETS["av_benchmark"])),
+    "aesthetics",
+    "av_align",
+    "onset",
+)
 
 
 def items_of(video: Path, scorer: Scorer, candidates: int, seconds: float) -> list[ScoreItem]:

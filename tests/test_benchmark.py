@@ -17,7 +17,7 @@ from foleypref.evaluation.metrics.kl import KL
 from foleypref.evaluation.metrics.mean import Mean
 from foleypref.evaluation.result import Evaluation, SystemRow
 from foleypref.media.clip import MediaError, read_channels, write_audio
-from foleypref.scoring import shown as judging
+from foleypref.scoring import scorer_inputs
 from foleypref.workspace.records import Candidate, Clip, Failure
 from foleypref.workspace.store import Workspace
 from foleypref.world.make import make
@@ -114,8 +114,8 @@ def test_the_sound_for_a_damaged_video_is_judged_without_it(
             raise MediaError(f"{path}: no frame of its picture decodes")
         return original(path, *args, **more)
 
-    original = judging.read_streams
-    monkeypatch.setattr(judging, "read_streams", read_streams)
+    original = scorer_inputs.read_streams
+    monkeypatch.setattr(scorer_inputs, "read_streams", read_streams)
     found = benchmark([folders / "true"], settings(folders, tmp_path / "ws"))
     counts = {c.label: cell.n for c, cell in zip(found.columns, row_of(found, "true").cells)}
     assert counts == {"FD": NUM, "KL": NUM, "IS": NUM, "IB": NUM - 1, "DeSync": NUM - 1}

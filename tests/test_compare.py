@@ -16,7 +16,7 @@ from foleypref.cli.commands import run_compare
 from foleypref.compare import CompareSettings, Contest, contest_of, model_of, outcome, result, workspace_of
 from foleypref.models.backbones.world import World
 from foleypref.sample import sample
-from foleypref.scoring.opinions import HUMAN, SIMULATED
+from foleypref.scoring.human_labels import HUMAN, SIMULATED
 from foleypref.workspace.records import Candidate, Vote
 from foleypref.workspace.store import Workspace
 from tests.world_workspace import NUM_CLIPS, world_workspace

@@ -9,9 +9,16 @@ import pytest
 import torch
 
 from foleypref.fit import FitSettings, fit
-from foleypref.scoring.crossval import Examples, Training, clip_folds, cross_validate, statistics, train
+from foleypref.scoring.crossval import (
+    Examples,
+    Training,
+    clip_folds,
+    cross_validate,
+    fit_audioscore,
+    statistics,
+)
 from foleypref.scoring.fit_report import FitReport
-from foleypref.scoring.opinions import majority_labels
+from foleypref.scoring.human_labels import majority_labels
 from foleypref.scoring.scorers import ScoreItem
 from foleypref.scoring.scorers.audioscore import AudioScore
 from foleypref.workspace.records import Rating, Score
@@ -103,7 +110,7 @@ def test_a_missing_value_is_the_mean_and_says_so():
     assert mean.tolist() == [2.0, 5.0]
     assert std.tolist() == [1.0, 1.0]  # the second never varies
     targets = np.eye(3)
-    inputs = train(values, targets, "ab", "11", Training(num_steps=1)).inputs(values)
+    inputs = fit_audioscore(values, targets, "ab", "11", Training(num_steps=1)).inputs(values)
     assert inputs.tolist() == [[-1, 0, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1]]
     assert statistics(np.full((2, 1), np.nan))[1].tolist() == [1.0]
 
@@ -114,7 +121,7 @@ def test_the_validity_bit_is_learned():
     values = rng.normal(size=(200, 1))
     missing = rng.random(200) < 0.5
     values[missing] = np.nan
-    model = train(values, np.eye(3)[np.where(missing, 0, 2)], ["a"], ["1"], Training(num_steps=200))
+    model = fit_audioscore(values, np.eye(3)[np.where(missing, 0, 2)], ["a"], ["1"], Training(num_steps=200))
     assert (model.probabilities(values).argmax(1) == np.where(missing, 0, 2)).all()
 
 
@@ -165,7 +172,9 @@ def test_oracles_are_refused_and_left_out(tmp_path):
     assert set(report.dimensions) == set(made.JUDGES)
     assert report.left_out["oracle_onset/onset_f1"] == "reads the truth"
     assert len(report.left_out) == 4
-    model = train(np.ones((2, 1)), np.eye(3)[:2], ["oracle_onset/onset_f1"], ["1"], Training(num_steps=1))
+    model = fit_audioscore(
+        np.ones((2, 1)), np.eye(3)[:2], ["oracle_onset/onset_f1"], ["1"], Training(num_steps=1)
+    )
     with pytest.raises(ValueError, match="reads the truth"):
         AudioScore.of(model)
     (tmp_path / "forged").write_bytes(model.serialise())
@@ -175,7 +184,7 @@ def test_oracles_are_refused_and_left_out(tmp_path):
 
 def test_as_a_scorer_it_runs_its_judges(tmp_path):
     rms = np.linspace(0.01, 0.9, 60)
-    model = train(
+    model = fit_audioscore(
         rms[:, None],
         np.eye(3)[np.where(rms > 0.45, 2, 0)],
         [LOUDNESS],
@@ -193,7 +202,7 @@ def test_as_a_scorer_it_runs_its_judges(tmp_path):
     assert found["none", "p_bad"].value is None
     assert found["none", "p_bad"].reason == "no judge scored it"
     assert found["loud", "p_good"].version == score.version
-    old = train(np.ones((2, 1)), np.eye(3)[:2], [LOUDNESS], ["0"], Training(num_steps=1))
+    old = fit_audioscore(np.ones((2, 1)), np.eye(3)[:2], [LOUDNESS], ["0"], Training(num_steps=1))
     with pytest.raises(ValueError, match="fit again"):
         scores_of(AudioScore.of(old), items)
     with pytest.raises(ValueError, match="no weights given"):
@@ -239,17 +248,17 @@ def test_one_label_from_several_raters():
 def test_soft_labels_reach_the_probabilities():
     values = np.zeros((50, 1))
     shares = np.tile([0.2, 0.3, 0.5], (50, 1))
-    found = train(values, shares, ["a"], ["1"], Training(num_steps=400, weight_decay=0)).probabilities(
-        values[:1]
-    )
+    found = fit_audioscore(
+        values, shares, ["a"], ["1"], Training(num_steps=400, weight_decay=0)
+    ).probabilities(values[:1])
     np.testing.assert_allclose(found[0], [0.2, 0.3, 0.5], atol=0.01)
 
 
 def test_training_is_a_function_of_its_arguments():
     values, targets = np.random.default_rng(0).normal(size=(30, 2)), np.eye(3)[np.arange(30) % 3]
-    first = train(values, targets, "ab", "11", Training(num_steps=20))
+    first = fit_audioscore(values, targets, "ab", "11", Training(num_steps=20))
     torch.randn(5)
-    second = train(values, targets, "ab", "11", Training(num_steps=20))
+    second = fit_audioscore(values, targets, "ab", "11", Training(num_steps=20))
     assert first.serialise() == second.serialise()
 
 

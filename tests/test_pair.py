@@ -11,8 +11,8 @@ import torch
 from foleypref import pair as pair_stage
 from foleypref.networks.audioscore import AudioScoreNetwork
 from foleypref.pair import PairReport, PairSettings, pair
-from foleypref.scoring.opinions import human_pairs
-from foleypref.scoring.pairings import Group, Judged
+from foleypref.scoring.human_labels import human_pairs
+from foleypref.scoring.pairings import Group, ScoredCandidate
 from foleypref.scoring.pairings.best_worst import NOT_AHEAD, SAME, TOO_CLOSE, BestWorst
 from foleypref.scoring.pairings.margin import Margin, expected_score
 from foleypref.scoring.scorers.audioscore import AudioScore, Fitted
@@ -43,11 +43,13 @@ def p(value: float) -> np.ndarray:
 
 def group_of(*rows: tuple[float, float, float]) -> Group:
     clip = made.make_clip(0)
-    return Group(clip, tuple(Judged(made.make_candidate(clip, i), *row) for i, row in enumerate(rows)))
+    return Group(
+        clip, tuple(ScoredCandidate(made.make_candidate(clip, i), *row) for i, row in enumerate(rows))
+    )
 
 
 def ids(group: Group) -> list[str]:
-    return [j.candidate.candidate_id for j in group.judged]
+    return [j.candidate.candidate_id for j in group.candidates]
 
 
 def test_best_worst_by_hand():
@@ -78,7 +80,7 @@ def test_best_worst_breaks_ties_by_id():
 def test_margin_by_hand():
     # Expected scores 1.6, 1.2, 1.0, 0.8, 0.5
     group = group_of((0.1, 0.2, 0.7), (0.2, 0.4, 0.4), (0, 1, 0), (0.4, 0.4, 0.2), (0.6, 0.3, 0.1))
-    assert [expected_score(j) for j in group.judged] == pytest.approx([1.6, 1.2, 1.0, 0.8, 0.5])
+    assert [expected_score(j) for j in group.candidates] == pytest.approx([1.6, 1.2, 1.0, 0.8, 0.5])
     i = ids(group)
     found = Margin(margin=0.35, max_pairs=5).pairs(group).pairs
     assert [(q.chosen, q.rejected) for q in found] == [(i[0], i[4]), (i[1], i[3])]

@@ -28,7 +28,7 @@ from foleypref.models.backbones import Model, build_model
 from foleypref.models.tools import with_weights
 from foleypref.sample import SampleSettings, sample
 from foleypref.scoring.bootstrap import interval, resample
-from foleypref.scoring.opinions import HUMAN
+from foleypref.scoring.human_labels import HUMAN
 from foleypref.settings.parts import Settings
 from foleypref.training.checkpoints import tuned_weights
 from foleypref.workspace.paths import RunFiles

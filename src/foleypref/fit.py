@@ -30,11 +30,11 @@ from foleypref.scoring.crossval import (
     Training,
     contributions,
     cross_validate,
+    fit_audioscore,
     mean_log_likelihood,
-    train,
 )
 from foleypref.scoring.fit_report import FitReport, audioscore_card
-from foleypref.scoring.opinions import Opinions, majority_labels, read_opinions
+from foleypref.scoring.human_labels import HumanLabels, majority_labels, read_human_labels
 from foleypref.scoring.scorers.audioscore import AudioScore, reads_truth, refuse_oracles
 from foleypref.settings.parts import find
 from foleypref.workspace.dimensions import Dimension
@@ -67,22 +67,22 @@ def fit(workspace: Workspace, settings: FitSettings) -> FitReport:
     files = workspace.audioscore(settings.name)
     with workspace.lock("fit"):
         sync_labels(workspace)
-        opinions = read_opinions(workspace, settings.raters)
-        _enough(opinions, settings.min_ratings)
+        rated = read_human_labels(workspace, settings.raters)
+        _enough(rated, settings.min_ratings)
         scores = score_table(workspace)
-        versions, left_out = _choose_dimensions(scores, opinions.candidate_ids, settings)
-        values = score_matrix(scores, opinions.candidate_ids, versions)
-        shares = opinions.counts / opinions.counts.sum(1, keepdims=True)
-        examples = Examples(opinions.clip_ids, values, shares)
+        versions, left_out = _choose_dimensions(scores, rated.candidate_ids, settings)
+        values = score_matrix(scores, rated.candidate_ids, versions)
+        shares = rated.counts / rated.counts.sum(1, keepdims=True)
+        examples = Examples(rated.clip_ids, values, shares)
         inputs = digest(
-            METHOD, settings.model_dump(mode="json"), versions, opinions.fingerprint, repr(values.tolist())
+            METHOD, settings.model_dump(mode="json"), versions, rated.fingerprint, repr(values.tolist())
         )
         known = _known(files, inputs)
         if known is not None:
             say(f"fit: {settings.name} is up to date, skipped")
             return known
         marginals = _marginals(workspace, versions)
-        report, score = _fit(opinions, examples, versions, left_out, settings, inputs, marginals)
+        report, score = _fit(rated, examples, versions, left_out, settings, inputs, marginals)
         score.save(files.weights)
         write_atomic(files.report, report.model_dump_json(indent=1).encode())
         write_atomic(files.card, audioscore_card(report).encode())
@@ -97,14 +97,14 @@ def _marginals(workspace: Workspace, dimensions: Iterable[str]) -> dict[str, byt
     return {name: path.read_bytes() for name, path in files.items() if path.is_file()}
 
 
-def _enough(opinions: Opinions, min_ratings: int) -> None:
-    found = len(opinions.candidate_ids)
+def _enough(rated: HumanLabels, min_ratings: int) -> None:
+    found = len(rated.candidate_ids)
     if found < max(min_ratings, 1):
         raise ValueError(
             f"found {found} rated candidates, {min_ratings} are needed; rate more "
             "(`foleypref annotate`) or lower `min_ratings`"
         )
-    classes = sorted(set(majority_labels(opinions.counts).tolist()))
+    classes = sorted(set(majority_labels(rated.counts).tolist()))
     if len(classes) < 2:
         raise ValueError(
             f"every rated candidate is {LABELS[classes[0]]!r}, two classes are needed; rate more widely"
@@ -161,7 +161,7 @@ def _known(files: AudioScoreFiles, inputs: str) -> FitReport | None:
 
 
 def _fit(
-    opinions: Opinions,
+    rated: HumanLabels,
     examples: Examples,
     versions: dict[str, str],
     left_out: dict[str, str],
@@ -169,13 +169,15 @@ def _fit(
     inputs: str,
     marginals: dict[str, bytes],
 ) -> tuple[FitReport, AudioScore]:
-    names, labels = list(versions), majority_labels(opinions.counts)
-    alpha = _finite(krippendorff_alpha(opinions.table))
-    fitted = train(examples.values, examples.targets, names, list(versions.values()), settings, "final")
+    names, labels = list(versions), majority_labels(rated.counts)
+    alpha = _finite(krippendorff_alpha(rated.table))
+    fitted = fit_audioscore(
+        examples.values, examples.targets, names, list(versions.values()), settings, "final"
+    )
     dumped = settings.model_dump(mode="json")
     notes = {"alpha": alpha, "inputs": inputs, "settings": dumped}
     score = AudioScore.of(dataclasses.replace(fitted, notes=notes, marginals=marginals))
-    shares = opinions.counts.sum(0) / opinions.counts.sum()
+    shares = rated.counts.sum(0) / rated.counts.sum()
     report = FitReport(
         name=settings.name,
         inputs=inputs,
@@ -184,10 +186,10 @@ def _fit(
         coverage=dict(zip(names, np.isfinite(examples.values).mean(0).tolist())),
         left_out=left_out,
         num_candidates=len(labels),
-        num_clips=len(set(opinions.clip_ids.tolist())),
-        num_ratings=int(opinions.counts.sum()),
-        num_raters=len(opinions.table),
-        sources=opinions.sources,
+        num_clips=len(set(rated.clip_ids.tolist())),
+        num_ratings=int(rated.counts.sum()),
+        num_raters=len(rated.table),
+        sources=rated.sources,
         label_shares=dict(zip(LABELS, shares.tolist())),
         alpha=alpha,
         majority_accuracy=float(np.bincount(labels).max() / len(labels)),

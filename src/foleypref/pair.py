@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from foleypref.annotate.sync import sync_labels
 from foleypref.flow.convention import generator_of
 from foleypref.media.files import write_atomic
-from foleypref.scoring.opinions import HUMAN, SIMULATED, human_pairs
-from foleypref.scoring.pairings import Group, Judged, Pairing, PairingPart
+from foleypref.scoring.human_labels import HUMAN, SIMULATED, human_pairs
+from foleypref.scoring.pairings import Group, Pairing, PairingPart, ScoredCandidate
 from foleypref.scoring.scorers.audioscore import AudioScore
 from foleypref.settings.parts import Settings
 from foleypref.workspace.records import AUTO, Candidate, Clip, ImportedPair, Pair, Rating, Vote
@@ -207,7 +207,9 @@ def _groups(
         chances = probabilities[starts[first] : end].tolist()
         for begin, stop in zip(starts[first:last], [*starts[first + 1 : last], end]):
             inside = range(begin - starts[first], stop - starts[first])
-            members = tuple(Judged(made[i], *chances[i]) for i in inside if judged[starts[first] + i])
+            members = tuple(
+                ScoredCandidate(made[i], *chances[i]) for i in inside if judged[starts[first] + i]
+            )
             yield Group(clips[made[inside[0]].clip_id], members)
         first = last
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from foleypref.models.backbones import Model, ModelPart
 from foleypref.published.places import MissingWeights
 from foleypref.scoring.marginals import with_marginal
+from foleypref.scoring.scorer_inputs import decode_candidates, decode_clip, evaluated_seconds, make_score_item
+from foleypref.scoring.scorer_sets import expand_sets
 from foleypref.scoring.scorers import ScoreItem, Scorer, build_scorer
-from foleypref.scoring.scorers._presets import expand
-from foleypref.scoring.shown import decode_candidates, judged_seconds, score_item, show_clip
 from foleypref.workspace.dimensions import ScorerVersion
 from foleypref.workspace.engines import MapSettings, run_map
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Failure, Feature, Record, Score
@@ -93,7 +93,7 @@ class ScoreWork:
                 judge = copy.copy(ready).load(self.settings.device)
                 found.append(Loaded(name, judge, judge.version))
             except MissingWeights as error:
-                if name not in expand(self.settings.optional_scorers):
+                if name not in expand_sets(self.settings.optional_scorers):
                     raise
                 say(f"score: without {name}: {error}")
         if len(scorers) == len(self.scorers):
@@ -116,9 +116,9 @@ class ScoreWork:
 
 def build_scorers(settings: ScoreSettings) -> list[tuple[str, Scorer]]:
     """The scorers by name, not loaded; an optional one whose extra is not installed is left out."""
-    names = expand(settings.scorers)
+    names = expand_sets(settings.scorers)
     found = [_built(name) for name in names]
-    for name in (name for name in expand(settings.optional_scorers) if name not in names):
+    for name in (name for name in expand_sets(settings.optional_scorers) if name not in names):
         try:
             found.append(_built(name))
         except ValueError as error:
@@ -160,14 +160,17 @@ def _score_batch(
     have: set[str],
 ) -> list[Record]:
     streams = tuple({s.key: s for judge in scorers for s in judge.scorer.streams}.values())
-    shown = {}
+    decoded = {}
     for clip in (clips[i] for i in sorted({c.clip_id for c in batch})):
-        seconds = judged_seconds(clip, model)
-        shown[clip.clip_id] = show_clip(workspace.root, clip, streams, seconds)
-    made = decode_candidates(workspace, model, batch, lambda c: shown[c.clip_id], streams)
-    items = {c.candidate_id: score_item(c.candidate_id, shown[c.clip_id], one) for c, one in zip(batch, made)}
+        seconds = evaluated_seconds(clip, model)
+        decoded[clip.clip_id] = decode_clip(workspace.root, clip, streams, seconds)
+    rendered = decode_candidates(workspace, model, batch, lambda c: decoded[c.clip_id], streams)
+    items = {
+        c.candidate_id: make_score_item(c.candidate_id, decoded[c.clip_id], media)
+        for c, media in zip(batch, rendered)
+    }
     records: list[Record] = [c for c in batch if c.model == GROUND_TRUTH]
-    records += [Failure.make("decode", i, clip.damage) for i, clip in shown.items() if clip.damage]
+    records += [Failure.make("decode", i, clip.damage) for i, clip in decoded.items() if clip.damage]
     features: list[Record] = []
     scores: list[Record] = []
     for judge in scorers:

@@ -15,7 +15,7 @@ from foleypref.annotate.rows import StoredEvent, Task, Track
 from foleypref.annotate.sync import sync_labels
 from foleypref.fit import FitSettings, fit
 from foleypref.pair import PairSettings, pair
-from foleypref.scoring.opinions import human_pairs
+from foleypref.scoring.human_labels import human_pairs
 from foleypref.workspace.records import Candidate, Clip, Pair, Rating, Vote
 from tests.annotate_workspace import all_heard, event, fill, make_campaign, rate_all, without_media
 from tests.scored_workspace import fill as fill_scores

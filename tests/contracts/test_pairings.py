@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foleypref.scoring.pairings import Group, Judged, Paired, Pairing, complexity
+from foleypref.scoring.pairings import Group, Paired, Pairing, ScoredCandidate, complexity
 from foleypref.settings.parts import build, names
 from tests.scored_workspace import make_candidate, make_clip
 
@@ -21,7 +21,7 @@ def pairing_of(name: str) -> Pairing:
 def group_of(index: int, probabilities: np.ndarray) -> Group:
     clip = make_clip(index)
     rows = enumerate(probabilities.tolist())
-    return Group(clip, tuple(Judged(make_candidate(clip, seed), *row) for seed, row in rows))
+    return Group(clip, tuple(ScoredCandidate(make_candidate(clip, seed), *row) for seed, row in rows))
 
 
 def random_groups(num: int = 60) -> list[Group]:
@@ -33,7 +33,7 @@ def random_groups(num: int = 60) -> list[Group]:
 def test_pairs_stay_in_their_clip_and_the_chosen_is_not_behind(name):
     pairing, found = pairing_of(name), 0
     for group in random_groups():
-        members = {j.candidate.candidate_id: j for j in group.judged}
+        members = {j.candidate.candidate_id: j for j in group.candidates}
         paired = pairing.pairs(group)
         assert isinstance(paired, Paired)
         assert bool(paired.pairs) != bool(paired.reason)  # pairs, or a reason, never both
@@ -54,7 +54,7 @@ def test_pairs_stay_in_their_clip_and_the_chosen_is_not_behind(name):
 def test_the_order_of_candidates_is_irrelevant(name):
     pairing, rng = pairing_of(name), np.random.default_rng(1)
     for group in random_groups(20):
-        judged = group.judged
+        judged = group.candidates
         shuffled = Group(group.clip, tuple(judged[i] for i in rng.permutation(len(judged))))
         assert pairing.pairs(shuffled) == pairing.pairs(group)
 
@@ -78,5 +78,5 @@ def test_candidates_that_are_judged_alike_give_a_reason(name):
 def test_a_clear_case_gives_a_pair(name):
     group = group_of(0, np.array([[0.98, 0.01, 0.01], [0.01, 0.01, 0.98]]))
     (pair,) = pairing_of(name).pairs(group).pairs
-    assert (pair.rejected, pair.chosen) == tuple(j.candidate.candidate_id for j in group.judged)
+    assert (pair.rejected, pair.chosen) == tuple(j.candidate.candidate_id for j in group.candidates)
     assert pair.complexity == pytest.approx(0.97)

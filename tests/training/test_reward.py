@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from foleypref.flow.convention import Latents, noise_like_rows
-from foleypref.scoring import shown as judging
-from foleypref.scoring.crossval import Training, train
+from foleypref.scoring import scorer_inputs
+from foleypref.scoring.crossval import Training, fit_audioscore
 from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, Unscored, Value, is_silent
 from foleypref.scoring.scorers.audioscore import AudioScore, Fitted
 from foleypref.training import reward as rewards
@@ -21,11 +21,11 @@ from foleypref.training.reward import Reward
 from foleypref.workspace.records import Clip
 from foleypref.workspace.store import Workspace
 from tests.judged import scores_of
-from tests.scoring.test_shown import Joint, grey_clip, rows
+from tests.scoring.test_scorer_inputs import Joint, grey_clip, rows
 from tests.tiny import TinyModel
 
 LOUDNESS = f"{__name__}:Level/rms"
-BRIGHTNESS = "tests.scoring.test_shown:Brightness/grey"
+BRIGHTNESS = "tests.scoring.test_scorer_inputs:Brightness/grey"
 CHEAT = "tests.scored_workspace:Cheat/rms"
 
 
@@ -51,7 +51,7 @@ def fitted(dimension: str, low: float, high: float) -> Fitted:
     """Good above the middle of the range, bad below."""
     values = np.linspace(low, high, 60)
     labels = np.where(values > (low + high) / 2, 2, 0)
-    return train(values[:, None], np.eye(3)[labels], [dimension], ["1"], Training(num_steps=150))
+    return fit_audioscore(values[:, None], np.eye(3)[labels], [dimension], ["1"], Training(num_steps=150))
 
 
 def fit_to(workspace: Workspace, dimension: str, low: float, high: float) -> None:
@@ -129,13 +129,13 @@ def test_clips_are_decoded_once_and_memory_is_bounded(
     workspace: Workspace, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[str] = []
-    original = judging.show_clip
+    original = scorer_inputs.decode_clip
 
     def show(root: Path, clip: Clip, *rest: Any) -> Any:
         shown.append(clip.clip_id)
         return original(root, clip, *rest)
 
-    monkeypatch.setattr(rewards, "show_clip", show)
+    monkeypatch.setattr(rewards, "decode_clip", show)
     reward = Reward(workspace, TinyModel().load(), watch=(BRIGHTNESS,))
     for _ in range(2):
         reward.judge(clips[:2], loud(0.5, 0.5))
@@ -168,7 +168,7 @@ def test_no_reward_and_no_watch_reads_the_truth(workspace: Workspace, clips: lis
     for oracle in ("oracle_onset/onset_f1", CHEAT):
         with pytest.raises(ValueError, match="reads the truth"):
             Reward(workspace, model, watch=(oracle,))
-    forged = train(np.ones((2, 1)), np.eye(3)[:2], [CHEAT], ["1"], Training(num_steps=1))
+    forged = fit_audioscore(np.ones((2, 1)), np.eye(3)[:2], [CHEAT], ["1"], Training(num_steps=1))
     (workspace.root / "audioscore" / "forged.safetensors").write_bytes(forged.serialise())
     with pytest.raises(ValueError, match="reads the truth"):
         Reward(workspace, model, "forged")
@@ -179,7 +179,7 @@ def test_what_cannot_be_watched_is_said(workspace: Workspace, clips: list[Clip])
     with pytest.raises(ValueError, match="is read by the reward"):
         Reward(workspace, model, watch=(LOUDNESS,))
     with pytest.raises(ValueError, match=r"there is no .*Brightness/gray; choose from .*Brightness/grey"):
-        Reward(workspace, model, watch=("tests.scoring.test_shown:Brightness/gray",))
+        Reward(workspace, model, watch=("tests.scoring.test_scorer_inputs:Brightness/gray",))
     with pytest.raises(ValueError, match="did you mean 'world_tagger'"):
         Reward(workspace, model, watch=("world_taggr/inception",))
     with pytest.raises(ValueError, match=r"other\.safetensors is missing \(fitted: audioscore\); run fit"):

@@ -35,7 +35,7 @@ from foleypref.annotate.labels import FORMATS, render
 from foleypref.annotate.operator_view import OperatorView
 from foleypref.annotate.rows import Rater
 from foleypref.annotate.settings import OPERATOR
-from foleypref.scoring.opinions import HUMAN
+from foleypref.scoring.human_labels import HUMAN
 
 STATIC = Path(__file__).parent / "static"
 POST_THREADS = 8  # that many verdicts can share one wait for the disk

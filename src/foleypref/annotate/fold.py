@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 from foleypref.annotate.event_log import EventLog
 from foleypref.annotate.history import History, TaskState, read_histories
 from foleypref.annotate.rows import Task
-from foleypref.scoring.opinions import HUMAN
+from foleypref.scoring.human_labels import HUMAN
 from foleypref.workspace.records import Rating, Record, Vote
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say

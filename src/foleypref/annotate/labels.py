@@ -22,7 +22,7 @@ from foleypref.annotate.label_studio import from_label_studio, to_label_studio
 from foleypref.annotate.settings import check_name
 from foleypref.annotate.sync import sync_labels
 from foleypref.media.files import write_atomic
-from foleypref.scoring.opinions import HUMAN, SIMULATED
+from foleypref.scoring.human_labels import HUMAN, SIMULATED
 from foleypref.workspace.records import LABELS, Candidate, Clip, Failure, Rating, Vote
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import StageCount, say

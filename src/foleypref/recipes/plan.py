@@ -14,7 +14,7 @@ from foleypref.models.costs import Cost
 from foleypref.recipes.passes import batch_of, clips_of, integration_passes, sampled_passes, trained_passes
 from foleypref.recipes.recipe import Recipe
 from foleypref.scoring.cost import scorer_cost
-from foleypref.scoring.scorers._presets import expand
+from foleypref.scoring.scorer_sets import expand_sets
 from foleypref.train import TrainSettings
 from foleypref.workspace.paths import RunFiles
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Pair, Rating, Score
@@ -118,7 +118,7 @@ def _score(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | No
     if cost is None:
         return step
     seconds = recipe.sample.model.spec.clip_seconds
-    counted = {name: scorer_cost(name, seconds) for name in expand(recipe.score.scorers)}
+    counted = {name: scorer_cost(name, seconds) for name in expand_sets(recipe.score.scorers)}
     sounds = num_clips * (recipe.sample.num_candidates + recipe.score.ground_truth)
     tflop = sum(num_clips * c.clip + sounds * c.candidate for c in counted.values() if c is not None)
     uncounted = [name for name, c in counted.items() if c is None]

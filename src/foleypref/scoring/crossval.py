@@ -1,7 +1,7 @@
-"""Fitting AudioScore's network, and judging the fit on clips it has not seen.
+"""Fit AudioScore's network, and test the fit on clips that it has not seen.
 
-Candidates of one clip share its picture, its caption and often its rater's mood, so a fold holds whole clips;
-statistics for standardising are taken on the training folds alone.
+Candidates of one clip share its picture, its caption and often its rater's mood, so a fold holds whole clips.
+Statistics for standardising are taken only on the training folds.
 
 Letters: N candidates, K dimensions.
 """
@@ -23,7 +23,7 @@ from foleypref.settings.parts import Settings
 
 
 class Training(Settings):
-    """How AudioScore's network is fitted and cross-validated. The paper states none of it."""
+    """How AudioScore's network is fitted and cross-validated. The paper gives none of these numbers."""
 
     hidden: int = Field(16, ge=1)
     learning_rate: float = Field(0.01, gt=0)
@@ -35,7 +35,7 @@ class Training(Settings):
 
 
 class Examples(NamedTuple):
-    """Rated candidates: what AudioScore sees, and what raters said."""
+    """N rated candidates: the scores that AudioScore reads, and the raters' labels."""
 
     clip_ids: np.ndarray  # (N,) str
     values: np.ndarray  # (N, K), NaN for missing
@@ -43,8 +43,10 @@ class Examples(NamedTuple):
 
 
 def statistics(values: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (K,) over the valid values; std 1 where nothing varies, mean 0 where
-    nothing is valid."""
+    """Return mean and standard deviation (K,) over the valid values (N, K).
+
+    The deviation is 1 where nothing varies, the mean 0 where no value is valid.
+    """
     valid = np.isfinite(values)
     count = np.maximum(valid.sum(0), 1)
     mean = np.where(valid, values, 0).sum(0) / count
@@ -53,7 +55,7 @@ def statistics(values: np.ndarray) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(mean), torch.from_numpy(np.where(constant, 1.0, std))
 
 
-def train(
+def fit_audioscore(
     values: np.ndarray,
     targets: np.ndarray,
     dimensions: Sequence[str],
@@ -61,28 +63,28 @@ def train(
     training: Training,
     *purpose: int | str,
 ) -> Fitted:
-    """Minimise the cross-entropy to the raters' label shares; a function of its arguments alone.
+    """Minimise the cross-entropy to the raters' label shares; the same arguments give the same fit.
 
-    values (N, K) with NaN for missing, targets (N, 3). `purpose` seeds the initial weights apart.
+    values (N, K) with NaN for missing, targets (N, 3). `purpose` gives each fit its own initial weights.
     """
     network = AudioScoreNetwork(
         len(dimensions), training.hidden, generator_of(training.seed, "audioscore", *purpose)
     )
     fitted = Fitted(tuple(dimensions), tuple(versions), *statistics(values), network)
-    inputs, wanted = fitted.inputs(values), torch.as_tensor(targets, dtype=torch.float64)
+    inputs, shares = fitted.inputs(values), torch.as_tensor(targets, dtype=torch.float64)
     optimizer = torch.optim.Adam(
         network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
     for _ in range(training.num_steps):
         optimizer.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(network(inputs), wanted).backward()
+        torch.nn.functional.cross_entropy(network(inputs), shares).backward()
         optimizer.step()
     network.eval().requires_grad_(False)
     return fitted
 
 
 def clip_folds(clip_ids: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """The fold (N,) of each candidate: all candidates of a clip in one, clips dealt out evenly at random.
+    """Return the fold (N,) of each candidate: whole clips are dealt out evenly at random.
 
     Raises ValueError if there are fewer clips than folds.
     """
@@ -98,53 +100,57 @@ def clip_folds(clip_ids: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return fold_of_clip[place]
 
 
-class Held(NamedTuple):
-    """Predictions for every candidate by the model that did not see its clip."""
+class CrossValidated(NamedTuple):
+    """Predictions for each candidate by the model that was fitted without its clip."""
 
     probabilities: np.ndarray  # (N, 3)
     fold: np.ndarray  # (N,)
-    models: list[Fitted]  # one a fold
+    models: list[Fitted]  # one per fold
 
 
-def cross_validate(examples: Examples, dimensions: Sequence[str], training: Training) -> Held:
-    """Fit once a fold on the others and predict it."""
+def cross_validate(examples: Examples, dimensions: Sequence[str], training: Training) -> CrossValidated:
+    """For each fold, fit on the other folds and predict it."""
     fold = clip_folds(examples.clip_ids, training.folds, training.seed)
     versions = ("",) * len(dimensions)
     probabilities = np.empty((len(fold), 3))
     models = []
     for index in range(training.folds):
         seen, held = fold != index, fold == index
-        model = train(
+        model = fit_audioscore(
             examples.values[seen], examples.targets[seen], dimensions, versions, training, "fold", index
         )
         probabilities[held] = model.probabilities(examples.values[held])
         models.append(model)
-    return Held(probabilities, fold, models)
+    return CrossValidated(probabilities, fold, models)
 
 
 class Contribution(NamedTuple):
-    """What is lost in cross-validation when a dimension is shuffled among the held-out candidates."""
+    """Loss in cross-validation when a dimension is shuffled among the held-out candidates."""
 
     accuracy_drop: float
-    log_likelihood_drop: float  # nats a candidate
+    log_likelihood_drop: float  # nats per candidate
 
 
 def mean_log_likelihood(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    """Mean over candidates of Σ_c target_c log p_c, in nats: (N, 3), (N, 3)."""
+    """Return the mean over candidates of Σ_c target_c log p_c, in nats: (N, 3), (N, 3)."""
     return float((targets * np.log(np.maximum(probabilities, 1e-12))).sum(1).mean())
 
 
 def contributions(
-    examples: Examples, labels: np.ndarray, held: Held, dimensions: Sequence[str], training: Training
+    examples: Examples,
+    labels: np.ndarray,
+    held: CrossValidated,
+    dimensions: Sequence[str],
+    training: Training,
 ) -> dict[str, Contribution]:
-    """Permutation importance of each dimension (value and validity bit together), mean over shuffles."""
+    """Return the permutation importance of each dimension (value and validity bit), mean over shuffles."""
 
     def quality(probabilities: np.ndarray) -> np.ndarray:
         right = float((probabilities.argmax(1) == labels).mean())
         return np.array([right, mean_log_likelihood(probabilities, examples.targets)])
 
     base = quality(held.probabilities)
-    found = {}
+    result = {}
     for column, name in enumerate(dimensions):
         shuffled = []
         for shuffle in range(training.num_shuffles):
@@ -156,5 +162,5 @@ def contributions(
                 values[:, column] = generator.permutation(values[:, column])
                 probabilities[rows] = model.probabilities(values)
             shuffled.append(quality(probabilities))
-        found[name] = Contribution(*(float(d) for d in base - np.mean(shuffled, 0)))
-    return found
+        result[name] = Contribution(*(float(d) for d in base - np.mean(shuffled, 0)))
+    return result

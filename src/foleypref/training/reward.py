@@ -21,9 +21,15 @@ from foleypref.flow.convention import Latents
 from foleypref.media.streams import FrameStream
 from foleypref.models.backbones import Model
 from foleypref.scoring.marginals import with_marginal
+from foleypref.scoring.scorer_inputs import (
+    DecodedClip,
+    decode_clip,
+    decode_latents,
+    evaluated_seconds,
+    make_score_item,
+)
 from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, build_scorer
 from foleypref.scoring.scorers.audioscore import AudioScore, refuse_oracles
-from foleypref.scoring.shown import ShownClip, decode_latents, judged_seconds, score_item, show_clip
 from foleypref.workspace.dimensions import Dimension
 from foleypref.workspace.records import Clip
 from foleypref.workspace.store import Workspace
@@ -75,7 +81,7 @@ class Reward:
         self._streams: tuple[FrameStream, ...] = tuple(
             {s.key: s for judge in judges for s in judge.streams}.values()
         )
-        self._shown: OrderedDict[str, ShownClip] = OrderedDict()
+        self._shown: OrderedDict[str, DecodedClip] = OrderedDict()
 
     @property
     def version(self) -> str:
@@ -96,20 +102,20 @@ class Reward:
         return Judged(p_good.nan_to_num(0.0), p_good.isnan(), watched)
 
     def _items(self, clips: Sequence[Clip], latents: Latents) -> list[ScoreItem]:
-        shown = [self._show(clip) for clip in clips]
-        rendered = decode_latents(self._model, latents, self._streams, [clip.seconds for clip in shown])
-        rows = enumerate(zip(shown, rendered, strict=True))
-        return [score_item(f"sample-{row}", clip, sample) for row, (clip, sample) in rows]
+        decoded = [self._decode(clip) for clip in clips]
+        rendered = decode_latents(self._model, latents, self._streams, [clip.seconds for clip in decoded])
+        rows = enumerate(zip(decoded, rendered, strict=True))
+        return [make_score_item(f"sample-{row}", clip, sample) for row, (clip, sample) in rows]
 
-    def _show(self, clip: Clip) -> ShownClip:
+    def _decode(self, clip: Clip) -> DecodedClip:
         """Return a clip decoded, or from the cache, which drops the least recently used clips."""
-        shown = self._shown.pop(clip.clip_id, None)
-        if shown is None:
-            shown = show_clip(self._root, clip, self._streams, judged_seconds(clip, self._model))
-        self._shown[clip.clip_id] = shown
+        decoded = self._shown.pop(clip.clip_id, None)
+        if decoded is None:
+            decoded = decode_clip(self._root, clip, self._streams, evaluated_seconds(clip, self._model))
+        self._shown[clip.clip_id] = decoded
         while len(self._shown) > 1 and sum(clip.num_bytes for clip in self._shown.values()) > CACHE_BYTES:
             self._shown.popitem(last=False)
-        return shown
+        return decoded
 
 
 def audioscore_file(workspace: Workspace, name: str) -> Path:

@@ -14,7 +14,7 @@ from collections import defaultdict
 import numpy as np
 from pydantic import Field
 
-from foleypref.scoring.opinions import HUMAN, SIMULATED, majority_labels
+from foleypref.scoring.human_labels import HUMAN, SIMULATED, majority_labels
 from foleypref.scoring.scorers.audioscore import AudioScore
 from foleypref.settings.parts import Settings
 from foleypref.training.data import Label

@@ -1,7 +1,7 @@
 """Pairings: the scored candidates of one clip in, preference pairs out.
 
-Never across clips, and chosen is never behind rejected on the pairing's own criterion. A clip that gives no
-pair says why, and the reasons are counted.
+A pair never crosses clips, and its chosen candidate is never behind the rejected one on the pairing's own
+criterion. A clip without a pair gives a reason, and reasons are counted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from foleypref.workspace.records import Candidate, Clip, Pair
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredCandidate:
     """A candidate with AudioScore's probabilities over (bad, medium, good)."""
 
     candidate: Candidate
@@ -26,14 +26,14 @@ class Judged:
 
 @dataclass(frozen=True)
 class Group:
-    """All judged candidates of one clip."""
+    """All candidates of one clip that AudioScore could score."""
 
     clip: Clip
-    judged: tuple[Judged, ...]
+    candidates: tuple[ScoredCandidate, ...]
 
 
 class Paired(NamedTuple):
-    """Pairs of a group, or the reason why there are none."""
+    """The pairs of a group, or the reason why there are none."""
 
     pairs: list[Pair]
     reason: str = ""
@@ -50,13 +50,13 @@ class Pairing(Part, ABC):
 PairingPart = Annotated[Pairing, FromDrawer("pairings"), part_help("pairings")]
 
 
-def complexity(chosen: Judged, rejected: Judged) -> float:
-    """Eq. 3 of arXiv 2603.11089: ½[(p_G^w − p_G^l) + (p_B^l − p_B^w)], in [−1, 1]; 1 is an easy pair."""
+def complexity(chosen: ScoredCandidate, rejected: ScoredCandidate) -> float:
+    """Return Eq. 3 of arXiv 2603.11089: ½[(p_G^w − p_G^l) + (p_B^l − p_B^w)] in [−1, 1]; 1 is easy."""
     return 0.5 * ((chosen.p_good - rejected.p_good) + (rejected.p_bad - chosen.p_bad))
 
 
-def make_pair(clip: Clip, chosen: Judged, rejected: Judged) -> Pair:
-    """The record of a pair that AudioScore decided: p(good) of both and Eq. 3, source "auto"."""
+def make_pair(clip: Clip, chosen: ScoredCandidate, rejected: ScoredCandidate) -> Pair:
+    """Return the record of a pair that AudioScore decided: p(good) of both and Eq. 3, source "auto"."""
     ids = chosen.candidate.candidate_id, rejected.candidate.candidate_id
     pair_id = Pair.make_id(clip.clip_id, *ids, "auto")
     scores = chosen.p_good, rejected.p_good

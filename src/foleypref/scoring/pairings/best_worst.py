@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from foleypref.scoring.pairings import Group, Judged, Paired, Pairing, complexity, make_pair
+from foleypref.scoring.pairings import Group, Paired, Pairing, ScoredCandidate, complexity, make_pair
 
 TOO_FEW = "fewer than two candidates"
 SAME = "one candidate is both best and worst"
@@ -11,13 +11,13 @@ TOO_CLOSE = "complexity under min_complexity"
 
 
 class BestWorst(Pairing):
-    """One pair a clip at most. Ties go to the smaller candidate id, so their order is irrelevant."""
+    """At most one pair per clip. Ties go to the smaller candidate id, so their order is irrelevant."""
 
     min_complexity: float = 0.0  # in [-1, 1]; pairs under it are dropped
 
     def pairs(self, group: Group) -> Paired:
-        """The pair, or why not: one candidate wins both, is not ahead in both, or the gap is too small."""
-        if len(group.judged) < 2:
+        """Return the pair, unless one candidate wins both, is not ahead in both, or the gap is too small."""
+        if len(group.candidates) < 2:
             return Paired([], TOO_FEW)
         winner, loser = _most(group, "p_good"), _most(group, "p_bad")  # Eq. 1, Eq. 2
         if winner.candidate.candidate_id == loser.candidate.candidate_id:
@@ -29,5 +29,5 @@ class BestWorst(Pairing):
         return Paired([make_pair(group.clip, winner, loser)])
 
 
-def _most(group: Group, name: str) -> Judged:
-    return min(group.judged, key=lambda judged: (-getattr(judged, name), judged.candidate.candidate_id))
+def _most(group: Group, name: str) -> ScoredCandidate:
+    return min(group.candidates, key=lambda one: (-getattr(one, name), one.candidate.candidate_id))

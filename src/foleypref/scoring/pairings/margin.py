@@ -1,10 +1,10 @@
-"""Up to k pairs a clip whose expected scores lie a margin apart; no candidate is used twice."""
+"""Up to k pairs per clip whose expected scores lie a margin apart; no candidate is used twice."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from foleypref.scoring.pairings import Group, Judged, Paired, Pairing, make_pair
+from foleypref.scoring.pairings import Group, Paired, Pairing, ScoredCandidate, make_pair
 
 TOO_FEW = "fewer than two candidates"
 TOO_CLOSE = "expected scores closer than the margin"
@@ -18,21 +18,21 @@ class Margin(Pairing):
     """
 
     margin: float = Field(0.5, gt=0, le=2)  # classes
-    max_pairs: int = Field(2, ge=1)  # a clip
+    max_pairs: int = Field(2, ge=1)  # per clip
 
     def pairs(self, group: Group) -> Paired:
-        """The pairs, or why there are none."""
-        if len(group.judged) < 2:
+        """Pair from the outside in, until the gap is under the margin."""
+        if len(group.candidates) < 2:
             return Paired([], TOO_FEW)
-        ranked = sorted(group.judged, key=lambda j: (-expected_score(j), j.candidate.candidate_id))
-        found = []
+        ranked = sorted(group.candidates, key=lambda j: (-expected_score(j), j.candidate.candidate_id))
+        pairs = []
         for chosen, rejected in zip(ranked[: min(self.max_pairs, len(ranked) // 2)], reversed(ranked)):
             if expected_score(chosen) - expected_score(rejected) < self.margin:
                 break  # the pairs that follow are nested in this one
-            found.append(make_pair(group.clip, chosen, rejected))
-        return Paired(found, "" if found else TOO_CLOSE)
+            pairs.append(make_pair(group.clip, chosen, rejected))
+        return Paired(pairs, "" if pairs else TOO_CLOSE)
 
 
-def expected_score(judged: Judged) -> float:
-    """The expected class, bad 0, medium 1, good 2."""
-    return judged.p_medium + 2 * judged.p_good
+def expected_score(one: ScoredCandidate) -> float:
+    """Return the expected class: bad 0, medium 1, good 2."""
+    return one.p_medium + 2 * one.p_good

@@ -13,7 +13,7 @@ CheckLength = Callable[[int, int, int, float], None]
 """(frames, samples, Hz, evaluated seconds); raises ValueError for what is too short."""
 
 
-def unseen(item: ScoreItem, key: str, check_length: CheckLength | None = None) -> str:
+def why_unseen(item: ScoreItem, key: str, check_length: CheckLength | None = None) -> str:
     """Why a sound cannot be compared with the frames of stream `key`, or ""."""
     frames = item.frames.get(key)
     if is_silent(item.wave):
@@ -28,7 +28,7 @@ def unseen(item: ScoreItem, key: str, check_length: CheckLength | None = None) -
     return ""
 
 
-def once_a_clip(item: ScoreItem, seen: dict[str, Tensor], look: Callable[[], Tensor]) -> Tensor:
+def once_per_clip(item: ScoreItem, seen: dict[str, Tensor], look: Callable[[], Tensor]) -> Tensor:
     """What `look` makes of the item's picture; `seen` keeps it, the last one used at its end.
 
     Kept by clip, evaluated length and some of the frames, as `seen` may outlive a batch.
@@ -42,7 +42,7 @@ def once_a_clip(item: ScoreItem, seen: dict[str, Tensor], look: Callable[[], Ten
     return seen[name]
 
 
-def keep_last(seen: dict[str, Tensor]) -> None:
+def forget_all_but_last(seen: dict[str, Tensor]) -> None:
     """Forget all but the last: batches follow clips, and a clip's candidates may go on in the next one."""
     for name in list(seen)[:-1]:
         del seen[name]

@@ -19,7 +19,7 @@ from foleypref.published.hashes import weights_version
 from foleypref.published.imagebind import FPS, NAME, IBScore, check_length, load_imagebind, similarity
 from foleypref.published.weights import locate
 from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, values_of
-from foleypref.scoring.scorers._pictured import keep_last, once_a_clip, unseen
+from foleypref.scoring.scorers._pictured import forget_all_but_last, once_per_clip, why_unseen
 
 PICTURE = bicubic(FPS, IMAGE, crop=False)
 
@@ -60,12 +60,12 @@ class ImageBind(Scorer):
         """Embed each clip's picture once and all sounds together, and compare them."""
         judge = self._judge
         assert judge is not None, "call load() first"
-        reasons = [unseen(item, PICTURE.key, check_length) for item in items]
+        reasons = [why_unseen(item, PICTURE.key, check_length) for item in items]
         audio, video = (torch.full((len(items), judge.embed_dim), torch.nan) for _ in range(2))
         rows = [row for row, reason in enumerate(reasons) if not reason]
         for row in rows:
             video[row] = self._see(items[row])
-        keep_last(self._seen)
+        forget_all_but_last(self._seen)
         if rows:
             audio[rows] = judge.hear([(items[row].sound, items[row].sample_rate) for row in rows]).cpu()
         values = values_of(reasons, similarity(video, audio).tolist())
@@ -74,4 +74,4 @@ class ImageBind(Scorer):
     def _see(self, item: ScoreItem) -> Tensor:
         judge, frames = self._judge, item.frames[PICTURE.key]
         assert judge is not None
-        return once_a_clip(item, self._seen, lambda: judge.see(frames, item.evaluated_s).cpu())
+        return once_per_clip(item, self._seen, lambda: judge.see(frames, item.evaluated_s).cpu())

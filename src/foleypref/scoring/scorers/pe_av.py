@@ -24,7 +24,7 @@ from foleypref.published.hashes import file_hashes
 from foleypref.published.hub_files import hub_folder
 from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, Unscored, Value, loaded
 from foleypref.scoring.scorers._captioned import Embedders, compare_captions, packages
-from foleypref.scoring.scorers._pictured import once_a_clip, unseen
+from foleypref.scoring.scorers._pictured import once_per_clip, why_unseen
 from foleypref.workspace.records import digest
 
 if TYPE_CHECKING:
@@ -111,10 +111,10 @@ class PeAv(Scorer):
         return Judgement(values, {"audio": rows})
 
     def _audio_video(self, item: ScoreItem, audio: Tensor, seen: dict[str, Tensor]) -> Value:
-        if reason := unseen(item, PICTURE.key):
+        if reason := why_unseen(item, PICTURE.key):
             return Unscored(reason)
         network, frames = loaded(self._network), item.frames[PICTURE.key]
-        video = once_a_clip(item, seen, lambda: network.embed_video(frames))
+        video = once_per_clip(item, seen, lambda: network.embed_video(frames))
         return float(network.audio_video(audio, video))
 
     @property

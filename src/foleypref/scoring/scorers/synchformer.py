@@ -30,7 +30,7 @@ from foleypref.published.synchformer import (
 )
 from foleypref.published.weights import locate
 from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, values_of
-from foleypref.scoring.scorers._pictured import keep_last, once_a_clip, unseen
+from foleypref.scoring.scorers._pictured import forget_all_but_last, once_per_clip, why_unseen
 
 PICTURE = bicubic(FPS, 224, crop=True)
 PAIRS_AT_ONCE = 64  # whose tokens are held together
@@ -71,7 +71,7 @@ class Synchformer(Scorer):
         """Read each clip's picture once and sounds of one length together, and predict their offsets."""
         assert self._judge is not None, "call load() first"
         rows = torch.full((len(items), 2, CLASSES), torch.nan)
-        reasons = [unseen(item, PICTURE.key, check_length) for item in items]
+        reasons = [why_unseen(item, PICTURE.key, check_length) for item in items]
         by_length: dict[float, list[int]] = defaultdict(list)
         for row, (item, reason) in enumerate(zip(items, reasons)):
             if not reason:
@@ -79,7 +79,7 @@ class Synchformer(Scorer):
         for seconds, same in by_length.items():
             for chunk in torch.tensor(same).split(PAIRS_AT_ONCE):
                 rows[chunk] = self._logits([items[row] for row in chunk], seconds)
-        keep_last(self._seen)
+        forget_all_but_last(self._seen)
         values = values_of(reasons, desync_s(offsets_s(rows)).tolist())
         return Judgement({"desync_s": values}, {"offset_logits": rows})
 
@@ -90,7 +90,7 @@ class Synchformer(Scorer):
 
         def look(item: ScoreItem) -> Tensor:
             frames = item.frames[PICTURE.key]
-            return once_a_clip(item, self._seen, lambda: judge.see(frames, seconds))
+            return once_per_clip(item, self._seen, lambda: judge.see(frames, seconds))
 
         tokens = torch.stack([look(item) for item in items])
         heard = judge.hear([(item.sound, item.sample_rate) for item in items], seconds)

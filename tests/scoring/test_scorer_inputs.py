@@ -17,9 +17,9 @@ from foleypref.media.clip import write_video
 from foleypref.media.streams import FrameStream, bicubic, frames_of, read_streams, square
 from foleypref.models.backbones import ModelSpec, VideoSpec
 from foleypref.score import ScoreSettings, score
+from foleypref.scoring.scorer_inputs import decode_clip, decode_latents, evaluated_seconds, make_score_item
 from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer
-from foleypref.scoring.scorers._pictured import once_a_clip
-from foleypref.scoring.shown import decode_latents, judged_seconds, score_item, show_clip
+from foleypref.scoring.scorers._pictured import once_per_clip
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Feature, Score
 from foleypref.workspace.store import Workspace
 from tests.tiny import TinyModel
@@ -65,7 +65,7 @@ class Brightness(Scorer):
     @staticmethod
     def _look(item: ScoreItem, seen: dict[str, Tensor]) -> Tensor:
         frames = item.frames[STREAM.key]
-        return once_a_clip(item, seen, lambda: torch.tensor(float(frames[0].mean())))
+        return once_per_clip(item, seen, lambda: torch.tensor(float(frames[0].mean())))
 
 
 def rows(greys: Sequence[float]) -> Latents:
@@ -88,10 +88,10 @@ def grey_clip(folder: Path) -> Clip:
 
 def test_a_sound_model_is_judged_by_the_clips_picture(tmp_path: Path) -> None:
     clip = grey_clip(tmp_path)
-    shown = show_clip(tmp_path, clip, (STREAM,), 1.0)
+    shown = decode_clip(tmp_path, clip, (STREAM,), 1.0)
     model = TinyModel().load()
     made = decode_latents(model, {"audio": rows([0, 0])["audio"]}, (STREAM,), [1.0, 1.0])
-    items = [score_item(f"c{row}", shown, one) for row, one in enumerate(made)]
+    items = [make_score_item(f"c{row}", shown, one) for row, one in enumerate(made)]
     for item, wave in zip(items, model.decode(rows([0, 0])).numpy(), strict=True):
         assert item.frames is shown.frames
         assert item.clip_id == clip.clip_id
@@ -103,9 +103,9 @@ def test_a_sound_model_is_judged_by_the_clips_picture(tmp_path: Path) -> None:
 
 
 def test_a_joint_models_candidate_has_its_own_picture(tmp_path: Path) -> None:
-    shown = show_clip(tmp_path, grey_clip(tmp_path), (STREAM,), 1.0)
+    shown = decode_clip(tmp_path, grey_clip(tmp_path), (STREAM,), 1.0)
     made = decode_latents(Joint().load(), rows([30, 90]), (STREAM,), [1.0, 0.5])
-    items = [score_item(f"c{row}", shown, one) for row, one in enumerate(made)]
+    items = [make_score_item(f"c{row}", shown, one) for row, one in enumerate(made)]
     # 8 frames a second at 4: the last of every two that rounds to the slot, as ffmpeg's rule has it
     assert items[0].frames[STREAM.key].mean((1, 2, 3)).tolist() == [30, 32, 34, 36]
     assert items[1].frames[STREAM.key].mean((1, 2, 3)).tolist() == [90, 92]
@@ -132,19 +132,19 @@ def test_scoring_sees_what_a_joint_model_made_and_the_truth_in_the_file(tmp_path
 
 def test_what_is_judged_is_what_clip_and_model_both_have() -> None:
     clip = Clip("c", "c.mp4", "align", "", 0.0, 4.0, 25.0, SIDE, SIDE, True)
-    assert judged_seconds(clip, None) == 4.0
-    assert judged_seconds(clip, TinyModel()) == 1.0
+    assert evaluated_seconds(clip, None) == 4.0
+    assert evaluated_seconds(clip, TinyModel()) == 1.0
 
 
 def test_damage_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:
     clip = dataclasses.replace(grey_clip(tmp_path), path="missing.mp4")
-    shown = show_clip(tmp_path, clip, (STREAM,), 1.0)
+    shown = decode_clip(tmp_path, clip, (STREAM,), 1.0)
     assert (shown.frames, shown.sound) == ({}, None)
     assert "missing.mp4" in shown.damage
     (made,) = decode_latents(TinyModel().load(), rows([0]), (STREAM,), [1.0])
-    assert score_item("c", shown, made).reference is None
+    assert make_score_item("c", shown, made).reference is None
     with pytest.raises(ValueError, match=r"missing\.mp4"):
-        score_item("truth", shown, None)
+        make_score_item("truth", shown, None)
 
 
 @pytest.mark.parametrize("fps", [25.0, 8.0, 24000 / 1001])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-PRESETS: dict[str, tuple[str, ...]] = {
+SCORER_SETS: dict[str, tuple[str, ...]] = {
     # the five judges of V2A-DPO (arXiv 2603.11089, 2.1)
     "v2a_dpo": ("imagebind", "clap", "synchformer", "panns", "pesq"),
     # what the tables of the field are made of
@@ -14,7 +14,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
 }
 
 
-def expand(names: Iterable[str]) -> tuple[str, ...]:
+def expand_sets(names: Iterable[str]) -> tuple[str, ...]:
     """Names with every preset replaced by its scorers, each once, in order."""
-    found = (scorer for name in names for scorer in PRESETS.get(name, (name,)))
+    found = (scorer for name in names for scorer in SCORER_SETS.get(name, (name,)))
     return tuple(dict.fromkeys(found))

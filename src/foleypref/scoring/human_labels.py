@@ -15,7 +15,7 @@ from foleypref.workspace.store import Workspace
 HUMAN, SIMULATED = "human", "simulated"
 
 
-class Opinions(NamedTuple):
+class HumanLabels(NamedTuple):
     """Ratings by candidate (N), in the order of candidate ids."""
 
     candidate_ids: list[str]
@@ -26,7 +26,7 @@ class Opinions(NamedTuple):
     fingerprint: str  # of every rating and its label
 
 
-def read_opinions(workspace: Workspace, raters: Sequence[str] = ()) -> Opinions:
+def read_human_labels(workspace: Workspace, raters: Sequence[str] = ()) -> HumanLabels:
     """Ratings of existing candidates by raters whose name fits a pattern of `raters` (all if empty)."""
     candidates = workspace.table(Candidate, ("clip_id",)).to_pydict()
     clip_of = dict(zip(candidates["candidate_id"], candidates["clip_id"]))
@@ -44,7 +44,7 @@ def read_opinions(workspace: Workspace, raters: Sequence[str] = ()) -> Opinions:
         sources[r.source] += 1
     counts = np.stack([(table == label).sum(0) for label in range(3)], 1)
     fingerprint = digest([(r.rating_id, r.label) for r in ratings])
-    return Opinions(ids, np.array([clip_of[c] for c in ids]), counts, table, dict(sources), fingerprint)
+    return HumanLabels(ids, np.array([clip_of[c] for c in ids]), counts, table, dict(sources), fingerprint)
 
 
 def majority_labels(counts: np.ndarray) -> np.ndarray:
