@@ -81,7 +81,7 @@ class Reward:
         self._streams: tuple[FrameStream, ...] = tuple(
             {s.key: s for judge in judges for s in judge.streams}.values()
         )
-        self._shown: OrderedDict[str, DecodedClip] = OrderedDict()
+        self._decoded: OrderedDict[str, DecodedClip] = OrderedDict()
 
     @property
     def version(self) -> str:
@@ -109,12 +109,12 @@ class Reward:
 
     def _decode(self, clip: Clip) -> DecodedClip:
         """Return a clip decoded, or from the cache, which drops the least recently used clips."""
-        decoded = self._shown.pop(clip.clip_id, None)
+        decoded = self._decoded.pop(clip.clip_id, None)
         if decoded is None:
             decoded = decode_clip(self._root, clip, self._streams, evaluated_seconds(clip, self._model))
-        self._shown[clip.clip_id] = decoded
-        while len(self._shown) > 1 and sum(clip.num_bytes for clip in self._shown.values()) > CACHE_BYTES:
-            self._shown.popitem(last=False)
+        self._decoded[clip.clip_id] = decoded
+        while len(self._decoded) > 1 and sum(clip.num_bytes for clip in self._decoded.values()) > CACHE_BYTES:
+            self._decoded.popitem(last=False)
         return decoded
 
 
