@@ -7,13 +7,12 @@ from pathlib import Path
 from tools import house
 
 import foleypref
+from foleypref.align import RUN
+from foleypref.workspace.records import STAGES
 
 PACKAGE = Path(foleypref.__file__).parent
 IMPORTS = house.imports_of(PACKAGE)
-VERBS = {
-    *("ingest", "sample", "score", "fit", "pair", "train", "evaluate", "report"),
-    *("align", "generate", "compare", "benchmark"),
-}
+VERBS = {*STAGES, "align", "generate", "compare", "benchmark"}
 
 
 def fake_package(tmp_path: Path, **files: str) -> house.Imports:
@@ -45,6 +44,10 @@ def test_rooms_without_neighbours_import_no_other_room() -> None:
 
 def test_only_verbs_stand_at_the_root() -> None:
     assert {p.stem for p in PACKAGE.glob("*.py")} == VERBS | {"__init__", "__main__"}
+
+
+def test_align_runs_every_stage_in_order() -> None:
+    assert [step for step in RUN if step in STAGES] == list(STAGES)
 
 
 def test_late_imports_and_those_for_types_count(tmp_path: Path) -> None:

@@ -1,15 +1,14 @@
-"""The first stage: a folder of videos becomes clips, each decoded once to know that it can be used.
+"""Stage 1, ingest: a folder of videos -> clips. Each is decoded once, to know that it can be used.
 
-Handling, by what is found:
-    damaged or cut off, shorter than the trim    a clip as long as its picture lasts, from `min_duration_s` up
-    no audio stream, silent audio                a clip with has_audio False
+    damaged, cut off or shorter than the trim    a clip as long as its picture lasts, from `min_duration_s` up
+    no audio stream, or silent audio             a clip with has_audio False
     no video stream, does not open, hangs or
-    crashes a decoder, duplicate content         a recorded failure
+    crashes a decoder, or duplicate content      a recorded failure
 
-meta["ingest"] notes what was found. A clip's id is the hash of the file's bytes and the trim, and its split a
-function of the bytes alone: moving or renaming files changes nothing, and two trims of one file never land in
-different splits. Files are hashed again at every run (about 1 GB/s a worker), as sizes and dates lie; only
-what is new is decoded.
+meta["ingest"] notes such damage. A clip's id is the hash of the file's bytes and the trim; its split depends
+only on the bytes. So moving or renaming files changes nothing, and all trims of one file are in one split.
+Files are hashed again in every run (about 1 GB/s per worker), as sizes and dates can deceive; only new files
+are decoded.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ SUFFIXES = (
 
 
 class IngestSettings(Settings):
-    """Which files become clips, and how long. Times in seconds, shares of all files."""
+    """Which files become clips, and of what length. Times are in seconds, shares are of all files."""
 
     folder: Path
     start_s: float = Field(0.0, ge=0)
@@ -53,9 +52,9 @@ class IngestSettings(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One line of the plan. `reason` is set when the file is refused before decoding."""
+    """One file of the plan. `reason` is set if the file is refused before decoding."""
 
-    item: str  # clip_id, or a hash of what is wrong
+    item: str  # the clip's id, or a hash of the mistake
     path: Path
     row: Row
     content: str = ""
@@ -88,7 +87,7 @@ def ingest(workspace: Workspace, settings: IngestSettings) -> StageCount:
 
 
 def split_of(content: str, validation_share: float, test_share: float) -> str:
-    """train, validation or test: a function of the content hash, so a file never changes sides."""
+    """Return train, validation or test: a function of the content hash, so a file never changes its split."""
     place = int(digest("split", content, length=12), 16) / 16**12
     if place < test_share:
         return "test"
@@ -110,11 +109,10 @@ def _plan(workspace: Workspace, settings: IngestSettings) -> list[Entry]:
     plan: list[Entry] = []
     first: dict[str, str] = {}
     for (name, path), content in zip(files.items(), hashes):
-        entry = _entry(name, path, content, rows.get(name, Row()), settings, first)
-        plan.append(entry)
+        plan.append(_entry(path, name, content, rows.get(name, Row()), settings=settings, first=first))
     for name in sorted(rows.keys() - files.keys()):
-        what = "it is not there" if not (folder / name).exists() else "it has no video suffix or is hidden"
-        reason = f"{name}: named in {' or '.join(FILES)}, but {what}"
+        mistake = "it has no video suffix or is hidden" if (folder / name).exists() else "it is not there"
+        reason = f"{name}: named in {' or '.join(FILES)}, but {mistake}"
         plan.append(Entry(digest("missing", name), folder / name, rows[name], reason=reason))
     unnamed = len(files.keys() - rows.keys())
     if rows and unnamed:
@@ -123,7 +121,7 @@ def _plan(workspace: Workspace, settings: IngestSettings) -> list[Entry]:
 
 
 def _files(workspace: Workspace, folder: Path, suffixes: set[str]) -> dict[str, Path]:
-    """Videos by POSIX name relative to the folder, sorted; without hidden ones and the workspace's own."""
+    """Return videos by POSIX name relative to the folder, without hidden ones and the workspace's own."""
     files = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
@@ -136,7 +134,7 @@ def _files(workspace: Workspace, folder: Path, suffixes: set[str]) -> dict[str, 
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes (hex); "" when it cannot be read."""
+    """Return the SHA-256 of a file's bytes as hex, or "" if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -145,9 +143,9 @@ def content_hash(path: Path) -> str:
 
 
 def _entry(
-    name: str, path: Path, content: str, row: Row, settings: IngestSettings, first: dict[str, str]
+    path: Path, name: str, content: str, row: Row, *, settings: IngestSettings, first: dict[str, str]
 ) -> Entry:
-    """The plan's line for a file; `first` remembers which file showed a content first."""
+    """Return a file's entry of the plan. `first` maps each content to the first file that has it."""
     shown = name.encode("utf-8", "replace").decode()
     if shown != name:
         return Entry(digest("name", shown), path, row, reason=f"{shown}: its name is not UTF-8; rename it")
@@ -165,18 +163,16 @@ def _entry(
 def _record(workspace: Workspace, settings: IngestSettings, entry: Entry, trial: Trial) -> Record:
     if trial.reason:
         return Failure.make(STAGE, entry.item, trial.reason)
-    wanted = settings.duration_s
+    trim_s = settings.duration_s
     # The last frame is shown for one period more than its time says, so a trim may end one frame early.
-    covered = (
-        wanted
-        if trial.video_s >= wanted - 1 / max(trial.fps, 1.0)
-        else math.floor(trial.video_s * 1e3 + 1e-6) / 1e3
-    )
-    if covered < min(settings.min_duration_s, wanted):
-        short = (
-            f"{entry.path}: only {trial.video_s:.2f} s of its picture decode from {settings.start_s:g} s on"
+    is_whole = trial.video_s >= trim_s - 1 / max(trial.fps, 1.0)
+    covered_s = trim_s if is_whole else math.floor(trial.video_s * 1e3 + 1e-6) / 1e3
+    if covered_s < min(settings.min_duration_s, trim_s):
+        reason = (
+            f"{entry.path}: only {trial.video_s:.2f} s of its picture decode from {settings.start_s:g} s on, "
+            f"{settings.min_duration_s:g} s are asked for"
         )
-        return Failure.make(STAGE, entry.item, f"{short}, {settings.min_duration_s:g} s are asked for")
+        return Failure.make(STAGE, entry.item, reason)
     meta: dict[str, Any] = dict(entry.row.meta)
     if trial.note:
         meta["ingest"] = trial.note
@@ -187,7 +183,7 @@ def _record(workspace: Workspace, settings: IngestSettings, entry: Entry, trial:
         split=entry.row.split or split_of(entry.content, settings.validation_share, settings.test_share),
         prompt=entry.row.prompt,
         start_s=settings.start_s,
-        duration_s=covered,
+        duration_s=covered_s,
         fps=trial.fps,
         width=trial.width,
         height=trial.height,

@@ -68,7 +68,7 @@ def files_of(root: Path) -> dict[Path, bytes]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, bytes]:
-    """What one process writes."""
+    """Files of a workspace that one process has sampled."""
     workspace = workspace_of(tmp_path_factory.mktemp("ray") / "whole")
     sample(workspace, FEW.model_copy(update={"num_workers": 1}))
     return files_of(workspace.root)

@@ -1,4 +1,4 @@
-"""`Stage.run` under kill -9: nothing lost, nothing doubled, the same bytes as a run that was not killed."""
+"""`Stage.run` under kill -9: nothing lost or doubled; the bytes are those of an unbroken run."""
 
 from __future__ import annotations
 

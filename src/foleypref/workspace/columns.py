@@ -1,4 +1,4 @@
-"""Records as Arrow columns: what a table's part holds, written and read."""
+"""Records to Arrow columns and back; a part of a table is one such set of columns in a Parquet file."""
 
 from __future__ import annotations
 
@@ -22,25 +22,22 @@ _ARROW = {
 
 
 def among(column: str, values: Iterable[str]) -> pc.Expression:
-    """For `where`: the records whose column has one of these values."""
+    """Return the condition, for `where`, that a column holds one of these values."""
     return pc.field(column).isin(pa.array(sorted(values), pa.string()))
 
 
 def read_part(cls: type[Record], path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Columns of a part; one it was written without holds the default.
-
-    Parts are small: threads and read-ahead cost more than they give.
-    """
-    with pq.ParquetFile(path, pre_buffer=False) as file:
+    """Return columns of a part; a column that it was written without is filled with the field's default."""
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # small: threads and read-ahead would cost more
         part = file.read(columns=columns, use_threads=False)
     for name in set(columns or cls.columns()) - set(part.column_names):
-        kind = cls.__dataclass_fields__[name]  # type: ignore[attr-defined]
-        part = part.append_column(name, pa.array([kind.default] * len(part), _ARROW[str(kind.type)]))
+        field = cls.__dataclass_fields__[name]  # type: ignore[attr-defined]
+        part = part.append_column(name, pa.array([field.default] * len(part), _ARROW[str(field.type)]))
     return part.select(columns or cls.columns())
 
 
 def to_arrow(cls: type[Record], records: Sequence[Record]) -> pa.Table:
-    """Records as columns, a row each; `dict` columns become JSON text."""
+    """Return records as columns, one row per record; `dict` columns become JSON text."""
     types = cls.__dataclass_fields__  # type: ignore[attr-defined]
     columns, schema = [], []
     for name in cls.columns():
@@ -54,7 +51,7 @@ def to_arrow(cls: type[Record], records: Sequence[Record]) -> pa.Table:
 
 
 def from_arrow(cls: type[R], table: pa.Table) -> list[R]:
-    """The inverse of `to_arrow`, of a table with all columns."""
+    """Return the records of a table that has all columns: the inverse of `to_arrow`."""
     types = cls.__dataclass_fields__  # type: ignore[attr-defined]
     columns = {}
     for name in cls.columns():

@@ -13,7 +13,7 @@ PACKAGES = ("torch", "numpy", "av", "pyarrow", "safetensors", "pydantic", "tyro"
 
 
 def environment() -> str:
-    """Versions and hardware as `name: value` lines."""
+    """Return versions and hardware as `name: value` lines."""
     rows = [("foleypref", _version("foleypref")), ("python", sys.version.split()[0])]
     rows += [(name, _version(name)) for name in PACKAGES]
     rows += [("os", platform.platform()), ("cpus", str(usable_cores())), ("gpu", _gpu())]

@@ -1,4 +1,4 @@
-"""Markdown for model cards: what people typed is shown and never obeyed, the YAML head is what hubs read."""
+"""Markdown for model cards. Text from users is shown literally, never as markup; hubs read the YAML head."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import yaml
 
 
 def one_line(text: str) -> str:
-    """Text on one line, without control characters and marks that turn the direction of writing."""
+    """Return text on one line, without control characters and marks that turn the direction of writing."""
     plain = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in text)
     return " ".join(plain.split())
 
 
 def code(text: object) -> str:
-    """A code span: no markup, link, mention or HTML in `text` comes alive."""
+    """Return a code span, in which no markup, link, mention or HTML of `text` takes effect."""
     line = one_line(str(text))
     if not line:
         return "(empty)"
@@ -27,30 +27,30 @@ def code(text: object) -> str:
 
 
 def fenced(text: str, language: str = "") -> str:
-    """A code block whose fence is longer than any in `text`."""
+    """Return a code block whose fence is longer than any in `text`."""
     fence = "`" * max(3, _longest_run(text) + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0) -> str:
-    """A table; the last `numbers` columns are set to the right."""
+    """Return a table whose last `numbers` columns are aligned to the right."""
     rule = ["---"] * (len(heads) - numbers) + ["---:"] * numbers
     return "\n".join("| " + " | ".join(map(_cell, row)) + " |" for row in (heads, rule, *rows))
 
 
 def front_matter(data: Mapping[str, Any]) -> str:
-    """The YAML head of a card; no string in it can end the head."""
+    """Return the YAML head of a card; no string in `data` can end the head early."""
     text = yaml.safe_dump(_cleaned(data), sort_keys=False, allow_unicode=True, width=10_000)
     return f"---\n{text}---"
 
 
 def read_front_matter(text: str) -> dict[str, Any]:
-    """What the YAML head of a card says. Raises ValueError if there is none or it is no mapping."""
-    found = re.match(r"---\r?\n(.*?)\r?\n---(\r?\n|$)", text, re.S)
+    """Parse the YAML head of a card. Raises ValueError if there is none or it is no mapping."""
+    head = re.match(r"---\r?\n(.*?)\r?\n---(\r?\n|$)", text, re.S)
     try:
-        data = yaml.safe_load(found[1]) if found else None
+        data = yaml.safe_load(head[1]) if head else None
     except yaml.YAMLError as error:
-        raise ValueError(f"its YAML head does not read: {one_line(str(error))}") from None
+        raise ValueError(f"its YAML head cannot be read: {one_line(str(error))}") from None
     if not isinstance(data, dict):
         raise ValueError("it does not begin with a YAML head between two lines of ---")
     return data

@@ -1,8 +1,8 @@
-"""The records that flow between stages: frozen, flat, and named by the hash of what they say.
+"""The records that flow between stages: frozen, flat, and named by the hash of their content.
 
-Every stage reads records and writes records. An id is a function of content, so the same input makes the
-same id on every machine, a stage that meets an id it knows skips it, and nothing can be counted twice.
-Free-form columns (`Clip.meta`) travel as JSON; everything else is a typed Parquet column.
+Every stage reads records and writes records. An id is a function of content, so the same input gets the same
+id on every machine, a stage skips the ids that exist, and nothing is counted twice. The free-form column
+`Clip.meta` is stored as JSON; every other one is a typed Parquet column.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ LABELS = ("bad", "medium", "good")
 GROUND_TRUTH = "ground_truth"
 """`Candidate.model` of the clip's own soundtrack."""
 
-
 AUTO = "auto"
+"""`Pair.source` of the pairs that AudioScore decided among the base model's candidates."""
+
 ROUND = "round"
-"""`Pair.source` of what AudioScore decided: of the base's candidates, and how that of later rounds begins."""
+"""How `Pair.source` begins if AudioScore decided the pair in a later round of training."""
+
+STAGES = ("ingest", "sample", "score", "fit", "pair", "train", "evaluate", "report")
+"""The stages in order. Each is the function of its name in `foleypref.<stage>`."""
 
 
 def digest(*parts: Any, length: int = 16) -> str:
-    """Hash JSON-able `parts` to `length` hex characters (64 bits by default)."""
+    """Hash `parts`, which JSON can hold, to `length` hex characters (64 bits by default)."""
     return hashlib.sha256(_JSON.encode(parts).encode()).hexdigest()[:length]
 
 
@@ -34,25 +38,25 @@ _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=Fal
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Base of all records: `table` names where it is kept, `id_field` the column that identifies it."""
+    """Base of all records: `table` is where they are stored, `id_field` the column that identifies one."""
 
     table: ClassVar[str] = ""
     id_field: ClassVar[str] = ""
 
     @property
     def record_id(self) -> str:
-        """The value of this record's id column."""
+        """The value of the id column."""
         return getattr(self, self.id_field)
 
     @classmethod
     def columns(cls) -> tuple[str, ...]:
-        """Column names in order."""
+        """Return the names of the columns in order."""
         return tuple(f.name for f in fields(cls))
 
 
 @dataclass(frozen=True, slots=True)
 class Clip(Record):
-    """One video over one trim, with its caption. `meta` keeps every metadata column we do not name."""
+    """One trim of one video, with its caption. `meta` keeps every metadata column that has no field here."""
 
     table: ClassVar[str] = "clips"
     id_field: ClassVar[str] = "clip_id"
@@ -71,13 +75,13 @@ class Clip(Record):
 
     @staticmethod
     def make_id(content_hash: str, start_s: float, duration_s: float) -> str:
-        """The id of a trim of a file with this content hash."""
+        """Return the id of a trim of the file with this content hash."""
         return digest("clip", content_hash, round(start_s, 6), round(duration_s, 6))
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate(Record):
-    """One soundtrack for one clip, with all it takes to make it again alone."""
+    """One soundtrack for one clip, with everything needed to make it again without the others."""
 
     table: ClassVar[str] = "candidates"
     id_field: ClassVar[str] = "candidate_id"
@@ -92,7 +96,7 @@ class Candidate(Record):
     guidance_scale: float
     shard: str  # latents: file under tensors/, without suffix
     row: int  # latents: row in that file
-    sound: str = ""  # the file that holds its sound, where somebody else made it and there are no latents
+    sound: str = ""  # file of a sound that was imported, not sampled here; such a candidate has no latents
 
     @property
     def noise_seed(self) -> int:
@@ -105,7 +109,7 @@ class Candidate(Record):
     def make_id(
         clip_id: str, model: str, weights: str, seed: int, solver: str, num_steps: int, guidance_scale: float
     ) -> str:
-        """The id of the candidate these settings make."""
+        """Return the id of the candidate that these settings make."""
         return digest("candidate", clip_id, model, weights, seed, solver, num_steps, round(guidance_scale, 6))
 
     @staticmethod
@@ -119,7 +123,7 @@ class Candidate(Record):
         num_steps: int = 0,
         guidance_scale: float = 0.0,
     ) -> Candidate:
-        """Build a candidate with its id and without latents; the defaults fit the clip's own soundtrack."""
+        """Build a candidate with its id, without latents; the defaults fit the clip's own soundtrack."""
         candidate_id = Candidate.make_id(clip_id, model, weights, seed, solver, num_steps, guidance_scale)
         return Candidate(
             candidate_id, clip_id, model, weights, seed, solver, num_steps, guidance_scale, shard="", row=-1
@@ -128,7 +132,7 @@ class Candidate(Record):
 
 @dataclass(frozen=True, slots=True)
 class Feature(Record):
-    """Where one cached row (a clip's conditions, a candidate's embedding) lies."""
+    """The place of one cached row: a clip's conditions or latents, or a candidate's embedding."""
 
     table: ClassVar[str] = "features"
     id_field: ClassVar[str] = "feature_id"
@@ -141,13 +145,13 @@ class Feature(Record):
 
     @staticmethod
     def make_id(item_id: str, key: str) -> str:
-        """The id of the row that `key` made of `item_id`."""
+        """Return the id of the row that the network named by `key` made from an item."""
         return digest("feature", item_id, key)
 
 
 @dataclass(frozen=True, slots=True)
 class Score(Record):
-    """One raw number on one candidate from one scorer. `value` None is "unscored" and has a reason."""
+    """One raw number for one candidate from one scorer. `value` None means "unscored" and has a reason."""
 
     table: ClassVar[str] = "scores"
     id_field: ClassVar[str] = "score_id"
@@ -239,7 +243,7 @@ class Pair(Record):
 
     @staticmethod
     def make_id(clip_id: str, chosen: str, rejected: str, source: str) -> str:
-        """The id of this preference."""
+        """Return the id of a preference."""
         return digest("pair", clip_id, chosen, rejected, source)
 
 
@@ -255,7 +259,7 @@ class ImportedPair(Record):
 
 @dataclass(frozen=True, slots=True)
 class Failure(Record):
-    """One input a stage could not use, and why. A failure is a record, never a crash or a silent skip."""
+    """One input that a stage could not use, and why: neither a crash of the stage nor a silent skip."""
 
     table: ClassVar[str] = "failures"
     id_field: ClassVar[str] = "failure_id"

@@ -1,7 +1,7 @@
-"""Scores as a matrix: candidates down, "scorer/dimension" across, NaN where unscored.
+"""Scores as a matrix: one row per candidate, one column per "scorer/dimension", NaN where unscored.
 
-Score records are long and thin (a row a number); models, pairings and raters want one row a candidate. Only
-Arrow and numpy touch the rows, so a million scores take a second.
+The table of scores has one row per number; models, pairings and raters want one row per candidate. Only Arrow
+and numpy touch the rows, so a million scores take a second.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from foleypref.workspace.store import Workspace
 
 
 def score_table(workspace: Workspace, dimensions: Iterable[str] | None = None) -> pa.Table:
-    """Score records as columns candidate_id, scorer, version, dimension, value; all, or those of the scorers
-    of some "scorer/dimension"."""
+    """Return score records as columns candidate_id, scorer, version, dimension, value.
+
+    With `dimensions` ("scorer/dimension"), only the records of their scorers.
+    """
     columns = ("candidate_id", "scorer", "version", "dimension", "value")
     where = None
     if dimensions is not None:
@@ -29,7 +31,7 @@ def score_table(workspace: Workspace, dimensions: Iterable[str] | None = None) -
 
 
 def scored_versions(scores: pa.Table, candidate_ids: Sequence[str] | pa.Array) -> dict[str, dict[str, int]]:
-    """{"scorer/dimension": {version: how many of these candidates have a value from it}}, sorted by name."""
+    """Return {"scorer/dimension": {version: number of these candidates with a value from it}}, by name."""
     here = pc.is_in(scores["candidate_id"], value_set=pa.array(candidate_ids, pa.string()))
     valued = pc.and_(here, pc.is_valid(scores["value"]))
     counted = scores.select(["scorer", "dimension", "version", "value"]).filter(valued)
@@ -44,9 +46,9 @@ def scored_versions(scores: pa.Table, candidate_ids: Sequence[str] | pa.Array) -
 def fitted_matrix(
     workspace: Workspace, candidate_ids: Sequence[str] | pa.Array, versions: Mapping[str, str]
 ) -> np.ndarray:
-    """Values (N, K) of the dimensions that AudioScore was fitted on, by these very versions of their judges.
+    """Return values (N, K) of the dimensions that AudioScore was fitted on, in the judges' versions it names.
 
-    Raises ValueError where a judge has scored these candidates, but by other versions alone.
+    Raises ValueError if a judge has scored these candidates only in other versions.
     """
     scores = score_table(workspace, versions)
     found = scored_versions(scores, candidate_ids)
@@ -62,13 +64,13 @@ def fitted_matrix(
 def score_matrix(
     scores: pa.Table, candidate_ids: Sequence[str] | pa.Array, versions: Mapping[str, str]
 ) -> np.ndarray:
-    """Values (N, K) in the order of `candidate_ids` and of `versions`, which names a version a dimension."""
+    """Return values (N, K): a row per candidate, a column per item of `versions`, {dimension: version}."""
     place = pc.index_in(scores["candidate_id"], value_set=pa.array(candidate_ids, pa.string()))
-    wanted = pc.and_(pc.is_valid(place), pc.is_valid(scores["value"]))
+    valued = pc.and_(pc.is_valid(place), pc.is_valid(scores["value"]))
     values = np.full((len(candidate_ids), len(versions)), np.nan)
     for column, (name, version) in enumerate(versions.items()):
         dimension = Dimension.parse(name)
-        mask = pc.and_(wanted, pc.equal(scores["scorer"], dimension.scorer))
+        mask = pc.and_(valued, pc.equal(scores["scorer"], dimension.scorer))
         mask = pc.and_(mask, pc.equal(scores["dimension"], dimension.name))
         mask = pc.and_(mask, pc.equal(scores["version"], version))
         values[place.filter(mask).to_numpy(), column] = scores["value"].filter(mask).to_numpy()

@@ -1,7 +1,7 @@
-"""Tensor rows on disk: fixed-row safetensors shards, written atomically and read by offset.
+"""Tensor rows on disk: safetensors shards with rows of equal size, written atomically and read by offset.
 
-The file format is safetensors, so any tool opens a shard. The reader does not memory-map: cold random rows
-come 10 to 30 times faster through `preadv` at the offsets the header gives, with a read-ahead hint for the
+Any tool opens a shard, as it is a safetensors file. The reader does not memory-map: random rows that are not
+in memory come 10 to 30 times faster through `preadv` at the header's offsets, with a read-ahead hint for the
 whole batch (figures in `docs/design/001-storage.md`).
 """
 
@@ -28,12 +28,12 @@ DTYPES = {
 }  # fmt: skip
 _ALLOWED, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
 MAX_OPEN_FILES = 8192 if _ALLOWED == resource.RLIM_INFINITY else max(16, min(8192, _ALLOWED // 4))
-HINTED = 128  # rows the disk is told of ahead; their files are open together
-USUAL_HEADER = 1024  # bytes read at once; a longer header is read again
+HINTED = 128  # rows per read-ahead hint; their files are open together
+USUAL_HEADER = 1024  # bytes of the first read; a longer header needs a second
 
 
 def write_shard(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write one shard: every tensor is (N, ...) with the same N; row i of each belongs together."""
+    """Write one shard of tensors (N, ...) with the same N; row i of all of them belongs to one item."""
     lengths = {key: tensor.shape[0] for key, tensor in tensors.items()}
     assert len(set(lengths.values())) == 1, f"tensors of one shard have one length, found {lengths}"
     write_atomic(path, save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}))
@@ -49,10 +49,10 @@ class _Layout:
 
 
 class ShardReader:
-    """Random rows from the shards under one folder.
+    """Reads random rows from the shards under one folder.
 
-    The most recently used files stay open, and where rows lie is remembered of every file that ever was: over
-    more shards than can be open, a row costs opening a file, not parsing its header.
+    The most recently used files stay open. Headers stay in memory for all files, so reading from more shards
+    than can be open costs opening a file per row, not parsing its header again.
     """
 
     def __init__(self, root: Path) -> None:
@@ -61,28 +61,28 @@ class ShardReader:
         self._open: OrderedDict[str, int] = OrderedDict()
 
     def keys(self, shard: str) -> list[str]:
-        """Names of the tensors in a shard."""
+        """Return the names of the tensors in a shard."""
         self._file(shard)
         return sorted(self._layouts[shard])
 
     def rows(self, places: Sequence[tuple[str, int]], key: str) -> Tensor:
-        """Rows (shard, row) of tensor `key`, stacked: (len(places), *row_shape)."""
+        """Return rows (shard, row) of tensor `key`, stacked: (len(places), *row_shape)."""
         if not places:
             raise ValueError("no rows asked for")
         first = self._layout(*places[0], key)
-        found = torch.empty(len(places), *first.row_shape, dtype=first.dtype)
-        into = found.view(torch.uint8).numpy().reshape(-1).data if first.row_bytes else memoryview(b"")
+        rows = torch.empty(len(places), *first.row_shape, dtype=first.dtype)
+        into = rows.view(torch.uint8).numpy().reshape(-1).data if first.row_bytes else memoryview(b"")
         at_once = min(HINTED, MAX_OPEN_FILES)
         for begin in range(0, len(places), at_once):
             part = places[begin : begin + at_once]
             for at, (descriptor, offset) in enumerate(self._hinted(part, key, first), begin):
-                wanted = into[at * first.row_bytes : (at + 1) * first.row_bytes]
-                if os.preadv(descriptor, [wanted], offset) != first.row_bytes:
+                target = into[at * first.row_bytes : (at + 1) * first.row_bytes]
+                if os.preadv(descriptor, [target], offset) != first.row_bytes:
                     shard, row = places[at]
                     raise ValueError(
                         f"{self.root / shard}.safetensors is cut short: row {row} of {key!r} is missing"
                     )
-        return found
+        return rows
 
     def __del__(self) -> None:
         self.close()
@@ -94,8 +94,8 @@ class ShardReader:
         self._open.clear()
 
     def _hinted(self, places: Sequence[tuple[str, int]], key: str, like: _Layout) -> list[tuple[int, int]]:
-        """Where to read each row, (descriptor, offset), once the disk has been told of all of them."""
-        found = []
+        """Return (descriptor, offset) of each row, after hinting all of them to the disk."""
+        located = []
         for shard, row in places:
             descriptor, layout = self._file(shard), self._layout(shard, row, key)
             if (layout.dtype, layout.row_shape) != (like.dtype, like.row_shape):
@@ -105,8 +105,8 @@ class ShardReader:
                 )
             offset = layout.offset + row * layout.row_bytes
             os.posix_fadvise(descriptor, offset, layout.row_bytes, os.POSIX_FADV_WILLNEED)
-            found.append((descriptor, offset))
-        return found
+            located.append((descriptor, offset))
+        return located
 
     def _layout(self, shard: str, row: int, key: str) -> _Layout:
         if shard not in self._layouts:
@@ -120,7 +120,7 @@ class ShardReader:
         return layout
 
     def _file(self, shard: str) -> int:
-        """The descriptor of a shard, opened where it is not."""
+        """Return the descriptor of a shard, which is opened if it is not open yet."""
         if shard in self._open:
             self._open.move_to_end(shard)
             return self._open[shard]
@@ -137,7 +137,7 @@ class ShardReader:
                 self._layouts[shard] = _read_header(descriptor)
         except (struct.error, ValueError, KeyError) as error:
             os.close(descriptor)
-            raise ValueError(f"{path} is no whole safetensors file; its header does not read") from error
+            raise ValueError(f"{path} is not a whole safetensors file: its header cannot be read") from error
         self._open[shard] = descriptor
         return descriptor
 

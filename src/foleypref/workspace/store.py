@@ -1,7 +1,7 @@
 """The workspace: tables of records as Parquet parts, rows of tensors as safetensors shards.
 
-Everything is written tmp → fsync → rename, so what can be seen is whole. A part's name is the hash of its
-ids: writing the same records twice gives the same file, and nothing is ever doubled.
+Everything is written atomically, so a file that can be seen is whole. A part's name is the hash of its ids:
+writing the same records twice gives the same file, and nothing is ever stored twice.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class Workspace(WorkspacePaths):
     # -- tables ---------------------------------------------------------------------------------------------
 
     def append(self, records: Sequence[Record]) -> None:
-        """Write records, one atomic part a table, tables in the order they first appear.
+        """Write records, one atomic part per table, tables in the order of their first record.
 
-        Put the records that mark an item as done last: after a crash, what they refer to is then there.
+        Put the records that mark an item as done last: after a crash, the ones they refer to are then there.
         """
         groups: dict[type[Record], list[Record]] = {}
         for record in records:
@@ -73,27 +73,28 @@ class Workspace(WorkspacePaths):
             write_atomic(self._folder_of(cls) / f"{name}.parquet", sink.getvalue())
 
     def read(self, cls: type[R], where: pc.Expression | None = None) -> list[R]:
-        """Records of a table, in the order of their ids (so the order of writing does not matter).
+        """Return a table's records in the order of their ids, whatever the order of writing was.
 
-        All of them are kept for the next time; those picked by `where` are made anew, and no others.
+        A read of the whole table stays in memory for the next one. With `where` only the matching records are
+        built, and none stay.
         """
         if where is not None:
             return from_arrow(cls, self.table(cls, where=where))
-        found: dict[str, R] = {}
+        by_id: dict[str, R] = {}
         cache = self._parts.setdefault(cls.table, {})
         for path in self._part_files(cls):
             if path.name not in cache:
                 cache[path.name] = from_arrow(cls, read_part(cls, path))
             for record in cache[path.name]:
-                found.setdefault(record.record_id, record)
-        return [found[key] for key in sorted(found)]
+                by_id.setdefault(record.record_id, record)
+        return [by_id[key] for key in sorted(by_id)]
 
     def ids(self, cls: type[Record]) -> set[str]:
-        """The ids of a table."""
+        """Return the ids of a table."""
         return set(self.table(cls, ())[cls.id_field].to_pylist())
 
     def by_id(self, cls: type[R]) -> dict[str, R]:
-        """A table as a mapping from id to record."""
+        """Return a table as a mapping from id to record."""
         return {record.record_id: record for record in self.read(cls)}
 
     def table(
@@ -102,15 +103,18 @@ class Workspace(WorkspacePaths):
         columns: Sequence[str] | None = None,
         where: pc.Expression | None = None,
     ) -> pa.Table:
-        """A table as Arrow columns, each id once, in the order of ids: for stages whose rows are too many
-        for Python objects. The id column always comes along; `dict` columns stay JSON text."""
+        """Return a table as Arrow columns, each id once, in the order of ids.
+
+        For stages with too many rows for Python objects. The id column is always there; `dict` columns stay
+        JSON text.
+        """
         names = cls.columns() if columns is None else columns
-        wanted = [cls.id_field, *(name for name in names if name != cls.id_field)]
-        parts = [to_arrow(cls, []).select(wanted)]
+        selected = [cls.id_field, *(name for name in names if name != cls.id_field)]
+        parts = [to_arrow(cls, []).select(selected)]
         if where is None:
-            parts += [read_part(cls, path, wanted) for path in self._part_files(cls)]
-        else:  # it may ask for other columns than are wanted
-            parts += [some.filter(where).select(wanted) for some in self._blocks(cls)]
+            parts += [read_part(cls, path, selected) for path in self._part_files(cls)]
+        else:  # the condition may name columns that are not selected
+            parts += [block.filter(where).select(selected) for block in self._blocks(cls)]
         whole = pa.concat_tables(parts)
         order = pc.sort_indices(whole[cls.id_field])  # stable: the first part wins, as in `read`
         ids = whole[cls.id_field].take(order).combine_chunks()
@@ -120,7 +124,7 @@ class Workspace(WorkspacePaths):
         return whole.take(order)
 
     def replace_table(self, cls: type[R], records: Sequence[R]) -> None:
-        """Make `records` the whole table: for results that are a function of the others, like pairs."""
+        """Make `records` the whole table, for tables that are a function of others, like pairs."""
         folder = self._folder_of(cls)
         old = set(folder.glob("*.parquet"))
         if records:
@@ -131,7 +135,7 @@ class Workspace(WorkspacePaths):
         self._parts.pop(cls.table, None)
 
     def _blocks(self, cls: type[Record]) -> Iterator[pa.Table]:
-        """A table's rows, many parts at a time: a condition may name a hundred thousand ids."""
+        """Yield a table's rows, many parts at a time: a condition on 100,000 ids is slow part by part."""
         parts, rows = [], 0
         for path in self._part_files(cls):
             parts.append(read_part(cls, path))
@@ -146,23 +150,26 @@ class Workspace(WorkspacePaths):
         return sorted(self._folder_of(cls).glob("*.parquet"))
 
     def _folder_of(self, cls: type[Record]) -> Path:
-        assert RECORDS.get(cls.table) is cls, f"{cls.__name__} is no table"
+        assert RECORDS.get(cls.table) is cls, f"{cls.__name__} has no table"
         return self.table_folder(cls.table)
 
     # -- tensors --------------------------------------------------------------------------------------------
 
     def write_rows(self, kind: str, ids: Iterable[str], tensors: dict[str, Tensor]) -> str:
-        """Write one shard whose rows belong to `ids`; returns its name for the records that point at it."""
+        """Write one shard whose rows belong to `ids`; returns its name, for the records that point at it."""
         shard = f"{kind}/{digest(list(ids), length=24)}"
         write_shard(self.tensors / f"{shard}.safetensors", tensors)
         return shard
 
     def latents(self, candidates: Sequence[Candidate]) -> dict[str, Tensor]:
-        """Latents of candidates, keyed by modality: {"audio": (B, L, D)}."""
+        """Return the latents of candidates, keyed by modality: {"audio": (B, L, D)}."""
         return self.rows(candidates)
 
     def rows(self, records: Sequence[Candidate | Feature]) -> dict[str, Tensor]:
-        """Every tensor of the rows that records point at, in their order; their shards hold the same keys."""
+        """Return every tensor of the rows that records point at, in their order.
+
+        The shards of the records must hold the same keys.
+        """
         places = [(record.shard, record.row) for record in records]
         return {key: self.shards.rows(places, key) for key in self.shards.keys(places[0][0])}
 
@@ -170,9 +177,10 @@ class Workspace(WorkspacePaths):
 
     @contextmanager
     def lock(self, stage: str, shard: Shard = WHOLE) -> Iterator[None]:
-        """Hold a stage, as two processes on it would do the same work. Freed when the process ends.
+        """Hold a stage's lock, so that two processes never do the same work. Raises ValueError if it is held.
 
-        Shard i of n is held beside the other shards, but not beside the whole stage.
+        The system frees it when the process ends. Other shards of the stage may be held at the same time, the
+        whole stage may not.
         """
         self.locks.mkdir(parents=True, exist_ok=True)
         index, num = shard
@@ -188,11 +196,11 @@ class Workspace(WorkspacePaths):
                 raise ValueError(
                     f"another process is running {stage!r} on {self.root}; wait for it or stop it"
                 ) from error
-            if num == 1:  # a shard's neighbours are writing, perhaps on other machines
+            if num == 1:  # other shards may still be writing
                 remove_leftovers([*self.root.glob(".*.tmp*"), *self.root.glob("*/*/.*.tmp*")])
             yield
 
 
 def _holds_anything(folder: Path) -> bool:
-    """Whether a folder holds more than the first write of a process that was killed in it."""
+    """Whether a folder holds anything but the first write of a process that was killed in it."""
     return any(not (p.name.startswith(".workspace.json.") and p.suffix == ".tmp") for p in folder.iterdir())

@@ -1,7 +1,7 @@
 """How a stage walks over its plan: fixed batches, skip what exists, count everything, show time left.
 
-A batch is a function of the plan, never of what happens to be missing, so a run that was killed and started
-again computes the very same batches and its results equal an unbroken run's bit for bit.
+A batch is a function of the plan, never of what happens to be missing. So a run that was killed and started
+again computes the same batches, and its results equal an unbroken run's bit for bit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ console = Console(stderr=True, highlight=False)
 
 @dataclass
 class StageCount:
-    """What a stage did: `done` now, `skipped` because it was there, `failed` with a recorded reason."""
+    """Items by outcome: `done` now, `skipped` as they existed, `failed` with a recorded reason."""
 
     stage: str
     done: int = 0
@@ -34,12 +34,12 @@ class StageCount:
     seconds: float = 0.0
 
     def add(self, other: StageCount) -> None:
-        """Count what another pass over the same plan did."""
+        """Add the counts of another pass over the same plan, which meets the same failures again."""
         self.done, self.skipped = self.done + other.done, self.skipped + other.skipped
         self.failed, self.seconds = max(self.failed, other.failed), self.seconds + other.seconds
 
     def line(self) -> str:
-        """The stage's last line."""
+        """Return the line that a stage ends with."""
         rate = f", {self.done / self.seconds:.1f}/s" if self.done and self.seconds > 0 else ""
         return (
             f"{self.stage}: {self.done} done, {self.skipped} skipped, {self.failed} failed "
@@ -48,13 +48,13 @@ class StageCount:
 
 
 def say(text: str) -> None:
-    """One line to the person at the terminal (stderr; stdout is for results)."""
+    """Print one line for the user on stderr; stdout is for results."""
     console.print(text, markup=False, soft_wrap=True)
 
 
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields `advance(n)`. A bar with the time left on a terminal, nothing elsewhere."""
+    """Yield `advance(n)`. Shows a bar with the time left on a terminal, and nothing elsewhere."""
     if not sys.stderr.isatty() or total == 0:
         yield lambda n: None
         return
