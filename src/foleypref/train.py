@@ -22,7 +22,7 @@ from foleypref.flow.convention import seed_of
 from foleypref.media.files import atomic_path, write_atomic
 from foleypref.models.backbones import Model
 from foleypref.models.lora import merged, save_adapters, trained_state
-from foleypref.models.sharding import is_sharded, whole
+from foleypref.models.sharding import is_sharded, unshard
 from foleypref.models.tools import with_network
 from foleypref.training import checkpoints, stopping
 from foleypref.training.held_out import evaluate_held_out, update_verdict
@@ -132,7 +132,7 @@ def _train_step(run: Run) -> None:
                 loss = run.objective.loss(run.policy, run.reference, batch)
             (loss.value / len(batches)).backward()
         losses.append(loss)
-    norm = whole(torch.nn.utils.clip_grad_norm_(network.parameters(), s.max_grad_norm or float("inf")))
+    norm = unshard(torch.nn.utils.clip_grad_norm_(network.parameters(), s.max_grad_norm or float("inf")))
     _check(run, batches, losses, norm.item())
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""What LTX-2 costs, counted on its parts at their configured size, the folder's or the released ones."""
+"""What LTX-2 costs, counted on its parts at the sizes that a folder configures, or the released ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foleypref.models.costs import FLOAT16, META, Cost, count, count_pair, nothing
+from foleypref.models.costs import FLOAT16, META, Cost, count, count_pair, meta_tensor
 from foleypref.published.ltx2_files import TRANSFORMER, imported
 from foleypref.published.ltx2_sizes import RELEASED, Sizes, find_folder, read_config, read_sizes
 from foleypref.published.places import MissingWeights
@@ -26,35 +26,36 @@ _GEMMA_12B = {
 def ltx2_cost(
     folder: str, grid: tuple[int, int, int], audio_frames: int, num_tokens: int, dtype: str
 ) -> Cost:
-    """For clips of `grid` (F, rows, columns) latents and so many of sound, prompts of `num_tokens`.
+    """Count the cost of clips of `grid` (F, rows, columns) and `audio_frames` latents.
 
-    Frozen weights have the size of `dtype`. Raises ValueError where diffusers or transformers is missing.
+    Prompts have `num_tokens`; frozen weights have the size of `dtype`. Raises ValueError if diffusers or
+    transformers is missing.
     """
     place = _place(folder)
     sizes = read_sizes(place) if place else RELEASED
     config = _config(place, "transformer")
-    whole, *few = (_network(config, layers) for layers in (None, 1, 2))
+    network, *shallow = (_network(config, layers) for layers in (None, 1, 2))
 
     def at_size(measure: Callable[[Any], float]) -> float:
-        """By one and by two blocks, which are all alike: 48 of them take a minute to count."""
-        first, second = (measure(network) for network in few)
-        return first + (whole.config.num_layers - 1) * (second - first)
+        """Extrapolate from one and two blocks, because all are the same and counting 48 takes a minute."""
+        first, second = (measure(network) for network in shallow)
+        return first + (network.config.num_layers - 1) * (second - first)
 
     def run(network: Any, rows: int) -> Tensor:
         return _velocity(rows, network, sizes, grid, audio_frames, num_tokens)
 
     with torch.no_grad():
-        one = at_size(lambda network: count(lambda: run(network, 1)))
+        network_pass = at_size(lambda network: count(lambda: run(network, 1)))
     numbers = grid[0] * grid[1] * grid[2] * sizes.channels + audio_frames * sizes.audio_features
     return Cost(
         features=_features(place, num_tokens),
-        network_pass=one,
+        network_pass=network_pass,
         decoding=_decoding(place, sizes, grid, audio_frames),
         encoding=_encoding(place, sizes, grid, audio_frames),
         pair=at_size(lambda network: count_pair(lambda: run(network, 2))),
         feature_bytes=FLOAT16 * num_tokens * (sizes.video_text + sizes.audio_text + 1),
         latent_bytes=FLOAT16 * numbers,
-        parameters=sum(p.numel() for p in whole.parameters()),
+        parameters=sum(p.numel() for p in network.parameters()),
         weight_bytes=BYTES[dtype],
     )
 
@@ -68,25 +69,25 @@ def _network(config: dict[str, Any], num_layers: int | None) -> Any:
 def _velocity(
     rows: int, network: Any, sizes: Sizes, grid: tuple[int, int, int], audio: int, tokens: int
 ) -> Tensor:
-    """The sum of both streams' outputs: what a gradient goes back from."""
-    found = network(
-        hidden_states=nothing(rows, grid[0] * grid[1] * grid[2], sizes.channels),
-        audio_hidden_states=nothing(rows, audio, sizes.audio_features),
-        encoder_hidden_states=nothing(rows, tokens, sizes.video_text),
-        audio_encoder_hidden_states=nothing(rows, tokens, sizes.audio_text),
-        timestep=nothing(rows),
-        sigma=nothing(rows),
+    """Return the sums of both streams' outputs (2,), from which a gradient can be taken."""
+    outputs = network(
+        hidden_states=meta_tensor(rows, grid[0] * grid[1] * grid[2], sizes.channels),
+        audio_hidden_states=meta_tensor(rows, audio, sizes.audio_features),
+        encoder_hidden_states=meta_tensor(rows, tokens, sizes.video_text),
+        audio_encoder_hidden_states=meta_tensor(rows, tokens, sizes.audio_text),
+        timestep=meta_tensor(rows),
+        sigma=meta_tensor(rows),
         num_frames=grid[0],
         height=grid[1],
         width=grid[2],
         audio_num_frames=audio,
         return_dict=False,
     )
-    return torch.stack([part.sum() for part in found])
+    return torch.stack([part.sum() for part in outputs])
 
 
 def _features(place: Path | None, num_tokens: int) -> float:
-    """Gemma and the connectors on one prompt; Gemma's language half alone, whatever the folder's config."""
+    """Count Gemma's language half and the connectors on one prompt."""
     text = read_config(place, "text_encoder").get("text_config", {}) if place else _GEMMA_12B
     known = {key: text.get(key, value) for key, value in _GEMMA_12B.items()}
     with META:
@@ -96,14 +97,14 @@ def _features(place: Path | None, num_tokens: int) -> float:
             _config(place, "connectors")
         )
     width = connectors.config.caption_channels * connectors.config.text_proj_in_factor
-    whole = torch.ones(1, num_tokens, device=META, dtype=torch.long)
+    mask = torch.ones(1, num_tokens, device=META, dtype=torch.long)
     with torch.no_grad():
-        seen = count(lambda: gemma(inputs_embeds=nothing(1, num_tokens, known["hidden_size"])))
-        return seen + count(lambda: connectors(nothing(1, num_tokens, width), whole))
+        text_cost = count(lambda: gemma(inputs_embeds=meta_tensor(1, num_tokens, known["hidden_size"])))
+        return text_cost + count(lambda: connectors(meta_tensor(1, num_tokens, width), mask))
 
 
 def _decoding(place: Path | None, sizes: Sizes, grid: tuple[int, int, int], audio: int) -> float:
-    """Latents to frames and to sound."""
+    """Count the decoding of latents to frames and to sound."""
     module, ltx2 = "diffusers", "diffusers.pipelines.ltx2"
     vocoder_config = _config(place, "vocoder")
     with META:
@@ -113,16 +114,16 @@ def _decoding(place: Path | None, sizes: Sizes, grid: tuple[int, int, int], audi
     packed = (1, sizes.audio_channels, audio, sizes.mel_bins // sizes.MEL_FACTOR)
     mel = (1, audio_vae.config.output_channels, sizes.MEL_FACTOR * (audio - 1) + 1, sizes.mel_bins)
     with torch.no_grad():
-        pictures = count(lambda: vae.decode(nothing(1, sizes.channels, *grid)))
+        pictures = count(lambda: vae.decode(meta_tensor(1, sizes.channels, *grid)))
         return (
             pictures
-            + count(lambda: audio_vae.decode(nothing(*packed)))
-            + count(lambda: vocoder(nothing(*mel)))
+            + count(lambda: audio_vae.decode(meta_tensor(*packed)))
+            + count(lambda: vocoder(meta_tensor(*mel)))
         )
 
 
 def _encoding(place: Path | None, sizes: Sizes, grid: tuple[int, int, int], audio: int) -> float:
-    """Frames and mel to latents."""
+    """Count the encoding of frames and mel to latents."""
     with META:
         vae = imported("diffusers", "AutoencoderKLLTX2Video").from_config(_config(place, "vae"))
         audio_vae = imported("diffusers", "AutoencoderKLLTX2Audio").from_config(_config(place, "audio_vae"))
@@ -130,7 +131,8 @@ def _encoding(place: Path | None, sizes: Sizes, grid: tuple[int, int, int], audi
     picture = (1, vae.config.in_channels, frames, sizes.spatial * grid[1], sizes.spatial * grid[2])
     mel = (1, audio_vae.config.in_channels, sizes.MEL_FACTOR * (audio - 1) + 1, sizes.mel_bins)
     with torch.no_grad():
-        return count(lambda: vae.encode(nothing(*picture))) + count(lambda: audio_vae.encode(nothing(*mel)))
+        pictures = count(lambda: vae.encode(meta_tensor(*picture)))
+        return pictures + count(lambda: audio_vae.encode(meta_tensor(*mel)))
 
 
 def _place(folder: str) -> Path | None:
@@ -141,5 +143,5 @@ def _place(folder: str) -> Path | None:
 
 
 def _config(place: Path | None, part: str) -> dict[str, Any]:
-    """A part's configuration; {} stands for its class's defaults, which are the released LTX-2's."""
+    """Read a part's configuration; {} takes its class's defaults, which are the released LTX-2's."""
     return read_config(place, part) if place else {}

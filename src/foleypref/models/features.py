@@ -1,6 +1,6 @@
-"""What a model makes of clips once, for sampling and training alike: conditions, and their media as latents.
+"""Cache what a model computes once per clip, for sampling and training: conditions, and its media as latents.
 
-Both are rows of float16 in shards, found again under a key that names whatever they depend on.
+Both are float16 rows in shards under a key that names all that they depend on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import Stage
 
 FEATURE_BATCH = 16  # clips
-DECODERS = min(8, os.cpu_count() or 1)  # clips decoded side by side
+DECODERS = min(8, os.cpu_count() or 1)  # threads that decode clips
 
 
 def ensure_features(
@@ -30,10 +30,10 @@ def ensure_features(
     batch_size: int = FEATURE_BATCH,
     shard: tuple[int, int] = (0, 1),
 ) -> dict[str, Feature]:
-    """Cache the conditions of clips under the model's feature key; returns them by clip id.
+    """Cache the conditions of clips under the model's feature key; return them by clip id.
 
-    A clip that cannot be read is a recorded failure and is missing from the result. Shard i of n makes every
-    n-th batch alone.
+    A clip that cannot be read is a recorded failure and is missing from the result. `shard` (i, n) computes
+    only every n-th batch.
     """
 
     def rows(batch: list[Clip]) -> dict[str, Tensor]:
@@ -42,14 +42,14 @@ def ensure_features(
     return _ensure(workspace, "features", model.feature_key, clips, rows, batch_size, shard)
 
 
-def ensure_truths(
+def ensure_clip_latents(
     workspace: Workspace,
     model: Model,
     clips: Sequence[Clip],
     batch_size: int = FEATURE_BATCH,
     shard: tuple[int, int] = (0, 1),
 ) -> dict[str, Feature]:
-    """Cache the clips' own media as latents of the model, under its latent key; returns them by clip id.
+    """Cache the clips' own media as latents of the model, under `truth_key`; return them by clip id.
 
     A clip that cannot be read or has no sound is a recorded failure and is missing from the result.
     """
@@ -61,18 +61,18 @@ def ensure_truths(
 
 
 def truth_key(model: Model) -> str:
-    """What the features of `ensure_truths` are kept under."""
+    """Return the cache key of `ensure_clip_latents`."""
     return f"truths/{model.latent_key}"
 
 
 def cached(workspace: Workspace, key: str) -> dict[str, Feature]:
-    """What is there under a key, by the id of clips."""
+    """Return the features cached under a key, by clip id."""
     return {f.item_id: f for f in workspace.read(Feature, pc.field("key") == key)}
 
 
 def read_all(workspace: Workspace, model: Model, clips: Sequence[Clip], *, audio: bool = True) -> list[Media]:
-    """Clips as a model wants them, decoded side by side. Raises MediaError."""
-    with ThreadPoolExecutor(DECODERS) as pool:  # decoding and resizing leave Python's lock alone
+    """Decode clips for a model, in parallel threads. Raises MediaError."""
+    with ThreadPoolExecutor(DECODERS) as pool:  # decoding and resizing release Python's lock
         return list(pool.map(lambda clip: read_clip_media(workspace.root, clip, model, audio=audio), clips))
 
 
@@ -87,9 +87,9 @@ def _ensure(
 ) -> dict[str, Feature]:
     def process(batch: list[Clip]) -> list[Feature]:
         with torch.no_grad():
-            found = {name: value.half() for name, value in rows(batch).items()}
+            tensors = {name: value.half() for name, value in rows(batch).items()}
         ids = [Feature.make_id(clip.clip_id, key) for clip in batch]
-        place = workspace.write_rows(kind, ids, found)
+        place = workspace.write_rows(kind, ids, tensors)
         return [Feature(ids[row], clip.clip_id, key, place, row) for row, clip in enumerate(batch)]
 
     found = cached(workspace, key)

@@ -1,7 +1,7 @@
-"""LoRA through peft: adapters on a flow network, the network without them as the reference for free.
+"""LoRA through peft: adapters on a flow network, whose frozen weights serve as the reference at no cost.
 
 Low-rank adaptation (arXiv 2106.09685): W + (α / r)·B·A with B zero at the start, so policy = reference at
-step 0 and the known first loss still holds. peft writes the adapters, and loads them.
+step 0 and the known first loss still holds. peft writes and loads the adapters.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from foleypref.media.files import atomic_folder
-from foleypref.models.sharding import gathered, shared_out
+from foleypref.models.sharding import gather_state, shard_like
 from foleypref.settings.parts import Settings
 
 if TYPE_CHECKING:
@@ -25,16 +25,16 @@ _MISSING = "lora needs the package {!r}; install it with `pip install 'foleypref
 
 
 class LoraSettings(Settings):
-    """Rank and strength of the adapters, and the layers that get one."""
+    """Rank and strength of the adapters, and the layers that get them."""
 
     r: int = Field(16, ge=1)
     lora_alpha: float = Field(16.0, gt=0)  # the update is scaled by lora_alpha / r
     lora_dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: str | None = None  # regular expression on module names; None: what the model names
+    target_modules: str | None = None  # regular expression on module names; None: the model's `lora_targets`
 
 
 def add_adapters(network: nn.Module, settings: LoraSettings, default_targets: str, seed: int) -> PeftModel:
-    """The network with fresh adapters, everything else frozen; `seed` draws them.
+    """Return the network with new adapters, initialised from `seed`, and everything else frozen.
 
     Raises ValueError if peft is missing or no module matches.
     """
@@ -61,9 +61,9 @@ def add_adapters(network: nn.Module, settings: LoraSettings, default_targets: st
 
 
 class WithoutAdapters(nn.Module):
-    """The reference of a LoRA run: the policy's own weights with the adapters switched off.
+    """The reference of a LoRA run: the policy's network with its adapters switched off.
 
-    It owns nothing (the network is kept out of the module tree), so it costs no memory.
+    The network is kept out of this module's tree, so the reference has no weights and costs no memory.
     """
 
     def __init__(self, network: PeftModel) -> None:
@@ -71,31 +71,31 @@ class WithoutAdapters(nn.Module):
         self._network = (network,)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the network said before training, whatever its adapters have learned."""
+        """Return the network's output without adapters, as before training."""
         with self._network[0].disable_adapter():
             return self._network[0](*args, **kwargs)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        """The frozen weights alone, so that a fingerprint does not move with the adapters."""
+        """Return only the frozen weights, so that a fingerprint does not change with the adapters."""
         state = self._network[0].get_base_model().state_dict()
         return {k.replace(".base_layer.", "."): v for k, v in state.items() if "lora_" not in k}
 
 
 def is_adapted(network: nn.Module) -> bool:
-    """Whether `add_adapters` has been here."""
+    """Return whether `add_adapters` has been applied to the network."""
     return hasattr(network, "peft_config")
 
 
 def trained_state(network: nn.Module) -> dict[str, Tensor]:
-    """What training changes: the adapters of an adapted network, else everything; shares are `gathered`."""
+    """Return the whole tensors that training changes: the adapters of an adapted network, else everything."""
     state = network.state_dict()
-    return gathered({k: v for k, v in state.items() if "lora_" in k} if is_adapted(network) else state)
+    return gather_state({k: v for k, v in state.items() if "lora_" in k} if is_adapted(network) else state)
 
 
 def load_trained_state(network: nn.Module, state: dict[str, Tensor]) -> None:
-    """The inverse of `trained_state`. Raises RuntimeError for other keys, as torch does."""
+    """Load what `trained_state` returned. Raises RuntimeError for other keys, as torch does."""
     own = network.state_dict()
-    state = shared_out(state, own)
+    state = shard_like(state, own)
     if not is_adapted(network):
         network.load_state_dict(state)
         return
@@ -106,18 +106,18 @@ def load_trained_state(network: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def save_adapters(network: nn.Module, folder: Path) -> None:
-    """Write adapter_model.safetensors and adapter_config.json as peft does."""
+    """Write adapter_model.safetensors and adapter_config.json in peft's layout."""
     with atomic_folder(folder) as temporary:
         cast("PeftModel", network).save_pretrained(str(temporary), safe_serialization=True)
 
 
 def merged(network: nn.Module) -> nn.Module:
-    """The plain network with W + (α/r)·B·A for weights; takes the adapters out of `network` itself."""
+    """Merge the adapters: return the plain network with weights W + (α/r)·B·A. Changes `network` itself."""
     return cast(Any, network).merge_and_unload()  # type: ignore[no-any-return]
 
 
 def load_and_merge(network: nn.Module, folder: Path) -> nn.Module:
-    """The network with a folder of adapters merged into its weights. Raises ValueError if they do not fit."""
+    """Return the network with a folder of adapters merged in. Raises ValueError if they do not fit."""
     if not (folder / "adapter_config.json").is_file():
         raise ValueError(f"{folder} holds no adapter_config.json; give the folder that peft wrote")
     try:
@@ -132,5 +132,5 @@ def load_and_merge(network: nn.Module, folder: Path) -> nn.Module:
 
 
 def merging(folder: str) -> Callable[[nn.Module], nn.Module] | None:
-    """Return what merges the adapters of `folder` into a network; None without a folder."""
+    """Return a function that merges the adapters of `folder` into a network; None without a folder."""
     return partial(load_and_merge, folder=Path(folder).expanduser()) if folder else None

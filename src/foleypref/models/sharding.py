@@ -1,8 +1,8 @@
-"""A network's weights cut over processes (FSDP2), for backbones that training does not fit beside on one GPU.
+"""Shard a network's weights over processes (FSDP2), for backbones too large to train on one GPU.
 
-Each process keeps its share of every parameter, gradient and moment; a block's weights are put together while
-it runs and let go again. It is torch's `fully_shard`; what is here says which blocks, and turns shares into
-whole tensors for checkpoints and back, so a checkpoint does not tell how many processes made it.
+Each process keeps its share of every parameter, gradient and moment; a block's weights are gathered while it
+runs and freed afterwards. torch's `fully_shard` does the work. This module chooses the blocks and converts
+between shares and whole tensors, so that a checkpoint does not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:  # importing it takes a second and a half, which every command
 
 
 def shard(network: nn.Module) -> None:
-    """Cut a network over all processes, in place: block by block, what is outside of blocks together.
+    """Shard a network over all processes, in place: each block by itself, the rest together.
 
-    Blocks are the members of its outermost lists of modules.
+    Blocks are the members of its outermost module lists.
     """
     from torch.distributed.fsdp import fully_shard
 
@@ -32,14 +32,14 @@ def shard(network: nn.Module) -> None:
 
 
 def _blocks(module: nn.Module) -> list[nn.Module]:
-    found: list[nn.Module] = []
+    blocks: list[nn.Module] = []
     for child in module.children():
-        found += list(child) if isinstance(child, nn.ModuleList) else _blocks(child)
-    return [block for block in found if any(True for _ in block.parameters())]
+        blocks += list(child) if isinstance(child, nn.ModuleList) else _blocks(child)
+    return [block for block in blocks if any(True for _ in block.parameters())]
 
 
 def is_sharded(network: nn.Module) -> bool:
-    """Whether `shard` has been here."""
+    """Return whether `shard` has been applied to the network."""
     # not by its parameters: after a forward pass the outermost ones are whole for a while
     fsdp = sys.modules.get("torch.distributed.fsdp")
     return fsdp is not None and isinstance(network, fsdp.FSDPModule)
@@ -49,35 +49,35 @@ def _is_share(value: Any) -> TypeGuard[DTensor]:
     return hasattr(value, "full_tensor")
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor put together from all processes' shares, each of which must call this; others as they are."""
+def unshard(tensor: Tensor) -> Tensor:
+    """Return the whole tensor of a sharded one, others unchanged. Every process must call it."""
     return tensor.full_tensor() if _is_share(tensor) else tensor
 
 
-def gathered(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict with whole tensors: process 0's, on its CPU where they were shares; the others' are empty.
+def gather_state(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state dict (nested or not) with whole tensors. Every process must call it.
 
-    Every process must call it. Nested mappings are followed.
+    Tensors that were sharded come back on process 0's CPU; other processes get empty ones in their place.
     """
-    found: dict[str, Any] = {}
+    whole: dict[str, Any] = {}
     for key, value in state.items():
         if isinstance(value, Mapping):
-            found[key] = gathered(value)
+            whole[key] = gather_state(value)
         elif _is_share(value):
             tensor = value.full_tensor()
-            found[key] = tensor.cpu() if dist.get_rank() == 0 else torch.empty(0)
+            whole[key] = tensor.cpu() if dist.get_rank() == 0 else torch.empty(0)
         else:
-            found[key] = value
-    return found
+            whole[key] = value
+    return whole
 
 
-def shared_out(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole tensors cut as those of the same name in `like` are; where these are whole, so are they."""
+def shard_like(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Shard each tensor like its namesake in `like`; where that one is unsharded, leave it whole."""
     return {key: share_of(value, like[key]) if key in like else value for key, value in state.items()}
 
 
 def share_of(value: Tensor, like: Tensor) -> Tensor:
-    """This process's share of a whole tensor that every process has, cut as `like` is."""
+    """Return this process's share of a tensor that every process holds whole, sharded like `like`."""
     if not _is_share(like) or value.shape != like.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
@@ -87,13 +87,13 @@ def share_of(value: Tensor, like: Tensor) -> Tensor:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """`optimizer.state_dict()` with whole moments, as of one process. Every process must call it."""
+    """Return `optimizer.state_dict()` with whole moments, as in one process. Every process must call it."""
     stored = optimizer.state_dict()
-    return {**stored, "state": gathered(stored["state"])}
+    return {**stored, "state": gather_state(stored["state"])}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, stored: Mapping[str, Any]) -> None:
-    """The inverse of `optimizer_state`, on any number of processes."""
+    """Load what `optimizer_state` returned, on any number of processes."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state = {
         index: {

@@ -18,7 +18,7 @@ from foleypref.flow.convention import Latents, VelocityFn, guidance_passes, guid
 from foleypref.flow.solvers import COUPLED, AnySolver, solve
 from foleypref.media.clip import MediaError
 from foleypref.models.backbones import Conditions, Media, Model
-from foleypref.models.sharding import whole
+from foleypref.models.sharding import unshard
 from foleypref.workspace.records import Clip
 
 SHORT_S = 0.5  # a picture that ends this much before the model's length holds its last frame
@@ -76,7 +76,7 @@ def fingerprint_of(network: nn.Module) -> str:
     state = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        state.update(whole(tensor.detach()).cpu().reshape(-1).view(torch.uint8).numpy().data)
+        state.update(unshard(tensor.detach()).cpu().reshape(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()[:16]
 
 

@@ -18,7 +18,7 @@ from foleypref.networks.mmaudio_blocks import (
     GatedMLP,
     JointBlock,
     StreamBlock,
-    kept,
+    cache_tensor,
     modulate,
     rotation_table,
 )
@@ -30,7 +30,7 @@ def _float32(number: int) -> Tensor:
     return torch.tensor(number, dtype=torch.float32, device="cpu")
 
 
-@kept
+@cache_tensor
 def stretch_index(sync_len: int, latent_len: int) -> Tensor:
     """Sync token of every latent frame, floor((i + 0.5) S / L) with the ratio first and all in float32: (L,).
 
@@ -41,7 +41,7 @@ def stretch_index(sync_len: int, latent_len: int) -> Tensor:
     return ((torch.arange(latent_len, dtype=torch.float32, device="cpu") + 0.5) * ratio).floor().long()
 
 
-@kept
+@cache_tensor
 def time_frequencies(dim: int, multiplier: float, device: torch.device) -> Tensor:
     """Frequencies of the timestep embedding, (dim / 2,), float32 and the same on every device."""
     exponents = torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim

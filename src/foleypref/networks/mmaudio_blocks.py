@@ -38,23 +38,27 @@ class GatedMLP(nn.Module):
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
 
 
-def kept(build: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Remember what `build` made; unlike functools.lru_cache, torch.compile looks into it too."""
-    made: dict[tuple[Any, ...], Tensor] = {}
+def cache_tensor(build: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Decorate `build` to return the same tensor for the same arguments.
+
+    Unlike functools.lru_cache, torch.compile can trace through it.
+    """
+    cache: dict[tuple[Any, ...], Tensor] = {}
 
     @wraps(build)
-    def find(*key: P.args, **none: P.kwargs) -> Tensor:
-        if key not in made:
-            if len(made) >= 64:
-                made.clear()
+    def lookup(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        assert not kwargs, "arguments are the key of the cache: give them by position"
+        if args not in cache:
+            if len(cache) >= 64:
+                cache.clear()
             with torch.inference_mode(False), torch.no_grad():  # or training after sampling could not use it
-                made[key] = build(*key, **none)
-        return made[key]
+                cache[args] = build(*args, **kwargs)
+        return cache[args]
 
-    return find
+    return lookup
 
 
-@kept
+@cache_tensor
 def rotation_table(length: int, dim: int, scale: float, device: torch.device) -> Tensor:
     """cos and sin of n s 10000^(-2 i / d) for positions n and pairs i: (N, d / 2, 2), float32.
 

@@ -19,21 +19,21 @@ from foleypref.networks.world_dit import Block, time_embedding
 def attend(
     q: Float[Tensor, "B H N d"], k: Float[Tensor, "B H N d"], v: Float[Tensor, "B H N d"]
 ) -> Float[Tensor, "B H N d"]:
-    """Attention written out: torch's fused kernel takes twice as long to train on a CPU at these lengths."""
+    """Compute attention without torch's fused kernel, which trains half as fast on a CPU at these lengths."""
     return (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1) @ v
 
 
 class Velocity(NamedTuple):
-    """One velocity a modality, shapes as the latents."""
+    """One velocity per modality, in the shapes of the latents."""
 
     video: Tensor  # (B, L, V)
     audio: Tensor  # (B, L, A)
 
 
 class _Out(nn.Module):
-    """The last modulation and projection of one modality and a gate for its noisy latents, zero at first.
+    """Last modulation and projection of one modality, and a gate for its noisy latents; all zero at first.
 
-    A token has more numbers than the width; what of its noise belongs into the velocity goes by the gate.
+    A token has more numbers than the width, so the velocity's share of the token's noise passes by the gate.
     """
 
     def __init__(self, width: int, dim: int) -> None:
@@ -54,11 +54,11 @@ class _Out(nn.Module):
 class WorldJointDiT(nn.Module):
     """v(video, audio, t | caption, scene): both modalities attend to each other on one clock.
 
-    `patch` latent frames of a modality are a token. Picture and sound of one moment have the same rotary
-    position, so that "at the same time" needs no learning. An all-zero caption is the null condition. The
-    scene is the average picture of the clip, and the layers see and predict what differs from it, which is
-    what moves. They predict what the noisy latents by themselves do not say of the velocity, scaled to unit
-    size at every t (`led`).
+    A token is `patch` latent frames of one modality. Picture and sound of one moment share a rotary position,
+    so that "at the same time" needs no learning. An all-zero caption is the null condition. The scene is the
+    average picture of the clip; the layers see and predict differences from it, which is what moves. Their
+    output is the velocity's residual after the best linear guess from the noisy latents, scaled to unit size
+    at every t (`preconditioned_velocity`).
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class WorldJointDiT(nn.Module):
         scene: Float[Tensor, "B V"],
         t_audio: Float[Tensor, " B"] | None = None,
     ) -> Velocity:
-        """The velocities at (video, audio, t); in training sound may be at a time of its own, `t_audio`."""
+        """Return the velocities at (video, audio, t); in training, sound may have its own time `t_audio`."""
         t_audio = t if t_audio is None else t_audio
         times = torch.cat([time_embedding(part, self.width) for part in (t, t_audio)], dim=1)
         c = self.time(times.to(video.dtype)) + self.text(text)
@@ -107,16 +107,19 @@ class WorldJointDiT(nn.Module):
         h_seen, h_heard = h.chunk(2, dim=1)
         ends = [self.video_out(h_seen, c, seen), self.audio_out(h_heard, c, heard)]
         seen, heard = (x.unflatten(2, (self.patch, -1)).flatten(1, 2) for x in ends)  # (B, L, ...)
-        return Velocity(scene[:, None] + led(seen, moving, t), led(heard, audio, t_audio))
+        v_video = scene[:, None] + preconditioned_velocity(seen, moving, t)
+        return Velocity(v_video, preconditioned_velocity(heard, audio, t_audio))
 
 
-def led(found: Float[Tensor, "B L D"], x: Float[Tensor, "B L D"], t: Float[Tensor, " B"]) -> Tensor:
-    """Velocity at x = (1 − t) noise + t data from an output of unit size.
+def preconditioned_velocity(
+    output: Float[Tensor, "B L D"], x: Float[Tensor, "B L D"], t: Float[Tensor, " B"]
+) -> Float[Tensor, "B L D"]:
+    """Return the velocity at x = (1 − t) noise + t data, given a network output of unit size.
 
-    Of data and noise with deviation 1, v = data − noise has ((2t − 1) / p) x, p = (1 − t)² + t², as its best
-    linear guess from x, and what is left has deviation 1 / √p (the preconditioning of arXiv 2206.00364 in
-    this convention). No divisor goes to zero, so that errors weigh alike at every t.
+    For data and noise of deviation 1, the best linear guess of v = data − noise from x is ((2t − 1) / p) x
+    with p = (1 − t)² + t², and its residual has deviation 1 / √p: the preconditioning of arXiv 2206.00364 in
+    this convention. No divisor goes to zero, so errors weigh the same at every t.
     """
     t = t[:, None, None]
     power = (1 - t) ** 2 + t**2
-    return (2 * t - 1) / power * x + found / power.sqrt()
+    return (2 * t - 1) / power * x + output / power.sqrt()

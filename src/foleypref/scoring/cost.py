@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from foleypref.models.costs import META, count, nothing
+from foleypref.models.costs import META, count, meta_tensor
 from foleypref.networks import imagebind, passt, synchformer, synchformer_audio, vggish
 from foleypref.networks.panns import CHANNELS, MELS, SIZES, Cnn14, Variant
 from foleypref.networks.synchformer_visual import FRAMES, IMAGE, SEGMENT_FRAMES
@@ -44,9 +44,9 @@ def _panns(variant: Variant) -> Callable[[float], ScorerCost]:
         with META:
             network = Cnn14(variant)
         frames = int(seconds * SIZES[variant].sample_rate) // SIZES[variant].hop + 1
-        picture = nothing(1, 1, frames, MELS)
+        picture = meta_tensor(1, 1, frames, MELS)
         blocks = count(lambda: network.blocks(picture, range(1, len(CHANNELS))))
-        last = nothing(1, network.num_features)
+        last = meta_tensor(1, network.num_features)
         return ScorerCost(0.0, blocks + count(lambda: network.fc_audioset(network.fc1(last))))
 
     return cost
@@ -55,14 +55,14 @@ def _panns(variant: Variant) -> Callable[[float], ScorerCost]:
 def _passt(_seconds: float) -> ScorerCost:
     with META:
         network = passt.PaSST()
-    return ScorerCost(0.0, count(lambda: network.tags(nothing(1, passt.MELS, passt.FRAMES))))
+    return ScorerCost(0.0, count(lambda: network.tags(meta_tensor(1, passt.MELS, passt.FRAMES))))
 
 
 def _vggish(seconds: float) -> ScorerCost:
     with META:
         network = vggish.VGGish()
     patches = vggish.num_patches(int(seconds * vggish.SAMPLE_RATE))
-    return ScorerCost(0.0, count(lambda: network(nothing(patches, vggish.PATCH_FRAMES, vggish.MELS))))
+    return ScorerCost(0.0, count(lambda: network(meta_tensor(patches, vggish.PATCH_FRAMES, vggish.MELS))))
 
 
 def _imagebind(seconds: float) -> ScorerCost:
@@ -71,8 +71,8 @@ def _imagebind(seconds: float) -> ScorerCost:
         return ScorerCost(0.0, 0.0)
     with META:
         network = imagebind.ImageBind()
-    seen = nothing(1, pairs, 3, imagebind.FRAMES, imagebind.IMAGE, imagebind.IMAGE)
-    heard = nothing(1, AUDIO_CLIPS, 1, imagebind.MELS, imagebind.MEL_FRAMES)
+    seen = meta_tensor(1, pairs, 3, imagebind.FRAMES, imagebind.IMAGE, imagebind.IMAGE)
+    heard = meta_tensor(1, AUDIO_CLIPS, 1, imagebind.MELS, imagebind.MEL_FRAMES)
     return ScorerCost(count(lambda: network.embed_video(seen)), count(lambda: network.embed_audio(heard)))
 
 
@@ -84,9 +84,9 @@ def _synchformer(seconds: float) -> ScorerCost:
     with META:
         network = synchformer.Synchformer()
     width = network.vproj.in_features
-    seen = nothing(1, SEGMENT_FRAMES, 3, IMAGE, IMAGE)
-    heard = nothing(1, segments, synchformer_audio.MELS, synchformer_audio.MEL_FRAMES)
-    window = [nothing(2, synchformer.HEAD_SEGMENTS, n, width) for n in (FRAMES, synchformer_audio.STEPS)]
+    seen = meta_tensor(1, SEGMENT_FRAMES, 3, IMAGE, IMAGE)
+    heard = meta_tensor(1, segments, synchformer_audio.MELS, synchformer_audio.MEL_FRAMES)
+    window = [meta_tensor(2, synchformer.HEAD_SEGMENTS, n, width) for n in (FRAMES, synchformer_audio.STEPS)]
     return ScorerCost(
         segments * count(lambda: network.vfeat_extractor.segment(seen)),
         count(lambda: network.afeat_extractor.segments(heard)) + count(lambda: network.compare(*window)),
@@ -103,7 +103,7 @@ def _clap(_seconds: float) -> ScorerCost | None:
     audio = ClapAudioConfig(patch_embeds_hidden_size=128, hidden_size=1024, **sizes)
     with META:
         network = ClapModel(ClapConfig(text_config=ClapTextConfig(), audio_config=audio)).eval()
-    mel, tokens = nothing(1, 1, 1001, 64), nothing(1, 77, network.config.text_config.hidden_size)
+    mel, tokens = meta_tensor(1, 1, 1001, 64), meta_tensor(1, 77, network.config.text_config.hidden_size)
     heard = count(lambda: network.audio_model(input_features=mel))
     return ScorerCost(count(lambda: network.text_model.encoder(tokens)), heard)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from accelerate import Accelerator
 
 from foleypref.models.backbones import Model
-from foleypref.models.features import cached, ensure_features, ensure_truths, truth_key
+from foleypref.models.features import cached, ensure_clip_latents, ensure_features, truth_key
 from foleypref.training.context import BatchLayout, TrainContext
 from foleypref.training.data import TrainData, split_clips, split_labels, split_pairs
 from foleypref.training.distortion import silent_latents
@@ -86,7 +86,7 @@ def make_rule_pairs(
     """
     shard = (accelerator.process_index, accelerator.num_processes)
     ensure_features(workspace, model, clips, shard=shard)
-    ensure_truths(workspace, model, clips, shard=shard)
+    ensure_clip_latents(workspace, model, clips, shard=shard)
     accelerator.wait_for_everyone()
     features, truths = cached(workspace, model.feature_key), cached(workspace, truth_key(model))
     truths = {clip_id: truth for clip_id, truth in truths.items() if clip_id in features}
