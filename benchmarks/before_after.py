@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from foleypref.evaluation.systems import Sampling, select
+from foleypref.evaluation.compared_systems import Sampling, select
 from foleypref.media.clip import read_clip
 from foleypref.media.pictures import spectrogram_pixels
 from foleypref.models.backbones import Model

@@ -168,7 +168,8 @@ def _write_pairs(workspace: Workspace, clips: list[Clip], candidates: list[Candi
     ]
     workspace.append(pairs)
     report = {
-        "num_clips": len(clips), "pairs": {"auto": len(clips)}, "reasons": {"all alike": 2},
+        "audioscore": "1", "num_clips": len(clips), "num_candidates": len(candidates), "num_unscored": 0,
+        "settled": 0, "pairs": {"auto": len(clips)}, "others": {}, "reasons": {"all alike": 2},
         "histogram_edges": [-1.0, -0.5, 0.0, 0.5, 1.0], "histogram": [0, 0, 12, 12],
         "share_above": {"0.7": 0.3},
     }  # fmt: skip
@@ -181,7 +182,12 @@ def _write_pairs(workspace: Workspace, clips: list[Clip], candidates: list[Candi
     ]
     bins[0] |= {"n": 0, "confidence": None, "accuracy": None}
     fitted = {
-        "name": "audioscore", "num_candidates": 120, "num_clips": 24, "num_ratings": 600, "num_raters": 5,
+        "name": "audioscore", "inputs": "0", "version": "1", "settings": {},
+        "dimensions": {"world_semantic/similarity": "1", "world_sync/desync_s": "1"},
+        "coverage": {"world_semantic/similarity": 1.0, "world_sync/desync_s": 0.9}, "left_out": {},
+        "sources": {"human": 600}, "label_shares": {"bad": 0.2, "medium": 0.4, "good": 0.4},
+        "log_likelihood": -0.7, "pair_agreement": 0.8, "num_pairs": 90,
+        "num_candidates": 120, "num_clips": 24, "num_ratings": 600, "num_raters": 5,
         "alpha": 0.6, "accuracy": 0.71, "majority_accuracy": 0.4, "macro_f1": 0.68, "ece": 0.05,
         "reliability": bins, "confusion": [[20, 5, 1], [6, 30, 8], [1, 7, 42]],
         "contributions": {

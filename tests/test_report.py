@@ -26,6 +26,7 @@ from foleypref.evaluation.gallery import changes, choose
 from foleypref.evaluation.sections import audioscore_sections, pairs_section, run_section
 from foleypref.media.clip import read_wave
 from foleypref.report import ReportSettings, report
+from foleypref.workspace.paths import WorkspacePaths
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip
 from foleypref.workspace.store import Workspace
 from tests.evaluated_workspace import REWARD, SAMPLE_RATE, SYSTEMS, fake_waves, fill
@@ -226,12 +227,13 @@ def test_charts_survive_odd_numbers() -> None:
 
 
 def test_optional_sections_are_none_without_their_files(tmp_path: Path) -> None:
-    assert audioscore_sections(tmp_path) == []
-    assert pairs_section(tmp_path, np.zeros(0)) is None
-    assert run_section(tmp_path, None) is None
-    found = pairs_section(tmp_path, np.array([0.1, 0.9]))
-    assert found is not None
-    assert "polygon" in found["chart"]
+    paths = WorkspacePaths(tmp_path)
+    assert audioscore_sections(paths) == []
+    assert pairs_section(paths, np.zeros(0)) is None
+    assert run_section(paths, None) is None
+    section = pairs_section(paths, np.array([0.1, 0.9]))
+    assert section is not None
+    assert "polygon" in section.chart
 
 
 def test_a_joint_models_candidates_show_their_own_pictures(tmp_path: Path) -> None:

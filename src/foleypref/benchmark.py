@@ -1,9 +1,9 @@
 """The field's benchmark on folders: any systems' sound files against the videos that they were made for.
 
-A sound belongs to the video of the same name, or of the name that av-benchmark makes of its own. Folders
+A sound belongs to the video of the same name, or to the one that av-benchmark's rule for names finds. Folders
 become clips and candidates of a workspace, so that scoring resumes, failures are kept and the table is the
-same as for our own candidates. What av-benchmark drops without a word (videos without a sound, sounds
-without a video, files that do not decode) is counted here.
+same as for generated candidates. Files that av-benchmark drops silently (videos without a sound, sounds
+without a video, files that do not decode) are counted here.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
 
 SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
-IMPORTED = "file"  # the solver of candidates that somebody else made
+IMPORTED = "file"  # the solver of candidates that were imported as files
 
 
 class BenchmarkSettings(Settings):
-    """What is scored how. Without `scorers`, those whose weights are here; the others are named."""
+    """What is scored, and how. `scorers`: by default those whose weights are here; the missing are named."""
 
-    against: Path  # videos (their own sound is the ground truth); sounds alone, where there are no videos
+    against: Path  # videos (their sound is the ground truth), or sounds if there are no videos
     workspace: Path = Path("runs/benchmark")  # where scores and embeddings are kept
     name: str = "benchmark"
-    seconds: float = Field(8.0, gt=0)  # evaluated, from the start of every file
+    seconds: float = Field(8.0, gt=0)  # that are evaluated, from the start of every file
     scorers: tuple[str, ...] = ()
     metrics: tuple[MetricPart, ...] = Field(default_factory=benchmark_metrics)
     batch_size: int = 16
@@ -48,7 +48,7 @@ class BenchmarkSettings(Settings):
 
 
 def benchmark(folders: Iterable[Path | str], settings: BenchmarkSettings) -> Evaluation:
-    """Score every folder of sounds against the videos and show one table; the first is the base."""
+    """Score every folder of sounds against the videos and print one table; the first folder is the base."""
     systems = _labels([Path(folder).expanduser() for folder in folders])
     workspace = Workspace(settings.workspace.expanduser(), create=True)
     split, weights = import_folders(workspace, settings.against.expanduser(), systems, settings.seconds)
@@ -85,7 +85,7 @@ def benchmark(folders: Iterable[Path | str], settings: BenchmarkSettings) -> Eva
 def import_folders(
     workspace: Workspace, against: Path, systems: Mapping[str, Path], seconds: float
 ) -> tuple[str, dict[str, str]]:
-    """Make clips of the videos and candidates of the sounds: (split, label -> weights fingerprint)."""
+    """Write clips of videos and candidates of sounds; return (split, label -> weights fingerprint)."""
     videos = _by_name(against, "videos")
     rows, metadata = {}, read_metadata(against)
     for name, path in videos.items():
@@ -95,24 +95,22 @@ def import_folders(
     clips: dict[str, Clip] = {}
     records: list[Record] = []
     for name, path in videos.items():
-        made = _clip(name, path, hashes[path], split, rows[name], seconds)
-        if isinstance(made, Clip):
-            clips[name] = made
-        records.append(made)
+        clip_id = Clip.make_id(f"{split}/{name}/{hashes[path]}", 0.0, seconds)
+        record = _clip(clip_id, path, split, seconds, row=rows[name], name=name)
+        if isinstance(record, Clip):
+            clips[name] = record
+        records.append(record)
     weights = {}
     for label, folder in systems.items():
         sounds = _by_name(folder, "sounds", videos)
-        found = _hashes(sounds.values())
-        weights[label] = digest("imported", label, sorted((n, found[p]) for n, p in sounds.items()))
-        for name in sorted(sounds.keys() - clips.keys()):  # no truth and no picture, but a sound to measure
-            path = sounds[name]
-            clips[name] = Clip(
-                Clip.make_id(f"{split}/{name}", 0.0, seconds),
-                str(path.resolve()), split, "", 0.0, seconds, 0.0, 0, 0, False, {"name": name},
-            )  # fmt: skip
+        contents = _hashes(sounds.values())
+        weights[label] = digest("imported", label, sorted((n, contents[p]) for n, p in sounds.items()))
+        for name in sorted(sounds.keys() - clips.keys()):
+            clips[name] = _clip_without_video(name, sounds[name], split, seconds)
             records.append(clips[name])
         records += [
-            _candidate(clips[name], label, weights[label], path, found[path]) for name, path in sounds.items()
+            _candidate(clips[name], label, weights[label], path=path, content=contents[path])
+            for name, path in sounds.items()
         ]
         _say_matches(label, folder, sounds.keys(), videos.keys())
     known = workspace.ids(Clip) | workspace.ids(Candidate) | workspace.ids(Failure)
@@ -120,8 +118,7 @@ def import_folders(
     return split, weights
 
 
-def _clip(name: str, path: Path, content: str, split: str, row: Row, seconds: float) -> Clip | Failure:
-    clip_id = Clip.make_id(f"{split}/{name}/{content}", 0.0, seconds)
+def _clip(clip_id: str, path: Path, split: str, seconds: float, *, row: Row, name: str) -> Clip | Failure:
     try:
         info = probe(path)
     except MediaError as error:
@@ -129,45 +126,80 @@ def _clip(name: str, path: Path, content: str, split: str, row: Row, seconds: fl
     meta = {**row.meta, "name": name}
     width, height = (info.width or 0, info.height or 0) if info.has_video else (0, 0)
     return Clip(
-        clip_id, str(path.resolve()), split, row.prompt, 0.0, seconds, info.fps or 0.0, width, height,
-        info.has_audio, meta,
-    )  # fmt: skip
-
-
-def _candidate(clip: Clip, label: str, weights: str, path: Path, content: str) -> Candidate:
-    candidate_id = digest("imported", clip.clip_id, weights, content)
-    return Candidate(
-        candidate_id, clip.clip_id, label, weights, 0, IMPORTED, 0, 0.0, "", -1, str(path.resolve())
+        clip_id=clip_id,
+        path=str(path.resolve()),
+        split=split,
+        prompt=row.prompt,
+        start_s=0.0,
+        duration_s=seconds,
+        fps=info.fps or 0.0,
+        width=width,
+        height=height,
+        has_audio=info.has_audio,
+        meta=meta,
     )
 
 
-def _by_name(folder: Path, what: str, videos: Container[str] | None = None) -> dict[str, Path]:
-    """Name -> file; with `videos`, of sounds, by the name of the video that each belongs to.
+def _clip_without_video(name: str, path: Path, split: str, seconds: float) -> Clip:
+    """Return the clip of a sound that has no video: no truth and no picture, but a sound to measure."""
+    return Clip(
+        clip_id=Clip.make_id(f"{split}/{name}", 0.0, seconds),
+        path=str(path.resolve()),
+        split=split,
+        prompt="",
+        start_s=0.0,
+        duration_s=seconds,
+        fps=0.0,
+        width=0,
+        height=0,
+        has_audio=False,
+        meta={"name": name},
+    )
 
-    Raises ValueError for no folder, nothing in it, or two files of one name.
+
+def _candidate(clip: Clip, label: str, weights: str, *, path: Path, content: str) -> Candidate:
+    return Candidate(
+        candidate_id=digest("imported", clip.clip_id, weights, content),
+        clip_id=clip.clip_id,
+        model=label,
+        weights=weights,
+        seed=0,
+        solver=IMPORTED,
+        num_steps=0,
+        guidance_scale=0.0,
+        shard="",
+        row=-1,
+        sound=str(path.resolve()),
+    )
+
+
+def _by_name(folder: Path, contents: str, videos: Container[str] | None = None) -> dict[str, Path]:
+    """Return files by name: videos by their own, sounds by that of the one of `videos` they belong to.
+
+    Raises ValueError for a missing or empty folder, or two files of one name.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; give the folder of {what}")
-    found: dict[str, Path] = {}
+        raise ValueError(f"{folder}: no such folder; give the folder of {contents}")
+    by_name: dict[str, Path] = {}
     for path in _files(folder, (SUFFIXES, SOUNDS) if videos is None else (SOUNDS, SUFFIXES)):
         name = path.stem if videos is None or path.stem in videos else clean_name(path.stem)
-        if name in found:
+        if name in by_name:
             raise ValueError(
-                f"{folder}: {found[name].name} and {path.name} are both called {name!r}; keep one"
+                f"{folder}: {by_name[name].name} and {path.name} are both called {name!r}; keep one"
             )
-        found[name] = path
-    if not found:
-        raise ValueError(f"{folder}: holds no {what}; check the folder")
-    return found
+        by_name[name] = path
+    if not by_name:
+        raise ValueError(f"{folder}: holds no {contents}; check the folder")
+    return by_name
 
 
 def _files(folder: Path, kinds: tuple[tuple[str, ...], ...]) -> list[Path]:
-    """Files of the first kind that the folder has any of, hidden ones left out."""
+    """Return the files of the first kind that the folder has any of, without hidden ones."""
     paths = [p for p in sorted(folder.rglob("*")) if p.is_file()]
     shown = [p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
     for suffixes in kinds:
-        if found := [p for p in shown if p.suffix.lower() in suffixes]:
-            return found
+        if of_this_kind := [p for p in shown if p.suffix.lower() in suffixes]:
+            return of_this_kind
     return []
 
 
@@ -178,7 +210,7 @@ def _hashes(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def _labels(folders: list[Path]) -> dict[str, Path]:
-    """Folder names as labels; the path itself where two are called alike."""
+    """Return folders by label: the folder's name, or its path if two have the same name."""
     names = [folder.resolve().name for folder in folders]
     labels = [name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders)]
     if len(set(labels)) < len(labels):
@@ -215,10 +247,10 @@ BY_LENGTH = {
 
 
 def clean_name(stem: str) -> str:
-    """The name by which a prediction is looked up, from its file stem (without the suffix).
+    """Return av-benchmark's name of a prediction from its file's stem (without the suffix).
 
-    Stems of 30, 20 and 21 characters lose what stands around the 18 of a clip's name; any other is its own
-    name. Nothing but the length is looked at, so an unrelated name of 20 characters loses its last two, and a
-    suffix that was not taken off (".wav" makes 22) turns the rule off.
+    Stems of 30, 20 and 21 characters are cut to the 18 characters of a clip's name; any other is kept. The
+    rule looks only at the length, so an unrelated name of 20 characters loses its last two, and a suffix that
+    was not taken off (".wav" makes 22) turns the rule off.
     """
     return stem[BY_LENGTH.get(len(stem), slice(None))]

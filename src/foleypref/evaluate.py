@@ -1,6 +1,6 @@
 """Stage 7, evaluate: systems × metrics on held-out clips -> a before/after table with intervals.
 
-Judges and oracles are told apart, and what the reward has read is marked. How the intervals come about is in
+Judges and oracles are told apart, and columns that the reward reads are marked. The intervals are computed in
 `foleypref.evaluation.bootstrap`.
 """
 
@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pydantic import Field
 
 from foleypref.evaluation.bootstrap import Bootstrap, Replicas
+from foleypref.evaluation.compared_systems import Judgements, Sampling, Selection, select
 from foleypref.evaluation.metric_sets import world_metrics, world_oracles
 from foleypref.evaluation.metrics import Metric, MetricPart
 from foleypref.evaluation.result import Cell, Column, Evaluation, Missing, SystemRow, save_evaluation
-from foleypref.evaluation.systems import Judgements, Sampling, Selection, select
 from foleypref.evaluation.table import render_table
 from foleypref.scoring.bootstrap import Resamples
 from foleypref.settings.parts import Settings, find
@@ -33,46 +33,49 @@ __all__ = [
 
 
 class EvaluateSettings(Settings):
-    """What is compared on what. `systems`: label -> weights fingerprints, one a training seed."""
+    """Which systems are compared, and how. `systems`: label -> a weights fingerprint per training seed."""
 
     name: str = "evaluation"
     systems: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     base: str = "base"  # the label that differences are taken to
-    compute: dict[str, float] = Field(default_factory=dict)  # label -> network passes it cost, to be shown
+    compute: dict[str, float] = Field(default_factory=dict)  # label -> network passes it cost, for the table
     split: str = "test"
     guidance_scales: tuple[float, ...] = (4.5,)
-    solver: str = "euler"  # of the candidates that are compared; "file": sounds that others made
+    solver: str = "euler"  # of the candidates that are compared; "file": imported sounds
     num_steps: int = 25
     seeds: tuple[int, ...] = (0,)  # noise seeds of the candidates
     metrics: tuple[MetricPart, ...] = Field(default_factory=world_metrics)
     oracles: tuple[MetricPart, ...] = Field(default_factory=world_oracles)
-    reward_dimensions: tuple[str, ...] = ()  # "scorer/dimension" that the reward was fitted on: marked *
-    versions: dict[str, str] = Field(default_factory=dict)  # scorer -> version, where there are several
-    common_clips: bool = True  # False: each system on the clips that it has, as av-benchmark does
+    reward_dimensions: tuple[str, ...] = ()  # "scorer/dimension" keys that the reward was fitted on: marked *
+    versions: dict[str, str] = Field(default_factory=dict)  # scorer -> version, if a scorer ran in several
+    common_clips: bool = True  # False: each system on all its clips, as av-benchmark does
     num_resamples: int = Field(1000, ge=1)
     bootstrap_seed: int = 0
 
 
 def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Evaluation:
-    """Measure the systems, write workspace/evaluations/<name>.json and show the table."""
+    """Measure the systems, write workspace/evaluations/<name>.json and print the table.
+
+    Raises ValueError for settings that do not fit the workspace, and if nothing has been scored.
+    """
     _check_settings(workspace, settings)
     selections = {scale: _select(workspace, settings, scale) for scale in settings.guidance_scales}
     asked = [(metric, False) for metric in settings.metrics] + [(metric, True) for metric in settings.oracles]
     keys = [key for metric, _ in asked for key in metric.reads]
     everything = set().union(*(selection.all_candidates() for selection in selections.values()))
     judgements = Judgements(workspace, keys, everything, settings.versions)
-    kept = [(m, oracle) for m, oracle in asked if not set(m.reads) & set(judgements.absent)]
-    if not kept:
+    measured = [(m, oracle) for m, oracle in asked if not set(m.reads) & set(judgements.absent)]
+    if not measured:
         raise ValueError(f"none of {', '.join(judgements.absent)} has been scored; run score first")
     rows: list[SystemRow] = []
-    metrics = [metric for metric, _ in kept]
+    metrics = [metric for metric, _ in measured]
     with progress_bar("evaluate", len(selections) * len(metrics)) as advance:
         for scale, selection in selections.items():
             rows += _rows_at(settings, metrics, judgements, selection, scale, advance)
     evaluation = Evaluation(
         name=settings.name,
         base=settings.base,
-        columns=tuple(_column(metric, oracle, settings.reward_dimensions) for metric, oracle in kept),
+        columns=tuple(_column(metric, oracle, settings.reward_dimensions) for metric, oracle in measured),
         rows=tuple(rows),
         missing=tuple(
             Missing(clip_id, scale, systems)
@@ -85,7 +88,7 @@ def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Evaluation:
     )
     path = save_evaluation(workspace, evaluation)
     say(render_table(evaluation))
-    say(f"evaluate: {len(rows)} rows × {len(kept)} metrics -> {path}")
+    say(f"evaluate: {len(rows)} rows × {len(measured)} metrics -> {path}")
     return evaluation
 
 
@@ -108,7 +111,7 @@ def _check_settings(workspace: Workspace, settings: EvaluateSettings) -> None:
 def _needs_truth(scorer: str) -> bool:
     try:
         needs: object = getattr(find("scorers", scorer), "needs", frozenset())
-    except ValueError:  # somebody else's scorer, or one whose extra is not installed
+    except ValueError:  # a scorer that is not in the drawer, or whose extra is not installed
         return False
     return isinstance(needs, frozenset) and "truth" in needs
 

@@ -1,7 +1,7 @@
 """Stage 8, report: the workspace -> one folder whose index.html opens from disk, without a network.
 
-Everything is read from disk again, so the page can be rebuilt at any time; media that is there is not
-written again. `single_file` puts the media into the page, for sending it by mail.
+Everything is read from disk, so the page can be rebuilt at any time; media files that exist are not written
+again. `single_file` puts the media into the page, so that it can be sent by mail.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 from pydantic import Field
 
 from foleypref.evaluation import page, sections
+from foleypref.evaluation.compared_systems import Judgements, Sampling, select
 from foleypref.evaluation.gallery import Compared, Files, Shown, changes, choose, gallery_data, inline_sounds
 from foleypref.evaluation.gallery_media import write_pictures, write_sounds
 from foleypref.evaluation.result import Evaluation, load_evaluation
-from foleypref.evaluation.systems import Judgements, Sampling, select
 from foleypref.evaluation.table import caption, notes
 from foleypref.media.files import write_atomic
 from foleypref.models.backbones import ModelPart
@@ -32,13 +32,13 @@ TEMPLATES = Path(__file__).parent / "evaluation" / "templates"
 
 
 class ReportSettings(Settings):
-    """What the page shows. `model` decodes the gallery's latents; its weights do not matter for that."""
+    """The contents of the page. `model` decodes the gallery's latents; its weights do not matter for that."""
 
     evaluation: str = "evaluation"
     title: str = "Before and after preference tuning"
-    runs: tuple[str, ...] | None = None  # training runs; None is all
+    runs: tuple[str, ...] | None = None  # training runs whose curves are shown; None is all
     guidance_scale: float | None = None  # of gallery and histograms; None is the evaluation's last
-    compare: str = ""  # the system whose changes against the base choose the clips; empty is the first tuned
+    compare: str = ""  # its changes against the base choose the clips; "" is the first tuned system
     num_clips: int = Field(24, ge=0)  # in the gallery
     seed: int = 0  # of the random clips
     audio_format: Literal["flac", "mp3", "ogg"] = "flac"
@@ -78,10 +78,10 @@ def report(
         interval_charts=page.interval_charts(evaluation),
         histograms=page.score_histograms(evaluation, compared.scores),
         scale=f"{scale:g}",
-        fits=sections.audioscore_sections(workspace.root),
-        pairs=sections.pairs_section(workspace.root, np.array([p.complexity for p in workspace.read(Pair)])),
-        training=sections.run_section(workspace.root, settings.runs),
-        texts=sections.settings_texts(workspace.root, evaluation, settings.runs),
+        fits=sections.audioscore_sections(workspace),
+        pairs=sections.pairs_section(workspace, np.array([p.complexity for p in workspace.read(Pair)])),
+        training=sections.run_section(workspace, settings.runs),
+        texts=sections.settings_texts(workspace, evaluation, settings.runs),
         environment=environment(),
         gallery=gallery,
         inline_sounds=inline_sounds(gallery, files),
@@ -148,7 +148,7 @@ def _write_media(
 def _render(**context: Any) -> str:
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,  # captions are other people's text
+        autoescape=True,  # captions come from users' files
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,7 +1,7 @@
 """Charts of the report: small SVG pictures made as text, so the page needs no library and no network.
 
-Colours are CSS variables of the page (`--c0`, `--c1`, …), so one picture serves light and dark. Every text
-goes through `escape`. Values that are not finite are left out.
+Colours are CSS variables of the page (`--c0`, `--c1`, …), so one picture serves light and dark. All text
+is escaped. Values that are not finite are left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COLOURS = tuple(f"var(--c{i})" for i in range(1, 7))  # `--c0` is the base's
 
 @dataclass(frozen=True)
 class Series:
-    """One named line or sample of a chart. `x` is empty for histograms."""
+    """One named line or sample of a chart. `x` is None for histograms."""
 
     label: str
     colour: str  # a CSS colour, such as "var(--c1)"
@@ -31,7 +31,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Interval:
-    """One dot with its whisker."""
+    """A dot and the whisker of its interval."""
 
     label: str
     colour: str
@@ -41,7 +41,7 @@ class Interval:
 
 
 class _Axis:
-    """Maps values to pixels, with round ticks."""
+    """A linear map from values to pixels, with round ticks."""
 
     def __init__(self, low: float, high: float, start: float, end: float) -> None:
         if not (math.isfinite(low) and math.isfinite(high)):
@@ -64,22 +64,22 @@ class _Axis:
 
 
 def histogram_chart(title: str, series: Sequence[Series]) -> Markup:
-    """Outlines of several samples over common bins; height is the share of each sample."""
-    kept = [(s, s.y[np.isfinite(s.y)]) for s in series]
-    values = np.concatenate([y for _, y in kept]) if kept else np.zeros(0)
+    """Draw outlines of several samples over common bins; the height is the share of each sample."""
+    samples = [(s, s.y[np.isfinite(s.y)]) for s in series]
+    values = np.concatenate([y for _, y in samples]) if samples else np.zeros(0)
     if not values.size:
         return _empty(title)
-    num_bins = int(np.clip(1.5 * np.sqrt(max(len(y) for _, y in kept)), 6, 30))
+    num_bins = int(np.clip(1.5 * np.sqrt(max(len(y) for _, y in samples)), 6, 30))
     low, high = float(values.min()), float(values.max())
     if low == high:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, num_bins + 1)
-    shares = [(s, np.histogram(y, edges)[0] / max(len(y), 1)) for s, y in kept]
+    shares = [(s, np.histogram(y, edges)[0] / max(len(y), 1)) for s, y in samples]
     return step_chart(title, edges, shares)
 
 
 def step_chart(title: str, edges: np.ndarray, shares: Sequence[tuple[Series, np.ndarray]]) -> Markup:
-    """Bars without gaps, outlined: heights (bins,) over `edges` (bins + 1,)."""
+    """Draw outlined bars without gaps: heights (bins,) over `edges` (bins + 1,)."""
     top = max((float(share.max(initial=0)) for _, share in shares), default=0.0) or 1.0
     x = _Axis(float(edges[0]), float(edges[-1]), LEFT, WIDTH - RIGHT)
     y = _Axis(0.0, top * 1.05, HEIGHT - BOTTOM, TOP)
@@ -98,18 +98,18 @@ def step_chart(title: str, edges: np.ndarray, shares: Sequence[tuple[Series, np.
 
 
 def line_chart(title: str, series: Sequence[Series], diagonal: bool = False) -> Markup:
-    """Curves with common axes; long ones are thinned to 400 points by averaging."""
-    kept = [s for s in (_thin(s) for s in series) if s.x is not None and len(s.x)]
-    if not kept:
+    """Draw curves with common axes; long ones are thinned to 400 points by averaging."""
+    curves = [s for s in (_thin(s) for s in series) if s.x is not None and len(s.x)]
+    if not curves:
         return _empty(title)
-    xs, ys = np.concatenate([s.x for s in kept if s.x is not None]), np.concatenate([s.y for s in kept])
+    xs, ys = np.concatenate([s.x for s in curves if s.x is not None]), np.concatenate([s.y for s in curves])
     x, y = _Axis(xs.min(), xs.max(), LEFT, WIDTH - RIGHT), _Axis(ys.min(), ys.max(), HEIGHT - BOTTOM, TOP)
     if diagonal:
         x, y = _Axis(0, 1, LEFT, WIDTH - RIGHT), _Axis(0, 1, HEIGHT - BOTTOM, TOP)
     parts = [_frame(x, y)]
     if diagonal:
         parts.append(_line(x.at(0), y.at(0), x.at(1), y.at(1), "guide"))
-    for s in kept:
+    for s in curves:
         assert s.x is not None
         points = [(x.at(a), y.at(b)) for a, b in zip(s.x, s.y)]
         if len(points) == 1 or diagonal:
@@ -126,7 +126,7 @@ def line_chart(title: str, series: Sequence[Series], diagonal: bool = False) -> 
 
 
 def interval_chart(title: str, items: Sequence[Interval]) -> Markup:
-    """Dots with whiskers, one a line; the first item's value is drawn down the whole chart."""
+    """Draw dots with whiskers, one per line; the first item's value is drawn down the whole chart."""
     ends = [v for i in items for v in (i.value, i.low, i.high) if math.isfinite(v)]
     if not ends:
         return _empty(title)
@@ -152,7 +152,7 @@ def interval_chart(title: str, items: Sequence[Interval]) -> Markup:
 
 
 def bar_chart(title: str, labels: Sequence[str], values: Sequence[float]) -> Markup:
-    """Horizontal bars from zero, one a line."""
+    """Draw horizontal bars from zero, one per line."""
     if not labels:
         return _empty(title)
     names, height = 150, TOP + 22 * len(labels) + BOTTOM

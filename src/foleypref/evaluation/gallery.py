@@ -1,8 +1,7 @@
-"""The report's gallery: which clips to show, and what stands beside each.
+"""The report's gallery: which clips are shown, and their data.
 
-Clips are ranked by how much the compared system changed them against the base: over the table's per-clip
-dimensions, the mean of the change in units of that dimension's spread between clips, signed so that up is
-good.
+Clips are ranked by how much the compared system changed them against the base: the mean over the table's
+per-clip dimensions of the change, in units of that dimension's spread between clips, positive if better.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from foleypref.workspace.records import GROUND_TRUTH, Clip
 
 @dataclass(frozen=True)
 class Compared:
-    """Systems side by side on their common clips, first training seed and first noise seed of each."""
+    """Systems side by side on their common clips: the first training seed and noise seed of each."""
 
     evaluation: Evaluation
     clips: tuple[Clip, ...]
@@ -36,14 +35,14 @@ class Compared:
         return [c for c in self.evaluation.columns if c.dimension is not None]
 
     def matrix(self, system: str) -> np.ndarray:
-        """(n, K): a system's scores in the order of `columns`."""
+        """Return a system's scores (n, K) in the order of `columns`."""
         columns = [self.scores[system][c.dimension or ""] for c in self.columns]
         return np.column_stack(columns) if columns else np.zeros((len(self.clips), 0))
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One clip of the gallery and why it is there: "improved", "worse" or "random"."""
+    """One clip of the gallery and the reason for it: "improved", "worse" or "random"."""
 
     clip: Clip
     reason: str
@@ -56,14 +55,14 @@ class Files:
 
     media: Path
     audio_format: str
-    inline: bool  # into the page
+    inline: bool  # in the page itself
     unusable: Mapping[str, str]  # clip_id -> why it has no picture
     lost: set[str]  # candidate_ids without sound
-    pictured: set[str]  # candidate_ids with a picture of their own, as a joint model's have
+    pictured: set[str]  # candidate_ids whose picture was generated too, by a joint model
 
 
 def changes(base: np.ndarray, tuned: np.ndarray, higher_is_better: Sequence[bool]) -> np.ndarray:
-    """Scores (n, K) of two systems -> (n,) mean signed change in units of each dimension's spread."""
+    """Return the mean signed change (n,) between scores (n, K), in units of each dimension's spread."""
     if not base.shape[1]:
         return np.full(len(base), np.nan)
     total, count = np.zeros(len(base)), np.zeros(len(base))
@@ -80,7 +79,7 @@ def changes(base: np.ndarray, tuned: np.ndarray, higher_is_better: Sequence[bool
 
 
 def choose(clips: Sequence[Clip], change: np.ndarray, num_clips: int, seed: int = 0) -> list[Shown]:
-    """A third each of the largest improvements, the worst regressions and random ones, class by class."""
+    """Choose a third each of largest improvements, worst regressions, and random clips of all classes."""
     known = [i for i in np.argsort(-change, kind="stable") if np.isfinite(change[i])]
     third = num_clips // 3
     best = [i for i in known if change[i] > 0][:third]
@@ -94,7 +93,7 @@ def choose(clips: Sequence[Clip], change: np.ndarray, num_clips: int, seed: int 
 
 
 def _by_class(clips: Sequence[Clip], order: Sequence[int]) -> list[int]:
-    """One of each class in turn, so that a common class does not fill the gallery."""
+    """Order by taking one of each class in turn, so that a common class does not fill the gallery."""
     turn: dict[str, int] = {}
     places: list[tuple[int, int, int]] = []
     for i in order:
@@ -105,9 +104,9 @@ def _by_class(clips: Sequence[Clip], order: Sequence[int]) -> list[int]:
 
 
 def gallery_data(compared: Compared, shown: Sequence[Shown], files: Files) -> dict[str, Any]:
-    """The gallery as the page's script reads it: what all clips share once, and each clip's own.
+    """Return the gallery as the page's script reads it: what all clips share, and then each clip.
 
-    Media are named by ids, media/<id>.mp4 and so on; only where they are inlined a clip carries their bytes.
+    Media are named by ids, as in media/<id>.mp4; a clip carries their bytes only if they are inlined.
     """
     colour = colours(compared.evaluation)
     names = {system: "ground truth" if system == GROUND_TRUTH else system for system in compared.tracks}
@@ -121,7 +120,7 @@ def gallery_data(compared: Compared, shown: Sequence[Shown], files: Files) -> di
 
 
 def inline_sounds(data: dict[str, Any], files: Files) -> list[tuple[str, str]]:
-    """(candidate_id, sound as base64) of a single file's soundtracks; none where they lie beside the page."""
+    """Return (candidate_id, sound as base64) of all soundtracks if they are to be inlined."""
     if not files.inline:
         return []
     ids = [sound["id"] for clip in data["clips"] for sound in clip["sounds"]]
@@ -135,7 +134,7 @@ def _clip(compared: Compared, s: Shown, place: int, files: Files) -> dict[str, A
         for number, (system, ids) in enumerate(compared.tracks.items())
         if clip_id in ids and ids[clip_id] not in files.lost
     ]
-    found = {
+    entry: dict[str, Any] = {
         "id": clip_id,
         "prompt": s.clip.prompt,
         "class": str(s.clip.meta.get("label", "")),
@@ -146,9 +145,9 @@ def _clip(compared: Compared, s: Shown, place: int, files: Files) -> dict[str, A
         "wrong": files.unusable.get(clip_id, ""),
         "sounds": sounds,
     }
-    if files.inline and not found["wrong"]:
-        found["video"] = inlined(files.media / f"{clip_id}.mp4", "video/mp4")
-    return found
+    if files.inline and not entry["wrong"]:
+        entry["video"] = inlined(files.media / f"{clip_id}.mp4", "video/mp4")
+    return entry
 
 
 def _sound(
@@ -156,11 +155,11 @@ def _sound(
 ) -> dict[str, Any]:
     values, own = compared.scores[system], candidate_id in files.pictured
     scores = [number(float(values[c.dimension or ""][place]), c.unit) for c in compared.columns]
-    found: dict[str, Any] = {"system": number_of_system, "id": candidate_id, "scores": scores}
+    entry: dict[str, Any] = {"system": number_of_system, "id": candidate_id, "scores": scores}
     if own:
-        found["own"] = True
+        entry["own"] = True
     if files.inline:
-        found["picture"] = inlined(files.media / f"{candidate_id}.webp", "image/webp")
+        entry["picture"] = inlined(files.media / f"{candidate_id}.webp", "image/webp")
         if own:
-            found["video"] = inlined(files.media / f"{candidate_id}.mp4", "video/mp4")
-    return found
+            entry["video"] = inlined(files.media / f"{candidate_id}.mp4", "video/mp4")
+    return entry

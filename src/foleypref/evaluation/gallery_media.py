@@ -1,8 +1,8 @@
 """The report's media on disk: silent videos, spectrograms, and soundtracks that switch to the sample.
 
-Sound goes to one small script a soundtrack (`media/<candidate_id>.<format>.js`), not to <audio> elements.
-Several <audio> elements cannot be kept together to the sample: each has its own clock and buffer, and a
-switch between them is late by an unknown amount, which is just what this page is for hearing. Web Audio
+Sound goes to one small script per soundtrack (`media/<candidate_id>.<format>.js`), not to <audio> elements.
+Several <audio> elements cannot be kept together to the sample: each has its own clock and buffer, so a switch
+between them is late by an unknown amount, and lateness is what this page is there to make audible. Web Audio
 starts all soundtracks of a clip on one clock and a switch only moves gains; but it needs the bytes, and
 from file:// `fetch` is refused. A script tag is allowed there, so the bytes travel as base64 in a call,
 loaded when the clip is first played. FLAC is the default, as it is lossless and, unlike MP3, has no encoder
@@ -30,7 +30,7 @@ SPECTROGRAM = (720, 120, 32)  # pixels: width, height, and of the outline below
 def write_pictures(
     candidate_ids: Sequence[str], pictures: Pictures, media: Path, batch_size: int = 32
 ) -> set[str]:
-    """Candidates' own pictures as media/<candidate_id>.mp4, where absent; returns the ids that have one."""
+    """Write missing pictures of candidates as media/<candidate_id>.mp4; return the ids that have one."""
     todo = [i for i in candidate_ids if not (media / f"{i}.mp4").exists()]
     for begin in range(0, len(todo), batch_size):
         for candidate_id, (frames, fps) in pictures(todo[begin : begin + batch_size]).items():
@@ -41,16 +41,16 @@ def write_pictures(
 def write_sounds(
     sounds: Mapping[str, Clip], waves: Waves, media: Path, audio_format: str, batch_size: int = 32
 ) -> list[str]:
-    """Soundtracks and spectrograms of candidates (id -> clip), where absent; returns ids without sound."""
+    """Write missing soundtracks and spectrograms of candidates (id -> clip); return the ids without sound."""
     todo = [i for i in sounds if not all(path.exists() for path in _sound_files(media, i, audio_format))]
     lost = []
     with _workers() as pool, progress_bar("sounds", len(todo)) as advance:
         for begin in range(0, len(todo), batch_size):
-            made = {i: wave for i, wave in waves(todo[begin : begin + batch_size]).items() if len(wave[0])}
-            lost += [i for i in todo[begin : begin + batch_size] if i not in made]
+            decoded = {i: wave for i, wave in waves(todo[begin : begin + batch_size]).items() if len(wave[0])}
+            lost += [i for i in todo[begin : begin + batch_size] if i not in decoded]
             works = [
                 pool.submit(_write_sound, media, i, *wave, sounds[i], audio_format)
-                for i, wave in made.items()
+                for i, wave in decoded.items()
             ]
             for work in works:
                 work.result()
@@ -78,11 +78,11 @@ def _write_sound(
 
 
 def sound_text(media: Path, candidate_id: str, audio_format: str) -> str:
-    """The sound of a soundtrack's script as base64."""
+    """Return the sound in a soundtrack's script, as base64."""
     script, _ = _sound_files(media, candidate_id, audio_format)
     return script.read_text().split('","', 1)[1].rpartition('"')[0]
 
 
 def inlined(path: Path, kind: str) -> str:
-    """A file's bytes as a data address."""
+    """Return a file's bytes as a data: URL."""
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

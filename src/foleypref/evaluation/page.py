@@ -1,6 +1,6 @@
-"""What the report says of the evaluation: its tables, its charts, and a colour a system, for the template.
+"""The report's tables and charts of the evaluation, and the colour of each system, for the template.
 
-What it says of fits, pairs and runs is in `report_sections`.
+Fits, pairs and runs are in `sections`.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from foleypref.workspace.records import GROUND_TRUTH
 
 
 def colours(evaluation: Evaluation) -> dict[str, str]:
-    """A CSS colour a system; the base is grey, the truth has its own."""
+    """Return a CSS colour per system; the base is grey, the ground truth has its own."""
     names = [row.system for row in evaluation.rows if row.system not in (GROUND_TRUTH, evaluation.base)]
     tuned = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(dict.fromkeys(names))}
     return {evaluation.base: "var(--c0)", **tuned, GROUND_TRUTH: "var(--truth)"}
 
 
 def tables(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Judges and oracles, each as heads and rows of cells."""
-    found = []
+    """Return the table of the judges and that of the oracles, each as heads and rows of cells."""
+    groups = []
     for oracle in (False, True):
         columns = evaluation.group(oracle)
         if columns:
             rows = [_table_row(evaluation, row, columns) for row in evaluation.shown_rows]
-            found.append(
+            groups.append(
                 {"oracle": oracle, "heads": [header(evaluation.columns[i]) for i in columns], "rows": rows}
             )
-    return found
+    return groups
 
 
 def _table_row(evaluation: Evaluation, row: SystemRow, columns: Sequence[int]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _table_cell(cell: Cell, column: Column, num_clips: int) -> dict[str, Any]:
 
 
 def interval_charts(evaluation: Evaluation) -> list[Markup]:
-    """One chart a metric: every system and guidance scale as a dot with its interval."""
+    """Return one chart per metric: every system and guidance scale as a dot with its interval."""
     several, colour = len(evaluation.guidance_scales) > 1, colours(evaluation)
     charts = []
     for i, column in enumerate(evaluation.columns):
@@ -89,7 +89,7 @@ def _short_name(row: SystemRow, several: bool) -> str:
 
 
 def score_histograms(evaluation: Evaluation, scores: Mapping[str, Mapping[str, np.ndarray]]) -> list[Markup]:
-    """`scores`: system -> "scorer/dimension" -> values over clips; one chart a dimension of the table."""
+    """Return one chart per dimension; `scores`: system -> "scorer/dimension" -> values over clips."""
     charts, colour = [], colours(evaluation)
     for column in evaluation.columns:
         if column.dimension is not None:

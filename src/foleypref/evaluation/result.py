@@ -1,4 +1,4 @@
-"""What an evaluation found, as data: columns are metrics, rows are systems, numbers have intervals.
+"""The result of an evaluation as data: columns are metrics, rows are systems, numbers have intervals.
 
 Kept as workspace/evaluations/<name>.json; NaN ("not measured") is null there. `evaluate` writes it, the table
 and the report read it.
@@ -21,20 +21,20 @@ from foleypref.workspace.store import Workspace
 class Column:
     """One metric of the table.
 
-    mark: "*" if the reward reads the very dimension, "†" if another output of the same scorer, else "".
+    mark: "*" if the reward reads this dimension, "†" if it reads another output of the same scorer, else "".
     """
 
     label: str
     unit: str
     reads: tuple[str, ...]
     higher_is_better: bool
-    oracle: bool  # its scorer is told the truth; no reward ever sees it
+    oracle: bool  # its scorer is told the truth; simulated ratings are made from it
     mark: str
     metric: dict[str, Any]  # the part as data
 
     @property
     def dimension(self) -> str | None:
-        """The scored dimension this column averages, or None for a metric over sets."""
+        """The scored dimension that this column averages, or None for a metric over sets."""
         return self.metric.get("dimension")
 
 
@@ -42,7 +42,7 @@ class Column:
 class Difference:
     """A system minus the base on the clips that both have scored; `percent` is relative to |base|.
 
-    Percentages are NaN where they say nothing: in decibels, or when the base's interval holds zero.
+    Percentages are NaN if they mean nothing: for decibels, or if the base's interval holds zero.
     """
 
     value: float
@@ -94,7 +94,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A whole before/after table with all that it takes to make it again."""
+    """A whole before/after table with everything that is needed to make it again."""
 
     name: str
     base: str
@@ -107,31 +107,31 @@ class Evaluation:
 
     @property
     def guidance_scales(self) -> tuple[float, ...]:
-        """The scales of the table, in its order."""
+        """The guidance scales of the table, in its order."""
         return tuple(dict.fromkeys(row.guidance_scale for row in self.rows))
 
     @property
     def shown_rows(self) -> tuple[SystemRow, ...]:
-        """The rows for people: a ground truth that is the same at every guidance scale comes once, last."""
+        """The rows to print: a ground truth that is equal at every guidance scale comes once, last."""
         truths = {repr(row.cells): row for row in self.rows if row.is_truth}
         if len(truths) == 1:
             return (*(row for row in self.rows if not row.is_truth), *truths.values())
         return self.rows
 
     def group(self, oracle: bool) -> list[int]:
-        """Indices of the columns that are oracles, or judges."""
+        """Return the indices of the columns of oracles, or of judges."""
         return [i for i, column in enumerate(self.columns) if column.oracle == oracle]
 
 
 def save_evaluation(workspace: Workspace, evaluation: Evaluation) -> Path:
-    """Write it whole; the same evaluation gives the same bytes."""
+    """Write the evaluation atomically and return its path; the same evaluation gives the same bytes."""
     path = workspace.evaluation(evaluation.name)
     write_atomic(path, json.dumps(_nulls(asdict(evaluation)), indent=1, ensure_ascii=False).encode())
     return path
 
 
 def load_evaluation(workspace: Workspace, name: str) -> Evaluation:
-    """Read it back. Raises ValueError if there is none of that name."""
+    """Read an evaluation by its name. Raises ValueError if there is none."""
     path = workspace.evaluation(name)
     if not path.exists():
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.json"))) or "none"

@@ -1,104 +1,135 @@
-"""What the report says of the workspace besides the evaluation: fits, pairs, runs and settings.
+"""The report's sections beside the evaluation: fits, pairs, runs and settings.
 
-Everything here is optional: a file that is not there, or that another version wrote with other keys, costs
-its own section and nothing else.
+Each section is read from files of the workspace and left out if there are none. A file that another version
+wrote with other keys costs its own section and nothing else.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from markupsafe import Markup
+from pydantic import BaseModel, Field, ValidationError
 
 from foleypref.evaluation.charts import COLOURS, Series, bar_chart, histogram_chart, line_chart, step_chart
 from foleypref.evaluation.result import Evaluation
 from foleypref.evaluation.table import number
+from foleypref.scoring.fit_report import FitReport
 from foleypref.training.log import read_metrics
 from foleypref.workspace.dimensions import Dimension
 from foleypref.workspace.paths import RunFiles, WorkspacePaths
 
 CURVES = ("loss", "rewards/margins", "rewards/accuracies", "flow/winner_delta", "flow/loser_delta")
+COMPLEXITY = "Complexity: 1 easy, 0 hard"
+MAX_OTHER_CURVES = 8
+
+Facts = list[tuple[str, str]]
+M = TypeVar("M", bound=BaseModel)
 
 
-def audioscore_sections(root: Path) -> list[dict[str, Any]]:
-    """Every fitted AudioScore: numbers, reliability plot, contributions."""
-    found = []
-    for path in sorted(WorkspacePaths(root).audioscores.glob("*.json")):
-        said = _read(path)
-        if said:
-            charts = [_reliability(said.get("reliability")), *_contributions(said.get("contributions"))]
-            found.append({"name": path.stem, "facts": _facts(said), "charts": [c for c in charts if c]})
-    return found
+class FitSection(NamedTuple):
+    """One fitted AudioScore."""
+
+    name: str
+    facts: Facts
+    charts: list[Markup]
 
 
-def _reliability(bins: Any) -> Markup | None:
-    points = [
-        (b["confidence"], b["accuracy"])
-        for b in (bins if isinstance(bins, list) else [])
-        if isinstance(b, dict)
-        and b.get("n")
-        and _is_number(b.get("confidence"))
-        and _is_number(b.get("accuracy"))
-    ]
-    if not points:
-        return None
-    x, y = np.array(points, float).T
-    return line_chart(
-        "Reliability: accuracy over confidence", [Series("AudioScore", COLOURS[0], y, x)], diagonal=True
-    )
+class PairsSection(NamedTuple):
+    """What the last `pair` did."""
+
+    facts: Facts
+    chart: Markup
 
 
-def _contributions(said: Any) -> list[Markup]:
-    if not isinstance(said, dict):
-        return []
-    drops = {
-        name: next(
-            (float(v) for v in (c.values() if isinstance(c, dict) else [c]) if _is_number(v)), float("nan")
+class TrainingSection(NamedTuple):
+    """Training curves, one chart per logged number."""
+
+    runs: list[tuple[str, str]]  # name, colour
+    charts: list[Markup]
+
+
+class PairCounts(BaseModel):
+    """The part of pairs.json that the report shows."""
+
+    audioscore: str
+    num_clips: int
+    num_candidates: int
+    num_unscored: int
+    settled: int
+    pairs: dict[str, int]
+    others: dict[str, int] = Field(default_factory=dict)
+    reasons: dict[str, int]
+    histogram_edges: list[float]
+    histogram: list[int]
+
+
+def audioscore_sections(workspace: WorkspacePaths) -> list[FitSection]:
+    """Return every fitted AudioScore with its numbers, reliability plot and contributions."""
+    paths = sorted(workspace.audioscores.glob("*.json"))
+    fits = [(path.stem, _read(FitReport, path)) for path in paths]
+    return [
+        FitSection(
+            name, _facts(fit.model_dump(exclude={"inputs"})), [*_reliability(fit), *_contributions(fit)]
         )
-        for name, c in said.items()
-    }
-    ordered = sorted(drops, key=lambda name: -np.nan_to_num(drops[name]))
-    names = [Dimension.parse(name).scorer.removeprefix("world_") or name for name in ordered]
-    return [bar_chart("Accuracy lost when a dimension is shuffled", names, [drops[name] for name in ordered])]
+        for name, fit in fits
+        if fit is not None
+    ]
 
 
-def pairs_section(root: Path, complexities: np.ndarray) -> dict[str, Any] | None:
-    """Counts of pairs.json and the histogram of complexity, from there or from the pairs themselves."""
-    said = _read(WorkspacePaths(root).pairs_report())
-    if not said and not complexities.size:
+def _reliability(fit: FitReport) -> list[Markup]:
+    points = [(b["confidence"], b["accuracy"]) for b in fit.reliability if b["n"]]
+    if not points:
+        return []
+    x, y = np.array(points, float).T
+    series = [Series("AudioScore", COLOURS[0], y, x)]
+    return [line_chart("Reliability: accuracy over confidence", series, diagonal=True)]
+
+
+def _contributions(fit: FitReport) -> list[Markup]:
+    drops = {name: contribution.accuracy_drop for name, contribution in fit.contributions.items()}
+    ordered = sorted(drops, key=lambda name: -drops[name])
+    names = [Dimension.parse(name).scorer.removeprefix("world_") for name in ordered]
+    title = "Accuracy lost when a dimension is shuffled"
+    return [bar_chart(title, names, [drops[name] for name in ordered])]
+
+
+def pairs_section(workspace: WorkspacePaths, complexities: np.ndarray) -> PairsSection | None:
+    """Return the counts of pairs.json and the histogram of complexity, from there or from the pairs."""
+    counts = _read(PairCounts, workspace.pairs_report())
+    if counts is None and not complexities.size:
         return None
-    edges, counts = said.get("histogram_edges"), said.get("histogram")
-    if isinstance(edges, list) and isinstance(counts, list) and len(edges) == len(counts) + 1 and sum(counts):
-        shares = np.array(counts, float) / sum(counts)
-        series = Series("pairs", COLOURS[0], np.zeros(0))
-        chart = step_chart("Complexity: 1 easy, 0 hard", np.array(edges, float), [(series, shares)])
-    else:
-        chart = histogram_chart("Complexity: 1 easy, 0 hard", [Series("pairs", COLOURS[0], complexities)])
-    return {
-        "facts": _facts(said)
-        + _facts(said.get("pairs"), "pairs: ")
-        + _facts(said.get("others"), "pairs left in place: ")
-        + _facts(said.get("reasons")),
-        "chart": chart,
-    }
+    if counts is None or not sum(counts.histogram):
+        chart = histogram_chart(COMPLEXITY, [Series("pairs", COLOURS[0], complexities)])
+        return PairsSection(_facts(counts.model_dump()) if counts else [], chart)
+    shares = np.array(counts.histogram, float) / sum(counts.histogram)
+    series = Series("pairs", COLOURS[0], np.zeros(0))
+    facts = [
+        *_facts(counts.model_dump()),
+        *_facts(counts.pairs, "pairs: "),
+        *_facts(counts.others, "pairs left in place: "),
+        *_facts(counts.reasons),
+    ]
+    return PairsSection(facts, step_chart(COMPLEXITY, np.array(counts.histogram_edges), [(series, shares)]))
 
 
-def run_section(root: Path, names: Sequence[str] | None) -> dict[str, Any] | None:
-    """Training curves of the runs (all there are if None), one chart a logged number."""
-    folders = [p for p in WorkspacePaths(root).run_folders() if names is None or p.name in names]
-    logs = {folder.name: _log(folder) for folder in folders}
+def run_section(workspace: WorkspacePaths, names: Sequence[str] | None) -> TrainingSection | None:
+    """Return the training curves of the runs called `names`, or of all; None if nothing was logged."""
+    logs = {folder.name: _log(folder) for folder in _run_folders(workspace, names)}
     logs = {name: lines for name, lines in logs.items() if lines}
     if not logs:
         return None
     logged = {key for lines in logs.values() for line in lines for key in line}
-    others = sorted(k for k in logged if k.startswith("eval/") and k.removeprefix("eval/") not in CURVES)[:8]
+    held_out = sorted(key for key in logged if key.startswith("eval/"))
+    others = [key for key in held_out if key.removeprefix("eval/") not in CURVES]
     colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(logs)}
     charts = []
-    for key in (*CURVES, *others):
+    for key in (*CURVES, *others[:MAX_OTHER_CURVES]):
         series = [
             Series(f"{name} {shown}", colour[name], *_curve(lines, shown), dashed=shown != key)
             for name, lines in logs.items()
@@ -106,32 +137,35 @@ def run_section(root: Path, names: Sequence[str] | None) -> dict[str, Any] | Non
         ]
         if any(len(s.y) for s in series):
             charts.append(line_chart(key, series))
-    return {"runs": [(name, colour[name]) for name in logs], "charts": charts}
+    return TrainingSection(list(colour.items()), charts)
+
+
+def _run_folders(workspace: WorkspacePaths, names: Sequence[str] | None) -> list[Path]:
+    return [folder for folder in workspace.run_folders() if names is None or folder.name in names]
 
 
 def _log(folder: Path) -> list[dict[str, Any]]:
     try:
-        return [
-            line for line in read_metrics(folder) if isinstance(line, dict) and _is_number(line.get("step"))
-        ]
+        return read_metrics(folder)
     except ValueError:
         return []
 
 
 def _curve(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """(y, x) of one logged number."""
-    points = [(line[key], line["step"]) for line in lines if _is_number(line.get(key))]
+    """Return (y, x) of one logged number; steps at which it was not finite are left out."""
+    points = [(line[key], line["step"]) for line in lines if line.get(key) is not None]
     array = np.array(points, float).reshape(-1, 2)
     return array[:, 0], array[:, 1]
 
 
-def settings_texts(root: Path, evaluation: Evaluation, names: Sequence[str] | None) -> list[tuple[str, str]]:
-    """(title, text) of the resolved recipe, each run's settings and the evaluation's."""
-    paths = [("recipe", WorkspacePaths(root).recipe)]
-    for folder in WorkspacePaths(root).run_folders():
-        if names is None or folder.name in names:
-            settings = RunFiles(folder).settings
-            paths.append((f"run {folder.name}: {settings.name}", settings))
+def settings_texts(
+    workspace: WorkspacePaths, evaluation: Evaluation, names: Sequence[str] | None
+) -> list[tuple[str, str]]:
+    """Return (title, text) of the resolved recipe, each run's settings and the evaluation's."""
+    paths = [("recipe", workspace.recipe)]
+    for folder in _run_folders(workspace, names):
+        for path in (folder / "recipe.yaml", RunFiles(folder).settings):
+            paths.append((f"run {folder.name}: {path.name}", path))
     texts = [
         (title, path.read_text(encoding="utf-8", errors="replace")) for title, path in paths if path.is_file()
     ]
@@ -139,24 +173,21 @@ def settings_texts(root: Path, evaluation: Evaluation, names: Sequence[str] | No
     return [*texts, ("evaluation", json.dumps(evaluation.settings | versions, indent=1, ensure_ascii=False))]
 
 
-def _facts(said: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """The plain numbers and words of a JSON object."""
-    if not isinstance(said, dict):
-        return []
+def _facts(values: Mapping[str, Any], prefix: str = "") -> Facts:
+    """Return the numbers and short words among `values` as (name, text)."""
     return [
-        (prefix + str(key).replace("_", " "), number(value) if isinstance(value, float) else str(value))
-        for key, value in said.items()
-        if _is_number(value) or (isinstance(value, str) and len(value) < 40 and key != "inputs")
+        (prefix + key.replace("_", " "), number(value) if isinstance(value, float) else str(value))
+        for key, value in values.items()
+        if isinstance(value, int) or _is_number(value) or (isinstance(value, str) and len(value) < 40)
     ]
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    return isinstance(value, float) and math.isfinite(value)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(model: type[M], path: Path) -> M | None:
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return said if isinstance(said, dict) else {}
+        return model.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

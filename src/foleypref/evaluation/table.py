@@ -1,4 +1,4 @@
-"""The before/after table as text: for the terminal, and as Markdown for documents."""
+"""The before/after table as plain text, and the words that the report shares with it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from rich.table import Table
 from foleypref.evaluation.result import Cell, Column, Evaluation, SystemRow
 from foleypref.workspace.records import GROUND_TRUTH
 
+ORACLES = (
+    "oracles: told the truth of the clip; held out from the reward's inputs but, where ratings are "
+    "simulated, not from its labels, which are made from the oracles' scores"
+)
 NOTES = {
     "*": "* the reward was fitted on this very dimension",
     "†": "† the reward reads another output of the same scorer",
@@ -24,7 +28,7 @@ PASSES = (
 
 
 def number(value: float, unit: str = "") -> str:
-    """Three significant digits, plain; "–" where nothing was measured."""
+    """Return three significant digits without an exponent; "–" if nothing was measured."""
     if not math.isfinite(value):
         return "–"
     digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
@@ -32,13 +36,13 @@ def number(value: float, unit: str = "") -> str:
 
 
 def signed(value: float, suffix: str = "") -> str:
-    """With its sign, also plus."""
+    """Return the number with its sign, also a plus."""
     text = number(value)
     return text if text == "–" else ("" if value < 0 else "+") + text + suffix
 
 
 def spread(value: float, low: float, high: float) -> str:
-    """The interval: "±x" where it is about even, else "[low, high]"."""
+    """Return the interval as "±x" if its sides are about even, else as "[low, high]"."""
     if not (math.isfinite(low) and math.isfinite(high)) or high - low < 1e-9:
         return ""
     down, up = value - low, high - value
@@ -48,13 +52,13 @@ def spread(value: float, low: float, high: float) -> str:
 
 
 def header(column: Column) -> str:
-    """ "DeSync ↓*": name, the good direction, the mark, the unit."""
+    """Return a column's head, as in "DeSync (s) ↓*": name, unit, good direction, mark."""
     unit = f" ({column.unit})" if column.unit else ""
     return f"{column.label}{unit} {'↑' if column.higher_is_better else '↓'}{column.mark}"
 
 
 def verdict(cell: Cell, column: Column) -> str:
-    """ "better" or "worse" than the base where the interval of the difference excludes zero, else ""."""
+    """Return "better" or "worse" if the interval of the difference to the base excludes zero, else ""."""
     d = cell.difference
     if d is None or not (d.low > 0 or d.high < 0):
         return ""
@@ -62,26 +66,28 @@ def verdict(cell: Cell, column: Column) -> str:
 
 
 def system_name(row: SystemRow) -> str:
-    """What the row is called in a table."""
+    """Return the name of a row, with the number of its training seeds if there are several."""
     seeds = f" ({len(row.weights)} seeds)" if len(row.weights) > 1 else ""
     return "ground truth" if row.system == GROUND_TRUTH else row.system + seeds
 
 
 def compute(evaluation: Evaluation, row: SystemRow) -> str:
-    """Thousands of network passes that the row cost, where stated."""
+    """Return the thousands of network passes that the row cost, "" if the settings do not say."""
     passes = evaluation.settings.get("compute", {}).get(row.system)
     return "" if passes is None else f"{passes / 1000:,.3g}k"
 
 
 def guidance(row: SystemRow) -> str:
-    """The row's guidance scale; the ground truth has none."""
+    """Return the row's guidance scale; the ground truth has none."""
     return "" if row.is_truth else f"{row.guidance_scale:g}"
 
 
 def notes(evaluation: Evaluation) -> list[str]:
-    """What must be said under the table: marks, unscored and missing clips, what was left out."""
+    """Return the lines under the table: marks, oracles, unscored and missing clips, what was left out."""
     marks = {column.mark for column in evaluation.columns}
     lines = [text for mark, text in NOTES.items() if mark in marks]
+    if evaluation.group(oracle=True):
+        lines.append(ORACLES)
     if evaluation.settings.get("compute"):
         lines.append(PASSES)
     lines += _unscored(evaluation)
@@ -91,8 +97,10 @@ def notes(evaluation: Evaluation) -> list[str]:
             named = ", ".join(f"{m.clip_id} ({', '.join(m.systems)})" for m in missing[:10])
             more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
             common = evaluation.settings.get("common_clips", True)
-            what = f"guidance {scale:g}: {len(missing)} clips left out" if common else f"{len(missing)} clips"
-            lines.append(f"{what}, no candidate: {named}{more}")
+            count = (
+                f"guidance {scale:g}: {len(missing)} clips left out" if common else f"{len(missing)} clips"
+            )
+            lines.append(f"{count}, no candidate: {named}{more}")
     if evaluation.left_out:
         lines.append(f"not scored, so not in the table: {', '.join(evaluation.left_out)}")
     return lines
@@ -112,21 +120,21 @@ def _unscored(evaluation: Evaluation) -> list[str]:
 
 
 def caption(evaluation: Evaluation) -> str:
-    """One line on what was compared."""
+    """Return one line on the clips, the sampling and the intervals."""
     s = evaluation.settings
     if s["solver"] == "file":
-        made = f"{max(row.num_clips for row in evaluation.rows)} clips"
+        clips = f"{max(row.num_clips for row in evaluation.rows)} clips"
     else:
         scales = [f"{row.num_clips} clips at guidance {row.guidance_scale:g}" for row in evaluation.rows]
-        made = f"{'; '.join(dict.fromkeys(scales))}; {s['solver']}, {s['num_steps']} steps"
+        clips = f"{'; '.join(dict.fromkeys(scales))}; {s['solver']}, {s['num_steps']} steps"
     return (
-        f"{evaluation.name}: split {s['split']}, {made}; 95 % intervals from {s['num_resamples']} resamples; "
-        f"Δ is the paired difference to {evaluation.base}"
+        f"{evaluation.name}: split {s['split']}, {clips}; 95 % intervals from {s['num_resamples']} "
+        f"resamples; Δ is the paired difference to {evaluation.base}"
     )
 
 
 def render_table(evaluation: Evaluation, width: int = 180) -> str:
-    """Plain text for the terminal: judges, then oracles; ▲ better and ▼ worse than the base for certain."""
+    """Return plain text: judges, then oracles; ▲ and ▼ if an interval says better or worse than the base."""
     sink = io.StringIO()
     console = Console(file=sink, width=width, highlight=False, color_system=None)
     console.print(caption(evaluation), markup=False)

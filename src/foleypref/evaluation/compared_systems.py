@@ -1,8 +1,8 @@
 """Systems under comparison: which candidates each one made, and their scores and embeddings as `Rows`.
 
-A system is a label with one weights fingerprint a training seed. Everything compared was sampled alike
-(solver, steps, guidance scale, noise seeds), so two systems differ in their weights alone. A clip that any
-system lacks is left out for all and named, never dropped in silence.
+A system is a label with one weights fingerprint per training seed. All compared candidates were sampled alike
+(solver, steps, guidance scale, noise seeds), so two systems differ only in their weights. A clip that any
+system lacks is left out for all and named, never dropped silently.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Selection:
     missing: dict[str, tuple[str, ...]]
 
     def all_candidates(self) -> set[str]:
-        """Every candidate_id that is looked at."""
-        made = (r.values() for replicas in self.candidates.values() for r in replicas.values())
-        return {*self.truth.values(), *(i for ids in made for i in ids)}
+        """Return the ids of all candidates that are compared."""
+        by_replica = (r.values() for replicas in self.candidates.values() for r in replicas.values())
+        return {*self.truth.values(), *(i for ids in by_replica for i in ids)}
 
 
 def select(
@@ -57,24 +57,24 @@ def select(
     *,
     common: bool = True,
 ) -> Selection:
-    """Find the systems' candidates, on the clips that all have or, without `common`, on all clips.
+    """Return the systems' candidates on the clips that all systems have or, without `common`, on all clips.
 
     Raises ValueError for a system without any, or without a common clip.
     """
     clips = clips_of_split(workspace, sampling.split)
     clip_ids = [c.clip_id for c in sorted(clips, key=lambda c: (str(c.meta.get("name", "")), c.clip_id))]
-    found: dict[Replica, dict[str, str]] = {}
+    sampled: dict[Replica, dict[str, str]] = {}
     truth: dict[str, str] = {}
     for c in workspace.read(Candidate, among("clip_id", clip_ids)):
         if c.model == GROUND_TRUTH:
             truth[c.clip_id] = c.candidate_id
         elif _is_of(c, sampling):
-            found.setdefault((c.weights, c.seed), {})[c.clip_id] = c.candidate_id
+            sampled.setdefault((c.weights, c.seed), {})[c.clip_id] = c.candidate_id
     candidates = {
-        label: {(w, seed): found.get((w, seed), {}) for w in weights for seed in sampling.seeds}
+        label: {(w, seed): sampled.get((w, seed), {}) for w in weights for seed in sampling.seeds}
         for label, weights in systems.items()
     }
-    _check_found(candidates, found, sampling)
+    _check_sampled(candidates, sampled, sampling)
     missing: dict[str, tuple[str, ...]] = {}
     for clip_id in clip_ids:
         lacking = tuple(
@@ -97,24 +97,24 @@ def _is_of(c: Candidate, sampling: Sampling) -> bool:
     return same and abs(c.guidance_scale - sampling.guidance_scale) < 1e-6
 
 
-def _check_found(
+def _check_sampled(
     candidates: dict[str, dict[Replica, dict[str, str]]],
-    found: dict[Replica, dict[str, str]],
+    sampled: dict[Replica, dict[str, str]],
     sampling: Sampling,
 ) -> None:
     for label, replicas in candidates.items():
         for (weights, seed), ids in replicas.items():
             if not ids:
-                there = ", ".join(sorted({w for w, _ in found})) or "none"
+                there = ", ".join(sorted({w for w, _ in sampled})) or "none"
                 raise ValueError(
                     f"system {label!r} has no candidates of weights {weights} and seed {seed} on split "
                     f"{sampling.split!r} with {sampling.solver}, {sampling.num_steps} steps, guidance "
-                    f"{sampling.guidance_scale:g} (weights that have: {there}); run sample so"
+                    f"{sampling.guidance_scale:g} (weights that have: {there}); run sample like this"
                 )
 
 
 class Judgements:
-    """Scores and embeddings of chosen candidates, one version a scorer."""
+    """Scores and embeddings of chosen candidates, from one version of each scorer."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class Judgements:
         """Keys whose scorer has not judged any of the candidates."""
 
     def rows(self, clip_ids: tuple[str, ...], ids: Mapping[str, str], truth: Mapping[str, str]) -> Rows:
-        """Rows of the candidates `ids` (clip_id -> candidate_id); a clip without one is unscored."""
+        """Return the rows of candidates by clip_id; a clip that `ids` has no candidate for is unscored."""
         order = [ids.get(clip_id, "") for clip_id in clip_ids]
         true = [truth.get(clip_id, "") for clip_id in clip_ids]
         return Rows(
@@ -156,7 +156,7 @@ class Judgements:
         )
 
     def scores(self, key: str, candidate_ids: Sequence[str]) -> np.ndarray:
-        """(n,) float64, NaN where unscored."""
+        """Return a dimension of the candidates, (n,) float64, NaN where unscored."""
         version = self.versions.get(Dimension.parse(key).scorer, "")
         # The same candidate may stand in several places (""), and score_matrix wants each once.
         unique = list(dict.fromkeys(candidate_ids))
@@ -165,7 +165,7 @@ class Judgements:
         return values[[place[candidate_id] for candidate_id in candidate_ids]]
 
     def vectors(self, key: str, candidate_ids: Sequence[str]) -> np.ndarray:
-        """(n, D) float32, NaN rows where there is no embedding."""
+        """Return an embedding of the candidates, (n, D) float32, NaN rows where there is none."""
         wanted = Dimension.parse(key)
         places, name = self._places[wanted.scorer], wanted.name
         have = [i for i, candidate_id in enumerate(candidate_ids) if candidate_id in places]
