@@ -6,6 +6,7 @@ again. `single_file` puts the media into the page, so that it can be sent by mai
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ import jinja2
 import numpy as np
 from pydantic import Field
 
+from foleypref.annotate import STATIC
 from foleypref.evaluation import page, sections
 from foleypref.evaluation.compared_systems import Judgements, Sampling, select
 from foleypref.evaluation.gallery import Compared, Files, Shown, changes, choose, gallery_data, inline_sounds
@@ -29,6 +31,12 @@ from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
 
 TEMPLATES = Path(__file__).parent / "evaluation" / "templates"
+MODULES = (  # in the order in which they import each other
+    STATIC / "picture.js",
+    STATIC / "player.js",
+    TEMPLATES / "report_clip.js",
+    TEMPLATES / "report_gallery.js",
+)
 
 
 class ReportSettings(Settings):
@@ -145,6 +153,11 @@ def _write_media(
     return Files(media, settings.audio_format, settings.single_file, unusable, lost, pictured)
 
 
+def script(*modules: str) -> str:
+    """Return JavaScript modules as one: a page opened from disk may have an inline one, but import none."""
+    return re.sub(r"^(import [^;]*;\n|export )", "", "\n".join(modules), flags=re.MULTILINE)
+
+
 def _render(**context: Any) -> str:
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -155,5 +168,5 @@ def _render(**context: Any) -> str:
     )
     # Style and script are our own files and go in as they are.
     css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    js = "\n".join((TEMPLATES / f"report_{n}.js").read_text(encoding="utf-8") for n in ("player", "gallery"))
+    js = script(*(path.read_text(encoding="utf-8") for path in MODULES))
     return templates.get_template("report.html.j2").render(**context, css=css, js=js)

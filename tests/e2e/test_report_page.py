@@ -6,6 +6,7 @@ Run the slow test with `-s` to read what thousands of clips cost.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from foleypref.evaluate import EvaluateSettings, evaluate
-from foleypref.report import ReportSettings, report
+from foleypref.report import MODULES, ReportSettings, report, script
 from foleypref.workspace.store import Workspace
 from tests.e2e.chromium import Chromium, Tab
 from tests.evaluated_workspace import HOSTILE, REWARD, SYSTEMS, fake_waves, fill
@@ -56,6 +57,15 @@ def tab(browser: Chromium) -> Iterator[Tab]:
     found.close()
     strange = [u for u in found.requests if not u.startswith(("file://", "about:", "data:"))]
     assert strange == []
+
+
+def test_its_modules_are_one_that_imports_nothing() -> None:
+    """A page opened from disk may not import a file; the player is the one that the rating page imports."""
+    text = script('import { f } from "./f.js";\nexport const x = f();\n', "export class Y {}\n")
+    assert text == "const x = f();\n\nclass Y {}\n"
+    text = script(*(path.read_text(encoding="utf-8") for path in MODULES))
+    assert not re.search(r"^(import|export)\b", text, re.MULTILINE)
+    assert text.count("class Player") == text.count("class Picture") == 1
 
 
 def opened(tab: Tab, page: Path) -> None:

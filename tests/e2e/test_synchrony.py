@@ -32,11 +32,12 @@ TAP = """(() => {
     return start.call(this, when, offset);
   };
   tap.switchAndListen = async (key) => {
-    const samples = new Float32Array(8192);
+    const samples = new Float32Array(8192); // 186 ms, with the switch near the middle
+    const since = tap.analyser.context.currentTime, elapsed = () => tap.analyser.context.currentTime - since;
     document.dispatchEvent(new KeyboardEvent("keydown", { key }));
-    await new Promise((go) => setTimeout(go, 95)); // of the 186 ms recorded, the switch is near the middle
+    while (elapsed() < 0.095) await new Promise((go) => setTimeout(go, 2));
     tap.analyser.getFloatTimeDomainData(samples);
-    return { rate: tap.analyser.context.sampleRate, samples: [...samples] };
+    return { rate: tap.analyser.context.sampleRate, samples: [...samples], elapsed: elapsed() };
   };
   tap.watch = async (ms, keys) => {
     const paint = new OffscreenCanvas(BITS, 1).getContext("2d", { willReadFrequently: true });
@@ -145,15 +146,21 @@ def test_a_switch_is_exact_to_the_sample(rating: Site, rater: str, visit: Visit)
     assert len({tuple(row) for row in starts}) == 1  # one time, one offset, one length
     assert starts[0][3] is True
     task = tab.js("foleypref.state().task_id")
-    before = "A"
-    for key in "2543":
+    before, num_compared = "A", 0
+    for key in 10 * "25431":
         after = "ABCDE"[int(key) - 1]
         recorded = tab.js(f"tap.switchAndListen('{key}')")
+        if recorded["elapsed"] > 0.13:  # a busy machine recorded too late: the switch is in the first samples
+            before = after
+            continue
         rate, samples = int(recorded["rate"]), np.array(recorded["samples"])
         old, new = (loop_of(rating, rater, task, label, rate) for label in (before, after))
         head, tail = place(samples[:2048], old), place(samples[-2048:], new)
         assert (tail - head) % len(old) == len(samples) - 2048
-        before = after
+        before, num_compared = after, num_compared + 1
+        if num_compared == 4:
+            return
+    pytest.fail("the machine is too busy to record a switch")
 
 
 def loop_of(site: Site, rater: str, task_id: str, label: str, rate: int) -> np.ndarray:
@@ -167,7 +174,11 @@ def loop_of(site: Site, rater: str, task_id: str, label: str, rate: int) -> np.n
 def place(heard: np.ndarray, loop: np.ndarray) -> int:
     """Where in a loop (N,) a recording (M,) is; it must be that loop and nothing else."""
     match = np.fft.irfft(np.fft.rfft(loop) * np.conj(np.fft.rfft(heard, len(loop))), len(loop))
-    at = int(match.argmax())
+    energy = np.cumsum(np.square(np.resize(loop, len(loop) + len(heard))))
+    energy = energy[len(heard) - 1 : -1] - np.append(0.0, energy[: len(loop) - 1])
+    at = int(
+        (match / np.sqrt(energy)).argmax()
+    )  # without it, a loud place outweighs the right one if that is quiet
     there = np.take(loop, range(at, at + len(heard)), mode="wrap")
     similarity = float(there @ heard / np.linalg.norm(there) / np.linalg.norm(heard))
     assert similarity > 0.99, f"another sound is heard, similarity {similarity:.3f}"

@@ -7,7 +7,9 @@ without an event log do without them.
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
+STATIC = Path(__file__).parent / "static"
 EXTRAS = {"fastapi": "annotate", "uvicorn": "annotate", "sqlalchemy": "annotate", "psycopg": "postgres"}
 
 

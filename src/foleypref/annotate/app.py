@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from foleypref.annotate import STATIC
 from foleypref.annotate.campaign import Campaign
 from foleypref.annotate.checks import Refused
 from foleypref.annotate.events import parse_event
@@ -37,7 +38,6 @@ from foleypref.annotate.rows import Rater
 from foleypref.annotate.settings import OPERATOR
 from foleypref.scoring.human_labels import HUMAN
 
-STATIC = Path(__file__).parent / "static"
 POST_THREADS = 8  # that many verdicts can share one wait for the disk
 NO_STORE = {"cache-control": "no-store"}  # also because a cached copy would tell when a file was made
 

@@ -9,7 +9,7 @@ export function publishHooks(page) {
     /** @returns {number} second of the clip that is heard */
     audioTime: () => player.position(),
     /** @returns {number} second of the clip that is seen */
-    videoTime: () => player.picture.position(),
+    videoTime: () => page.picture.position(),
     /** @returns {string | null} letter of the soundtrack that is on */
     current: () => page.shown?.tracks[player.current].label ?? null,
     state: () => structuredClone({

@@ -60,7 +60,7 @@ async function main() {
     session.addEventListener("change", () => showProgress(session));
     showProgress(session);
     byId("tools").hidden = false;
-    if (session.task) page.shelf.keep(session.tasks);
+    if (session.task) page.media.keep(session.tasks);
     if (session.task) await begin(context, session);
     await page.open();
   } catch (error) {

@@ -1,22 +1,12 @@
 /**
- * Media of tasks, fetched and decoded before they are wanted.
+ * Fetches and decodes the media of tasks before they are needed.
  *
- * @typedef {{url: string, buffers: AudioBuffer[], loop: number}} Media `loop` in seconds, of all soundtracks
+ * @typedef {{url: string, sound: import("./player.js").Sound}} Media
  */
+import { looped } from "./player.js";
 
-/** Soundtracks brought to one length, so that they loop together to the sample. */
-function equalised(/** @type {AudioContext} */ context, /** @type {AudioBuffer[]} */ buffers) {
-  const length = Math.max(...buffers.map((buffer) => buffer.length));
-  return buffers.map((buffer) => {
-    if (buffer.length === length) return buffer;
-    const longer = context.createBuffer(buffer.numberOfChannels, length, buffer.sampleRate);
-    for (let c = 0; c < buffer.numberOfChannels; c++) longer.copyToChannel(buffer.getChannelData(c), c);
-    return longer;
-  });
-}
-
-/** Media by task. */
-export class Shelf {
+/** The media of the current task and of the next ones. */
+export class MediaCache {
   /** @param {import("./api.js").Api} api @param {AudioContext} context */
   constructor(api, context) {
     this.api = api;
@@ -27,19 +17,19 @@ export class Shelf {
 
   /** @param {import("./session.js").Task} task @returns {Promise<Media>} */
   get(task) {
-    const there = this.media.get(task.task_id);
-    if (there) return there;
-    const made = this.#fetch(task);
-    made.catch(() => this.media.delete(task.task_id)); // the next one who asks tries again
-    this.media.set(task.task_id, made);
-    return made;
+    const known = this.media.get(task.task_id);
+    if (known) return known;
+    const media = this.#fetch(task);
+    media.catch(() => this.media.delete(task.task_id)); // the next call tries again
+    this.media.set(task.task_id, media);
+    return media;
   }
 
-  /** Have these at hand, and let go of all others. @param {import("./session.js").Task[]} tasks */
+  /** Fetch the media of these tasks, and release all others. @param {import("./session.js").Task[]} tasks */
   keep(tasks) {
-    const wanted = new Set(tasks.map((task) => task.task_id));
+    const keep = new Set(tasks.map((task) => task.task_id));
     for (const [task_id, media] of this.media) {
-      if (wanted.has(task_id)) continue;
+      if (keep.has(task_id)) continue;
       this.media.delete(task_id);
       media.then(({ url }) => URL.revokeObjectURL(url), () => {});
     }
@@ -53,7 +43,6 @@ export class Shelf {
       return this.context.decodeAudioData(await blob.arrayBuffer());
     });
     const [video, ...decoded] = await Promise.all([this.api.blob(`media/${task.task_id}/video`), ...sounds]);
-    const buffers = equalised(this.context, decoded);
-    return { url: URL.createObjectURL(video), buffers, loop: buffers[0].length / buffers[0].sampleRate };
+    return { url: URL.createObjectURL(video), sound: looped(this.context, decoded) };
   }
 }

@@ -1,19 +1,19 @@
 /**
  * The rater's page: holds the current task, its sound and picture, and hands keys to the mode that is on.
  */
-import { Stopwatch } from "./clock.js";
 import { CompareMode } from "./compare.js";
 import { askToSkip, dialogIsOpen, showHelp } from "./dialogs.js";
 import { byId } from "./dom.js";
 import { Heard } from "./heard.js";
 import { listenToKeys } from "./keys.js";
-import { Shelf } from "./media.js";
+import { MediaCache } from "./media.js";
 import { hideNotice, reasonOf, showNotice } from "./notice.js";
 import { Picture } from "./picture.js";
 import { Player } from "./player.js";
 import { RankMode } from "./rank.js";
 import { RateMode } from "./rate.js";
 import { rounded } from "./session.js";
+import { Stopwatch } from "./stopwatch.js";
 import { Tracks } from "./tracks.js";
 
 const MODES = { rate: RateMode, compare: CompareMode, rank: RankMode };
@@ -24,8 +24,9 @@ export class Page {
   /** @param {import("./session.js").Session} session @param {AudioContext} context */
   constructor(session, context) {
     this.session = session;
-    this.shelf = new Shelf(session.api, context);
-    this.player = new Player(context, new Picture(byId("video-1"), byId("video-2")));
+    this.media = new MediaCache(session.api, context);
+    this.picture = new Picture(byId("video-1"), byId("video-2"));
+    this.player = new Player(context);
     this.tracks = new Tracks(byId("tracks"), (i) => this.pick(i), (i, share) => this.#seek(i, share));
     this.watch = new Stopwatch();
     /** @type {import("./session.js").Task | null} the one on screen */
@@ -58,12 +59,13 @@ export class Page {
       const task = await this.session.next(showNotice);
       if (turn !== this.turn) return; // an undo or a refusal was faster
       if (!task) return this.#finished();
-      this.shelf.keep(this.session.tasks);
-      const media = await this.shelf.get(task);
+      this.media.keep(this.session.tasks);
+      const { url, sound } = await this.media.get(task);
       if (turn !== this.turn) return;
-      this.#lay(task, media.loop);
-      const wanted = task.tracks.findIndex((track) => track.label === label);
-      await this.player.load(media, wanted >= 0 ? wanted : this.mode.first());
+      this.#lay(task, sound.loop);
+      const index = task.tracks.findIndex((track) => track.label === label);
+      this.player.load(sound, this.picture, index >= 0 ? index : this.mode.first());
+      await this.picture.load(url, sound.loop);
     } catch (error) {
       return this.#troubled(error, turn);
     }

@@ -1,49 +1,92 @@
 /**
- * All soundtracks of a clip on one clock: a switch moves gains alone, so it is exact to the sample.
+ * Plays all soundtracks of a clip on one clock. A switch only changes gains, so it is exact to the sample.
  *
- * Every source starts at the same time of the AudioContext and loops over the same number of samples. The picture
- * follows the time that is heard (picture.js).
+ * All sources start at the same time of the AudioContext and loop over the same number of samples. The picture follows
+ * the time that is heard (picture.js). The report contains this file and picture.js, too: see docs/design/008-annotate.md.
+ *
+ * @typedef {{buffers: AudioBuffer[], loop: number}} Sound buffers of equal length; `loop` is that length in seconds
  */
-import { heardTime } from "./clock.js";
 
 const FADE_S = 0.008;
-const START_S = 0.06; // from asking for sound to its start, so that all sources are ready
+const START_S = 0.06; // from the call of play() to the start of the sound, so that all sources are ready
+const TRUSTED_S = 0.15;
 
-/** Events: "tick" every frame while it plays, "change" when it starts, stops or switches, "lap" at a loop's end. */
+/**
+ * Returns the time of an AudioContext that is heard now, in seconds: its currentTime minus the latency of the device.
+ * The output timestamp is finer than currentTime, which advances only once per block of the device.
+ * @param {AudioContext} context @returns {number}
+ */
+function heardTime(context) {
+  const coarse = context.currentTime - (context.outputLatency || context.baseLatency || 0);
+  const stamp = context.getOutputTimestamp?.();
+  if (!stamp?.performanceTime || stamp.contextTime === undefined) return coarse;
+  const fine = stamp.contextTime + (performance.now() - stamp.performanceTime) / 1000;
+  return Math.abs(fine - coarse) < TRUSTED_S ? fine : coarse;
+}
+
+/**
+ * Extends soundtracks with silence to the length of the longest, so that they loop together to the sample.
+ * @param {AudioContext} context @param {AudioBuffer[]} buffers @returns {Sound}
+ */
+export function looped(context, buffers) {
+  const length = Math.max(...buffers.map((buffer) => buffer.length));
+  const equal = buffers.map((buffer) => {
+    if (buffer.length === length) return buffer;
+    const longer = context.createBuffer(buffer.numberOfChannels, length, buffer.sampleRate);
+    for (let c = 0; c < buffer.numberOfChannels; c++) longer.copyToChannel(buffer.getChannelData(c), c);
+    return longer;
+  });
+  return { buffers: equal, loop: length / equal[0].sampleRate };
+}
+
+/** Events: "tick" on every frame while it plays, "change" when it starts, stops or switches, "lap" when the loop ends. */
 export class Player extends EventTarget {
-  /** @param {AudioContext} context @param {import("./picture.js").Picture} picture */
-  constructor(context, picture) {
+  /** @param {AudioContext} context */
+  constructor(context) {
     super();
     this.context = context;
-    this.picture = picture;
-    /** @type {import("./media.js").Media | null} */
-    this.media = null;
+    /** @type {Sound | null} */
+    this.sound = null;
+    /** @type {import("./picture.js").Picture | null} */
+    this.picture = null;
     /** @type {AudioBufferSourceNode[]} */
     this.sources = [];
     /** @type {GainNode[]} */
     this.gains = [];
     this.current = 0;
     this.playing = false;
-    this.at = 0; // where it stands while it does not play
-    this.zero = 0; // the context's time at which the loop's first beginning is (or would be) heard
+    this.at = 0; // second of the clip where it was started, or where it stands while paused
+    this.zero = 0; // context time at which second 0 of the first loop is (or would be) heard
     this.lap = 0;
-    this.last = 0;
+    this.reported = 0; // seconds since the start that `onHeard` was told
     /** @type {(index: number, seconds: number) => void} */
     this.onHeard = () => {};
   }
 
   /** @returns {number} seconds of the loop */
   get loop() {
-    return this.media?.loop ?? 0;
+    return this.sound?.loop ?? 0;
   }
 
-  /** Put another clip in, stopped at its beginning. @param {import("./media.js").Media} media @param {number} index */
-  async load(media, index) {
+  /**
+   * Replace the clip, paused at its beginning. The picture is loaded by the caller.
+   * @param {Sound | null} sound @param {import("./picture.js").Picture | null} picture @param {number} index the soundtrack
+   */
+  load(sound, picture, index) {
     this.pause();
-    this.media = media;
+    this.sound = sound;
+    this.picture = picture;
     this.current = index;
     this.at = 0;
-    await this.picture.load(media.url, media.loop);
+  }
+
+  /** Show another picture with the same sound. @param {import("./picture.js").Picture | null} picture */
+  show(picture) {
+    if (picture === this.picture) return;
+    this.picture?.stop();
+    this.picture = picture;
+    if (this.playing) picture?.start(this.position());
+    else picture?.stop(this.at);
   }
 
   /** @returns {number} second of the clip that is heard now */
@@ -53,15 +96,15 @@ export class Player extends EventTarget {
     return since < this.at ? this.at : since % this.loop;
   }
 
-  /** Start from a second of the clip. @param {number} at */
+  /** @param {number} at second of the clip */
   play(at = this.at) {
-    if (!this.media) return;
+    if (!this.sound) return;
     this.#silence();
     if (this.context.state !== "running") this.context.resume();
     const begin = this.context.currentTime + START_S;
-    this.at = Math.min(Math.max(at, 0), this.loop - 0.01);
-    this.gains = this.media.buffers.map(() => this.context.createGain());
-    this.sources = this.media.buffers.map((buffer, i) => {
+    this.at = this.#inside(at);
+    this.gains = this.sound.buffers.map(() => this.context.createGain());
+    this.sources = this.sound.buffers.map((buffer, i) => {
       const source = this.context.createBufferSource();
       source.buffer = buffer;
       source.loop = true;
@@ -72,9 +115,9 @@ export class Player extends EventTarget {
     });
     this.zero = begin - this.at;
     this.lap = 0;
-    this.last = 0;
+    this.reported = 0;
     this.playing = true;
-    this.picture.start(this.at);
+    this.picture?.start(this.at);
     this.dispatchEvent(new Event("change"));
     this.frame ??= requestAnimationFrame(() => this.#tick());
   }
@@ -85,7 +128,7 @@ export class Player extends EventTarget {
     this.at = this.position();
     this.playing = false;
     this.#silence();
-    this.picture.stop();
+    this.picture?.stop();
     this.dispatchEvent(new Event("change"));
   }
 
@@ -94,9 +137,9 @@ export class Player extends EventTarget {
     else this.play();
   }
 
-  /** Hear another soundtrack from this moment on. @param {number} index */
+  /** Switch to another soundtrack now. @param {number} index */
   choose(index) {
-    if (!this.media || index < 0 || index >= this.media.buffers.length) return;
+    if (!this.sound || index < 0 || index >= this.sound.buffers.length) return;
     this.settle();
     const now = this.context.currentTime;
     if (index !== this.current) {
@@ -116,10 +159,18 @@ export class Player extends EventTarget {
       this.settle();
       this.play(at);
     } else {
-      this.at = Math.min(Math.max(at, 0), this.loop - 0.01);
-      this.picture.stop(this.at);
+      this.at = this.#inside(at);
+      this.picture?.stop(this.at);
       this.dispatchEvent(new Event("change"));
     }
+  }
+
+  /** Tell `onHeard` what was heard of the current soundtrack since the last call. */
+  settle() {
+    if (!this.playing) return;
+    const heard = Math.max(0, heardTime(this.context) - this.zero - this.at);
+    if (heard > this.reported) this.onHeard(this.current, heard - this.reported);
+    this.reported = Math.max(heard, this.reported);
   }
 
   #tick() {
@@ -128,7 +179,7 @@ export class Player extends EventTarget {
     this.settle();
     const since = heardTime(this.context) - this.zero;
     const lap = Math.floor(Math.max(since, 0) / this.loop);
-    this.picture.follow(this.position(), since < this.at ? this.at - since : 0);
+    this.picture?.follow(this.position(), since < this.at ? this.at - since : 0);
     this.dispatchEvent(new Event("tick"));
     if (lap > this.lap) {
       this.lap = lap;
@@ -137,12 +188,9 @@ export class Player extends EventTarget {
     this.frame ??= requestAnimationFrame(() => this.#tick());
   }
 
-  /** Book what was heard since the last time to the soundtrack that was on. */
-  settle() {
-    if (!this.playing) return;
-    const heard = Math.max(0, heardTime(this.context) - this.zero - this.at);
-    if (heard > this.last) this.onHeard(this.current, heard - this.last);
-    this.last = Math.max(heard, this.last);
+  /** @param {number} at @returns {number} */
+  #inside(at) {
+    return Math.min(Math.max(at, 0), this.loop - 0.01);
   }
 
   #silence() {
