@@ -19,7 +19,7 @@ from foleypref.networks.cavp import CAVP
 from foleypref.networks.frieren import Frieren as Network
 from foleypref.networks.frieren_vae import FrierenVAE
 from foleypref.published.filling import Adapt
-from foleypref.published.frieren_parts import FrierenCodec, Parts
+from foleypref.published.frieren_parts import FrierenCodec, FrierenParts
 from foleypref.published.mmaudio_audio import SIZES, AudioSizes, build_vocoder
 from tests.golden import recipes
 from tests.golden.check_frieren import network_of
@@ -53,19 +53,19 @@ def vocoder_state() -> dict[str, torch.Tensor]:
     }
 
 
-class TinyParts(Parts):
+class TinyParts(FrierenParts):
     """Random small networks in place of files."""
 
     def load_network(self, dtype: torch.dtype, adapt: Adapt | None = None) -> Network:
         network = network_of(NETWORK, "b")
-        if self._own:
-            network.load_state_dict(load_file(self._own))
+        if self._tuned:
+            network.load_state_dict(load_file(self._tuned))
         if adapt is not None:
             network = adapt(network)  # type: ignore[assignment]
         return network.to(self.device, dtype)
 
     def network_hashes(self, adapter: str) -> str:
-        return f"tiny {self.variant} {self._own} {adapter}"
+        return f"tiny {self.variant} {self._tuned} {adapter}"
 
     def cavp_hash(self) -> str:
         return "tiny"
@@ -89,5 +89,5 @@ def tiny_frieren(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Frieren:
 
 def patch_frieren(monkeypatch: pytest.MonkeyPatch, num_frames: int = 8) -> None:
     """Every Frieren that is loaded from here on is small and makes a quarter of the sound, 2.048 s."""
-    monkeypatch.setattr(model_file, "Parts", TinyParts)
+    monkeypatch.setattr(model_file, "FrierenParts", TinyParts)
     monkeypatch.setattr(model_file, "NUM_FRAMES", num_frames)

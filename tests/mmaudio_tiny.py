@@ -23,7 +23,7 @@ from foleypref.networks.synchformer_visual import SynchformerVisual, visual_weig
 from foleypref.published.clip import ClipEncoders, ClipSizes, load_clip
 from foleypref.published.filling import Adapt
 from foleypref.published.mmaudio_audio import SIZES, MMAudioCodec, build_codec
-from foleypref.published.mmaudio_parts import LatentStatistics, Parts
+from foleypref.published.mmaudio_parts import LatentStatistics, MMAudioParts
 from tests.golden import recipes
 from tests.golden.check_mmaudio_audio import vae_state, vocoder_state
 from tests.golden.check_mmaudio_conditions import open_clip_shapes, synchformer_state
@@ -35,7 +35,7 @@ DIMS: dict[str, Any] = {
 CLIP = ClipSizes(378, 42, 16, 1, 2, 16, 1, 2, 24, 77, 64)
 
 
-class TinyParts(Parts):
+class TinyParts(MMAudioParts):
     """Random small networks in place of files."""
 
     def load_network(self, weights: str, dtype: torch.dtype, adapt: Adapt | None = None) -> Network:
@@ -85,7 +85,7 @@ def tiny_mmaudio(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> MMAudio:
 
 def patch_mmaudio(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every MMAudio that is loaded from here on is small."""
-    monkeypatch.setattr(model_file, "Parts", TinyParts)
+    monkeypatch.setattr(model_file, "MMAudioParts", TinyParts)
 
 
 def official_keys(path: Path) -> dict[str, tuple[int, ...]]:

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from foleypref.generate import OVERLAP_S, GenerateSettings, cross_fade, generate, windows_for
+from foleypref.generate import GenerateSettings, generate
 from foleypref.media.clip import MediaError, probe, read_wave, write_video
 
 FAST = GenerateSettings(num_steps=2, guidance_scale=2.0)
@@ -76,39 +76,6 @@ def test_a_batch_over_files_is_the_same_sound_as_one_by_one(tmp_path):
         np.testing.assert_allclose(
             read_wave(tmp_path / "together" / f"{name}.mp4")[0], read_wave(alone)[0], atol=2e-3
         )
-
-
-@pytest.mark.parametrize(
-    ("duration", "any_length", "window", "num", "seconds"),
-    [
-        (3.0, False, None, 1, 8.0),  # a model of one length makes its own and what is over is cut
-        (9.0, False, None, 2, 8.0),
-        (3.0, True, None, 1, 3.0),
-        (12.0, True, None, 1, 12.0),  # half as much again goes in one
-        (13.0, True, None, 2, 6.75),  # then windows alike, no longer than its own length
-        (13.0, True, 20.0, 1, 13.0),
-        (100.0, True, 30.0, 4, 25.375),
-    ],
-)
-def test_windows_cover_the_video(duration, any_length, window, num, seconds):
-    found = windows_for(duration, 8.0, any_length, window)
-    assert (len(found.starts), found.seconds) == (num, pytest.approx(seconds))
-    assert found.starts[-1] + found.seconds >= duration - 1e-9
-    if any_length:
-        assert found.starts[-1] + found.seconds == pytest.approx(duration)
-
-
-def test_a_window_is_refused_where_the_model_has_but_one_length():
-    with pytest.raises(ValueError, match="8 s at a time"):
-        windows_for(9.0, 8.0, False, 4.0)
-    with pytest.raises(ValueError, match="longer than 1 s"):
-        windows_for(9.0, 8.0, True, 0.5)
-
-
-def test_windows_join_to_a_constant():
-    ones = [np.ones(400, np.float32)] * 3
-    starts = [0.0, 4.0 - OVERLAP_S, 8.0 - 2 * OVERLAP_S]
-    np.testing.assert_allclose(cross_fade(ones, starts, 100), 1.0, atol=1e-6)
 
 
 def test_a_folder_names_the_bad_file_and_does_the_rest(tmp_path, capsys):

@@ -16,7 +16,7 @@ import pytest
 
 from foleypref.ingest import IngestSettings, ingest, split_of
 from foleypref.media.clip import write_audio, write_video
-from foleypref.media.trial import try_all
+from foleypref.media.subprocess_probe import probe_in_subprocesses
 from foleypref.workspace.records import Clip, Failure
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import StageCount
@@ -171,7 +171,7 @@ def test_files_that_hang_or_crash_cost_themselves_alone(tmp_path: Path) -> None:
     jobs.insert(1, (str(tmp_path / "hang.mp4"), 0.0, 1.0))
     jobs.insert(3, (str(tmp_path / "0.mp4"), "no number", 1.0))  # type: ignore[arg-type]  # ends the child
     start = time.perf_counter()
-    trials = dict(try_all(jobs, 2, 3.0))
+    trials = dict(probe_in_subprocesses(jobs, 2, 3.0))
     assert time.perf_counter() - start < 12
     assert [bool(trials[index].reason) for index in range(6)] == [False, True, False, True, False, False]
     assert "not decoded within 3 s" in trials[1].reason

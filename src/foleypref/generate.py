@@ -1,15 +1,15 @@
-"""One video in, one with sound out: the picture is copied packet by packet, never encoded again.
+"""Make the sound of a video: the picture is copied packet by packet and never encoded again.
 
-A video longer than the model's clip is done in windows that overlap and are cross-faded; one that is shorter
-gets sound of its own length. A folder of videos is done with windows of several files in one batch; a bad
-file is said and passed over. Without a video the prompt alone is sounded. A joint model makes a picture of
-its own, in one pass: of a video it takes what it conditions on, if anything.
+A video longer than the model's clip is covered by windows that overlap and are cross-faded; a shorter one
+gets sound of its own length. In a folder of videos, windows of several files share a batch, and a bad file
+is named and passed over. Without a video, only the prompt conditions the sound. A joint model makes its own
+picture too, in one pass; it uses a video only as far as it conditions on one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -22,25 +22,26 @@ from foleypref.flow.convention import seed_of
 from foleypref.flow.solvers import AnySolver
 from foleypref.media.clip import MediaError, probe
 from foleypref.media.mux import mux, suffix_for, write_audio, write_video
+from foleypref.media.windows import Windows, cross_fade, windows_for
 from foleypref.models.backbones import Media, Model, ModelPart
 from foleypref.models.tools import SHORT_S, sample_latents
 from foleypref.settings.parts import Settings
 from foleypref.workspace.walk import progress_bar, say
 
 SOUND_SUFFIXES = (".wav", ".flac")
-PICTURE_SUFFIXES = (".mp4", ".mov", ".mkv")  # of what a joint model makes
+PICTURE_SUFFIXES = (".mp4", ".mov", ".mkv")  # that a joint model's picture and sound are written to
 VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".avi", ".mkv", ".m4v", ".flv", ".3gp")
 MAX_DURATION_S = 600.0
 
 
 class GenerateSettings(Settings):
-    """How the sound, and a joint model's picture, are made. Times in seconds."""
+    """Settings of the sound, and of a joint model's picture. Times in seconds."""
 
     model: ModelPart = Field("world", validate_default=True)
     prompt: str = ""
     negative_prompt: str = ""
     duration: float | None = Field(None, gt=0)  # None: the whole video; without one, the model's own length
-    window: float | None = Field(None, gt=0)  # longest pass; None: half as much again as the model's length
+    window: float | None = Field(None, gt=0)  # the longest; None: half as much again as the model's length
     seed: int = 0
     solver: AnySolver = "euler"
     num_steps: int = Field(25, ge=1)
@@ -51,7 +52,7 @@ class GenerateSettings(Settings):
 
 @dataclass
 class Job:
-    """One soundtrack to be made; `path` None is text alone."""
+    """One soundtrack to make; `path` is None if only a prompt is given."""
 
     path: Path | None
     destination: Path
@@ -63,7 +64,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Piece:
-    """One window of a job, read."""
+    """One window of a job, with its frames."""
 
     job: Job
     index: int
@@ -72,25 +73,25 @@ class Piece:
 
 
 def generate(video: str | Path | None, out: str | Path, settings: GenerateSettings) -> list[Path]:
-    """Make a soundtrack for a video, for every video of a folder, or for the prompt alone; write it to `out`.
+    """Make a soundtrack for a video, for each video of a folder, or for just the prompt; return the files.
 
-    `out` is a file (.wav and .flac write the sound alone) or, for a folder, a folder. Returns the files.
-    Raises MediaError if the one video cannot be used; in a folder such files are named and the rest goes on.
+    `out` is a file (.wav and .flac hold only the sound) or, if `video` is a folder, a folder.
+    Raises MediaError if the one video cannot be used; in a folder such files are named and passed over.
     """
     source = None if video is None else Path(video)
     if source is not None and not source.exists():
         raise ValueError(f"{source} does not exist; give a video file or a folder of them")
-    places = _places(source, Path(out), settings)
+    destinations = _destinations(source, Path(out), settings)
     model = settings.model.load(settings.device)
     if model.notice:
         say(model.notice)
     strict = source is None or not source.is_dir()
-    jobs = [job for path, target in places if (job := _plan(model, path, target, settings, strict))]
+    jobs = [job for path, target in destinations if (job := _plan(model, path, target, settings, strict))]
     written = []
     with progress_bar("generate", sum(len(job.windows.starts) for job in jobs)) as advance:
         pieces = _read(model, sorted(jobs, key=lambda job: job.windows.seconds), strict)
         for batch in _batches(pieces, settings.batch_size):
-            _sound(model, batch, settings)
+            _sample(model, batch, settings)
             written += [path for job in _finished(batch) if (path := _write(model, job, strict))]
             advance(len(batch))
     if not written:
@@ -98,10 +99,13 @@ def generate(video: str | Path | None, out: str | Path, settings: GenerateSettin
     return written
 
 
-def _places(source: Path | None, target: Path, settings: GenerateSettings) -> list[tuple[Path | None, Path]]:
+def _destinations(
+    source: Path | None, target: Path, settings: GenerateSettings
+) -> list[tuple[Path | None, Path]]:
+    """Return (video or None, file to write) pairs. Raises ValueError if `target` does not suit `source`."""
     if source is None:
         if not settings.prompt.strip():
-            raise ValueError("there is neither a video nor a --prompt to make sound of")
+            raise ValueError("there is neither a video nor a --prompt to make sound from")
         joint = settings.model.spec.video is not None
         allowed = (*SOUND_SUFFIXES, *PICTURE_SUFFIXES) if joint else SOUND_SUFFIXES
         if target.suffix.lower() not in allowed:
@@ -116,14 +120,14 @@ def _places(source: Path | None, target: Path, settings: GenerateSettings) -> li
     videos = sorted(p for p in source.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
     if not videos:
         raise ValueError(f"{source} holds no videos ({', '.join(VIDEO_SUFFIXES)})")
-    # some pictures are in containers that nobody writes any more (.flv), or that take no new sound
+    # some pictures are in containers that we do not write (.flv), or that take no new sound
     return [(path, target / f"{path.name}{suffix_for(path)}") for path in videos]
 
 
 def _plan(
     model: Model, path: Path | None, destination: Path, settings: GenerateSettings, strict: bool
 ) -> Job | None:
-    """How long the sound is to be and in which windows; None for a bad file among others."""
+    """Choose the sound's duration and windows; None for a bad file, which in `strict` mode is an error."""
     spec, whole = model.spec, 0.0
     try:
         if path is not None:
@@ -140,13 +144,13 @@ def _plan(
         return _joint_plan(model, path, destination, settings)
     duration = min(settings.duration or whole or spec.clip_seconds, MAX_DURATION_S)
     if duration < whole and settings.duration is None:
-        say(f"{path}: longer than {MAX_DURATION_S:.0f} s; sound is made for its first {duration:.0f} s")
+        say(f"{path}: longer than {MAX_DURATION_S:.0f} s; only its first {duration:.0f} s get sound")
     windows = windows_for(duration, spec.clip_seconds, spec.any_length, settings.window)
     return Job(path, destination, duration, windows)
 
 
 def _joint_plan(model: Model, path: Path | None, destination: Path, settings: GenerateSettings) -> Job:
-    """One window: what a picture made apart would show next, no cross-fade could join."""
+    """Plan one window. Raises ValueError if it needs more: a cross-fade cannot join pictures."""
     spec = model.spec
     duration = settings.duration or spec.clip_seconds
     windows = windows_for(duration, spec.clip_seconds, spec.any_length, settings.window)
@@ -159,9 +163,9 @@ def _joint_plan(model: Model, path: Path | None, destination: Path, settings: Ge
 
 
 def _read(model: Model, jobs: Iterable[Job], strict: bool) -> Iterator[Piece]:
-    """The windows of all jobs, job by job, decoded as they are asked for."""
+    """Yield the windows of all jobs, job by job, decoding each one when it is needed."""
     for job in jobs:
-        seconds, alone = job.windows.seconds, len(job.windows.starts) == 1
+        seconds, is_single = job.windows.seconds, len(job.windows.starts) == 1
         view = model.with_duration(seconds)
         for index, start in enumerate(job.windows.starts):
             try:
@@ -175,13 +179,13 @@ def _read(model: Model, jobs: Iterable[Job], strict: bool) -> Iterator[Piece]:
                 # a damaged file ends early: the rest still gets its sound
                 say(f"sound without picture from {start:g} s on: {error}")
                 media = Media()
-            if alone and model.spec.any_length and (media.seconds or seconds) < seconds - SHORT_S:
-                seconds = job.duration_s = cast(float, media.seconds)  # more was asked than there is to see
+            if is_single and model.spec.any_length and (media.seconds or seconds) < seconds - SHORT_S:
+                seconds = job.duration_s = cast(float, media.seconds)  # the picture is shorter than asked for
             yield Piece(job, index, seconds, media)
 
 
 def _batches(pieces: Iterable[Piece], size: int) -> Iterator[list[Piece]]:
-    """Up to `size` windows of one length, across files."""
+    """Yield batches of up to `size` windows of one length, across files."""
     batch: list[Piece] = []
     for piece in pieces:
         if batch and (len(batch) == size or piece.seconds != batch[0].seconds):
@@ -192,8 +196,8 @@ def _batches(pieces: Iterable[Piece], size: int) -> Iterator[list[Piece]]:
         yield batch
 
 
-def _sound(model: Model, batch: list[Piece], settings: GenerateSettings) -> None:
-    """Fill the jobs' waves; a window's noise depends on the seed and its place in its file alone."""
+def _sample(model: Model, batch: list[Piece], settings: GenerateSettings) -> None:
+    """Fill the jobs' waves; a window's noise depends only on the seed and the window's index in its file."""
     view = model.with_duration(batch[0].seconds)
     media = [Media(piece.media.frames, None, settings.prompt) for piece in batch]
     with torch.inference_mode():
@@ -223,12 +227,12 @@ def _finished(batch: list[Piece]) -> list[Job]:
 
 
 def _write(model: Model, job: Job, strict: bool) -> Path | None:
-    """The written file; None for one among others that cannot be written."""
+    """Write a job's file and return it; None if it cannot be written, which in `strict` mode is an error."""
     rate = model.spec.sample_rate
     wave = cross_fade(job.waves, job.windows.starts, rate)[: round(job.duration_s * rate)]
     job.waves.clear()
-    shown = job.frames is not None or job.path is not None
-    if not shown or job.destination.suffix.lower() in SOUND_SUFFIXES:
+    has_picture = job.frames is not None or job.path is not None
+    if not has_picture or job.destination.suffix.lower() in SOUND_SUFFIXES:
         return write_audio(job.destination, wave, rate)
     try:
         if job.frames is not None:
@@ -243,55 +247,3 @@ def _write(model: Model, job: Job, strict: bool) -> Path | None:
             raise
         say(f"passed over: {error}")
         return None
-
-
-OVERLAP_S = 0.5
-
-
-ONE_PASS = 1.5  # times the model's own length: up to here, a model of any length does it in one window
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Where windows of `seconds` start (s); neighbours share OVERLAP_S or, at the end, more."""
-
-    starts: tuple[float, ...]
-    seconds: float
-
-
-def windows_for(
-    duration_s: float, clip_seconds: float, any_length: bool, window_s: float | None = None
-) -> Windows:
-    """Cover `duration_s`: in windows of the model's own length, or all alike and just enough if it takes any.
-
-    `window_s` is the longest window of a model of any length; None lets half as much again as `clip_seconds`
-    go in one. Raises ValueError if the model has but one length or the window is not above the overlap.
-    """
-    if window_s is not None and not any_length:
-        raise ValueError(f"window: this model makes {clip_seconds:g} s at a time, no other; leave it out")
-    if window_s is not None and window_s <= 2 * OVERLAP_S:
-        raise ValueError(f"window must be longer than {2 * OVERLAP_S:g} s, found {window_s:g}")
-    longest = clip_seconds if window_s is None else window_s
-    if any_length and duration_s <= (ONE_PASS * clip_seconds if window_s is None else window_s):
-        return Windows((0.0,), duration_s)
-    num = max(1, math.ceil((duration_s - OVERLAP_S) / (longest - OVERLAP_S) - 1e-9))
-    seconds = (duration_s - OVERLAP_S) / num + OVERLAP_S if any_length else longest
-    return Windows(tuple(i * (seconds - OVERLAP_S) for i in range(num)), seconds)
-
-
-def cross_fade(pieces: Sequence[np.ndarray], starts: Sequence[float], rate: int) -> np.ndarray:
-    """Overlap-add of windows (n,) that start at `starts` (s), with linear ramps that sum to one."""
-    total = round(starts[-1] * rate) + len(pieces[-1])
-    wave = np.zeros(total, np.float32)
-    overlap = round(OVERLAP_S * rate)
-    ramp = np.linspace(0, 1, overlap, dtype=np.float32)
-    for index, (piece, start) in enumerate(zip(pieces, starts, strict=True)):
-        begin = round(start * rate)
-        end = total if index + 1 == len(pieces) else round(starts[index + 1] * rate) + overlap
-        piece = piece[: end - begin].astype(np.float32).copy()
-        if index > 0:
-            piece[:overlap] *= ramp
-        if index + 1 < len(pieces):
-            piece[-overlap:] *= 1 - ramp
-        wave[begin : begin + len(piece)] += piece
-    return wave

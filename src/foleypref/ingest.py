@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import Field
 
 from foleypref.media.metadata import FILES, Row, read_metadata
-from foleypref.media.trial import Trial, try_all
+from foleypref.media.subprocess_probe import ProbedWindow, probe_in_subprocesses
 from foleypref.settings.parts import Settings
 from foleypref.workspace.records import Clip, Failure, Record, digest
 from foleypref.workspace.store import Workspace
@@ -69,7 +69,7 @@ def ingest(workspace: Workspace, settings: IngestSettings) -> StageCount:
         def process(batch: list[Entry]) -> list[Record]:
             good = [entry for entry in batch if not entry.reason]
             jobs = [(str(entry.path), settings.start_s, settings.duration_s) for entry in good]
-            trials = dict(try_all(jobs, settings.num_workers, settings.limit_s))
+            trials = dict(probe_in_subprocesses(jobs, settings.num_workers, settings.limit_s))
             records: list[Record] = [
                 _record(workspace, settings, good[index], trials[index]) for index in range(len(good))
             ]
@@ -160,7 +160,7 @@ def _entry(
     return Entry(Clip.make_id(content, settings.start_s, settings.duration_s), path, row, content)
 
 
-def _record(workspace: Workspace, settings: IngestSettings, entry: Entry, trial: Trial) -> Record:
+def _record(workspace: Workspace, settings: IngestSettings, entry: Entry, trial: ProbedWindow) -> Record:
     if trial.reason:
         return Failure.make(STAGE, entry.item, trial.reason)
     trim_s = settings.duration_s

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from foleypref.published.clap import AUDIO, SAMPLE_RATE, build_clap, ten_seconds
-from foleypref.published.htsat import htsat_to_transformers
+from foleypref.published.htsat import TOWER_NAMES
+from foleypref.published.renaming import rename
 from tests.golden import recipes
 from tests.golden.compare import texts
 
@@ -167,7 +168,7 @@ def clap_keys(path: Path) -> Quantities:
         shapes = htsat_shapes(*config)
         yield f"{size}_keys", torch.tensor(len(shapes)), torch.tensor(listed.pop("n_laion_keys"))
         empty = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-        _, unknown = htsat_to_transformers(empty)
+        _, unknown = rename(empty, TOWER_NAMES)
         yield f"{size}_unknown", torch.tensor(len(unknown)), torch.tensor(0)
         model = build_clap(official_state(*config, device="meta"))
         parameters = sum(x.numel() for x in model.model.audio_model.parameters())

@@ -220,7 +220,7 @@ def frame_index(path: Path) -> Quantities:
         rate = Fraction(source["fps"])
         picked = []
         for fps in (CLIP_FPS, SYNC_FPS):
-            picker = FirstAtOrAfter(fps, end_s, lambda frame: frame)
+            picker = FirstAtOrAfter(fps, end_s, lambda frame, _: frame)
             for index in range(source["n_frames"]):
                 picker.push(index, index / rate)
             picked.append(picker.frames)
@@ -241,7 +241,7 @@ def filter_frames(path: Path) -> Quantities:
         rate, total = re.fullmatch(r"([\d/]+)fps_(\d+)frames", name).groups()  # type: ignore[union-attr]
         seconds = int(int(total) / Fraction(rate))
         for fps, key in ((0.5, "at_0.5"), (25, "at_25")):
-            picker = FramePicker(fps, seconds, None, None, lambda frame: frame.index)
+            picker = FramePicker(fps, seconds, lambda frame, _: frame.index)
             for index in range(int(total)):
                 time = index / Fraction(rate)
                 picker.push(SimpleNamespace(index=index, duration=1, time_base=1 / Fraction(rate)), time)

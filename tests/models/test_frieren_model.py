@@ -289,7 +289,7 @@ def test_nothing_is_read_before_load(monkeypatch: pytest.MonkeyPatch) -> None:
             made.append(args[0])
             super().__init__(*args)
 
-    monkeypatch.setattr(model_file, "Parts", Watched)
+    monkeypatch.setattr(model_file, "FrierenParts", Watched)
     model = Frieren(variant="reflow")
     assert model.spec.clip_seconds == 8.192
     assert not made

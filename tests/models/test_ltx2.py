@@ -260,14 +260,14 @@ def test_the_empty_prompt_is_made_once_and_kept_on_disk(
         shutil.copytree(tiny_folder(), tmp_path / "LTX-2", ignore=shutil.ignore_patterns(".foley*"))
     )
     first = tiny_ltx2(weights_folder=str(folder)).null(conditions)
-    load = ltx2_parts.Parts._load
+    load = ltx2_parts.LTX2Parts._load
     loaded: list[str] = []
 
-    def noted(self: ltx2_parts.Parts, name: str) -> Any:
+    def noted(self: ltx2_parts.LTX2Parts, name: str) -> Any:
         loaded.append(name)
         return load(self, name)
 
-    monkeypatch.setattr(ltx2_parts.Parts, "_load", noted)
+    monkeypatch.setattr(ltx2_parts.LTX2Parts, "_load", noted)
     again = tiny_ltx2(weights_folder=str(folder))
     second = again.null(conditions)
     assert not loaded
@@ -281,13 +281,13 @@ def test_the_empty_prompt_is_made_once_and_kept_on_disk(
 def test_text_encoder_and_codecs_are_never_held_together(model: LTX2) -> None:
     parts = model._loaded
     model.condition([Media(prompt="a dog")])
-    assert set(parts._kept) == {"text_encoder", "connectors", "tokenizer"}
+    assert set(parts._loaded) == {"text_encoder", "connectors", "tokenizer"}
     x1 = model.encode_media([clip()])
-    assert set(parts._kept) == {"vae", "audio_vae", "mel"}
+    assert set(parts._loaded) == {"vae", "audio_vae", "mel"}
     given = model.condition([Media(prompt="a dog")])
     with torch.no_grad():
         model.velocity(x1, torch.tensor([0.5]), given)
-    assert not parts._kept
+    assert not parts._loaded
 
 
 def adapted(seed: int = 0) -> LTX2:

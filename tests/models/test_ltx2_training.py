@@ -16,7 +16,7 @@ from foleypref.media.clip import read_wave
 from foleypref.models.backbones.ltx2 import LTX2
 from foleypref.models.lora import LoraSettings
 from foleypref.models.tools import with_weights
-from foleypref.published.ltx2_parts import Parts
+from foleypref.published.ltx2_parts import LTX2Parts
 from foleypref.recipes.recipe import load, resolve
 from foleypref.sample import SampleSettings, sample
 from foleypref.settings import parts as plugins
@@ -88,7 +88,7 @@ def test_from_videos_to_a_tuned_model_and_its_sound(tmp_path: Path, monkeypatch:
     assert all("_to_video_attn.to_" in key or "_to_audio_attn.to_" in key for key in moved)
 
     # the same settings again are the same run, and neither text encoder nor codecs are loaded for it
-    monkeypatch.setattr(Parts, "_load", lambda self, name: pytest.fail(f"{name} was loaded"))
+    monkeypatch.setattr(LTX2Parts, "_load", lambda self, name: pytest.fail(f"{name} was loaded"))
     again = train(workspace, settings("again"))
     assert logged(again, "loss") == logged(result, "loss")
     for key, value in load_file(again.weights).items():

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from foleypref.networks.frieren import Frieren
 from foleypref.published import frieren_parts, identify
-from foleypref.published.frieren_parts import MODELS, OF_TRAINING, Parts, by_role, lightning_layout
+from foleypref.published.frieren_parts import MODELS, OF_TRAINING, FrierenParts, by_role, lightning_layout
 from foleypref.published.mmaudio_audio import SIZES
 from foleypref.published.registry import files_for
 from tests.frieren_tiny import NETWORK, VOCODER, tiny_cavp, tiny_vae, vocoder_state
@@ -105,12 +105,12 @@ def write_lightning(path: Path, state: dict[str, Tensor]) -> None:
         torch.save(whole, path)
 
 
-def parts(folder: Path, weights: Path | None = None, variant: str = "base") -> Parts:
+def parts(folder: Path, weights: Path | None = None, variant: str = "base") -> FrierenParts:
     """Parts of a variant from a folder."""
-    return Parts(variant, str(weights or ""), str(folder), CPU)
+    return FrierenParts(variant, str(weights or ""), str(folder), CPU)
 
 
-def tuned(loaded: Parts) -> Frieren:
+def tuned(loaded: FrierenParts) -> Frieren:
     """The network, moved a little."""
     network = loaded.load_network(torch.float32)
     with torch.no_grad():
@@ -163,12 +163,12 @@ def test_tables_are_left_silently_and_unknown_tensors_are_named(folder: Path) ->
     assert by_role(state).unknown == []
     extra = {"model_ema.a": torch.zeros(1), "other.b": torch.zeros(1)}
     write_lightning(folder / "frieren-noreflow.ckpt", state | extra)
-    said = r"noreflow\.ckpt: 2 tensors have no use here and were left: model_ema, other"
+    said = r"noreflow\.ckpt: 2 tensors have no use here, left out: model_ema, other"
     with pytest.warns(UserWarning, match=said):
         parts(folder).load_network(torch.float32)
     cavp = filled(tiny_cavp(), "b").state_dict() | {"video_pool.weight": torch.zeros(1)}
     torch.save({"state_dict": cavp}, folder / "cavp_epoch66.ckpt")
-    with pytest.warns(UserWarning, match=r"cavp_epoch66\.ckpt: 1 tensors .* left: video_pool"):
+    with pytest.warns(UserWarning, match=r"cavp_epoch66\.ckpt: 1 tensors .* left out: video_pool"):
         _ = parts(folder).cavp
 
 

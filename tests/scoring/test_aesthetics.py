@@ -29,6 +29,7 @@ from foleypref.published.aesthetics import (
     windows,
 )
 from foleypref.published.places import MissingWeights
+from foleypref.published.renaming import rename
 from foleypref.scoring.scorers import ScoreItem
 from foleypref.scoring.scorers.aesthetics import Aesthetics
 from tests.golden import check_aesthetics as checks
@@ -126,7 +127,7 @@ def test_golden_ratings() -> None:
 @torch.no_grad()
 def test_a_rating_is_the_head_of_the_weighed_mean_over_layers_and_frames(state: dict[str, Tensor]) -> None:
     network, trunk = build_aesthetics(state, ABOUT), tiny_trunk()
-    renamed, unknown = published.to_transformers(state)
+    renamed, unknown = rename(state, published.NAMES)
     assert not unknown
     trunk.load_state_dict({k.removeprefix("trunk."): v for k, v in renamed.items() if k.startswith("trunk.")})
     wave = recipes.wave(1, 16000, 2)[None]
@@ -151,7 +152,7 @@ def test_the_mean_is_over_the_frames_of_the_sound(state: dict[str, Tensor]) -> N
 
 
 def test_names_of_a_trunk_come_back(state: dict[str, Tensor]) -> None:
-    renamed, _ = published.to_transformers(state)
+    renamed, _ = rename(state, published.NAMES)
     found = {k.removeprefix("trunk.") for k in renamed if k.startswith("trunk.")}
     assert found == set(tiny_trunk().state_dict())
 

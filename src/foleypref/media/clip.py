@@ -1,4 +1,4 @@
-"""Frames and waveforms in and out of media files, through PyAV; numpy only, so that it imports at once.
+"""Read frames and waveforms from media files through PyAV; numpy only, so that it imports at once.
 
 Reading puts picture and sound on one clock: zero is the start of the picture (of the sound where there is no
 picture) plus `start_s`. What lies before zero is cut and a late start is filled with silence, so sample
@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import av
 import numpy as np
 
-from foleypref.media.decoding import FramePicker, MediaError, SoundCollector, pick_stream
+from foleypref.media.decoding import FramePicker, MediaError, SoundCollector, pick_stream, render
 from foleypref.media.header import MediaInfo, describe, opened, probe, reason_of, zero_of
 from foleypref.media.mux import mux, write_audio, write_video
 
@@ -35,8 +35,6 @@ __all__ = [
     "write_audio",
     "write_video",
 ]
-
-P = TypeVar("P")  # a picker: what `FramePicker` does
 
 SEEK_AFTER_S = 3.0  # earlier windows are reached by decoding from the start: exact in every container
 PREROLL_S = 1.0  # seek this much before the window, so that sound decoders have settled at its start
@@ -92,27 +90,31 @@ def read_clip(
         v = pick_stream(container.streams.video) if video else None
         a = pick_stream(container.streams.audio) if audio else None
         if v is None and a is None:
-            wanted = " or ".join(name for name, on in (("video", video), ("audio", audio)) if on)
-            raise MediaError(f"{path}: no {wanted} stream that can be decoded; use another file")
-        picker = FramePicker(fps, duration_s, size, v.sample_aspect_ratio) if v is not None else None
-        rate = sample_rate or (a.codec_context.sample_rate if a is not None else 0) or 48000
-        sound = SoundCollector(rate, duration_s, channels) if a is not None else None
-        zero = zero_of(container, pick_stream(container.streams.video) or a)
-        zero += Fraction(start_s).limit_denominator(10**6)
-        _seek(container, v or a, zero, start_s)
-        damage = _decode(container, v, a, picker, sound, zero)
-        if picker is not None:
-            _check_picture(path, picker, damage, start_s)
-        short = _ends_early(container, v, a, picker, sound, zero, duration_s)
-        head = picker.head if picker is not None else None
-        info = describe(container, v, a, head, picker.period() if picker is not None else 0)
-    return _clip(picker, sound, damage is not None or short, duration_s, info, pad)
+            asked = " or ".join(name for name, on in (("video", video), ("audio", audio)) if on)
+            raise MediaError(f"{path}: no {asked} stream that can be decoded; use another file")
+        window = _Window(path, container, start_s, v, a)
+        picker = FramePicker(fps, duration_s, lambda frame, sar: render(frame, size, sar)) if v else None
+        rate = sample_rate or (a.codec_context.sample_rate if a else 0) or 48000
+        sound = SoundCollector(rate, duration_s, channels) if a else None
+        window.decode([picker] if picker else [], sound)
+        truncated = window.damage is not None or window.ends_early(picker, sound, duration_s)
+        info = describe(container, v, a, picker.head if picker else None, picker.period() if picker else 0)
+    return MediaClip(
+        frames=np.stack(picker.frames) if picker else None,
+        wave=sound.wave(pad) if sound else None,
+        times_s=np.array(picker.times) if picker else None,
+        sample_rate=sound.rate if sound else None,
+        truncated=truncated,
+        video_end_s=_reach_s(picker, duration_s),
+        audio_end_s=_reach_s(sound, duration_s),
+        info=info,
+    )
 
 
 def read_wave(
     path: str | Path, sample_rate: int | None = None, *, start_s: float = 0.0, duration_s: float | None = None
 ) -> tuple[np.ndarray, int]:
-    """The sound alone: ((N,) float32 mono, rate in Hz), to its end unless duration_s is given."""
+    """Return only the sound, ((N,) float32 mono, rate in Hz), to its end unless duration_s is given."""
     clip = read_clip(path, start_s=start_s, duration_s=duration_s, sample_rate=sample_rate, video=False)
     assert clip.wave is not None
     assert clip.sample_rate is not None
@@ -122,9 +124,10 @@ def read_wave(
 def read_channels(
     path: str | Path, *, start_s: float = 0.0, duration_s: float | None = None, pad: bool = False
 ) -> tuple[np.ndarray, int]:
-    """The sound with all its channels at its own rate: ((C, N) float32, Hz), filled to duration_s if `pad`.
+    """Return all channels of the sound at its own rate, ((C, N) float32, Hz); `pad` fills up to duration_s.
 
-    Scorers mix, resample and cut each in its own way. Raises MediaError without a sound that decodes.
+    For scorers, which mix, resample and cut each in its own way. Raises MediaError without a sound that
+    decodes.
     """
     clip = read_clip(path, start_s=start_s, duration_s=duration_s, video=False, pad=pad, channels=True)
     assert clip.wave is not None
@@ -132,10 +135,11 @@ def read_channels(
     return clip.wave, clip.sample_rate
 
 
-def collect_frames(path: str | Path, make_picker: Callable[[Any], P], *, start_s: float = 0.0) -> P:
-    """Push the picture from `start_s` (seconds) on into `make_picker(stream)` until that is done; returns it.
+def collect_frames(path: str | Path, pickers: Sequence[FramePicker], *, start_s: float = 0.0) -> None:
+    """Push the picture from `start_s` (seconds) on into all `pickers` in one pass, until each has enough.
 
-    Raises MediaError where `read_clip` does.
+    The first picker stands for all where a frame without a time needs one, or the picture is checked: give
+    the one with the most frames per second first. Raises MediaError where `read_clip` does.
     """
     if start_s < 0:
         raise MediaError(f"{path}: start_s must be >= 0, got {start_s}")
@@ -143,106 +147,117 @@ def collect_frames(path: str | Path, make_picker: Callable[[Any], P], *, start_s
         stream = pick_stream(container.streams.video)
         if stream is None:
             raise MediaError(f"{path}: no video stream that can be decoded; use another file")
-        picker: Any = make_picker(stream)
-        zero = zero_of(container, stream) + Fraction(start_s).limit_denominator(10**6)
-        _seek(container, stream, zero, start_s)
-        damage = _decode(container, stream, None, picker, None, zero)
-        _check_picture(path, picker, damage, start_s)
-    return picker
+        _Window(path, container, start_s, stream).decode(pickers)
 
 
 def held(frames: np.ndarray, num: int) -> np.ndarray:
-    """Exactly `num` frames of (T, ...), T ≥ 1: a picture that ends early holds its last one."""
+    """Return exactly `num` frames of (T, ...), T ≥ 1, repeating the last one if there are fewer."""
     return frames[np.minimum(np.arange(num), len(frames) - 1)]
 
 
-def _check_picture(path: str | Path, picker: Any, damage: str | None, start_s: float) -> None:
-    if picker.head is None:
-        raise MediaError(f"{path}: no frame of its picture decodes ({damage or 'no packets'}); re-encode it")
-    if not picker.frames:
-        end = float(picker.end or 0) + start_s
-        raise MediaError(f"{path}: its picture ends at {end:.2f} s, the window starts at {start_s:g} s")
+def _reach_s(collector: FramePicker | SoundCollector | None, duration_s: float | None) -> float | None:
+    if collector is None or collector.end is None:
+        return None
+    end = max(0.0, float(collector.end))
+    return end if duration_s is None else min(end, duration_s)
 
 
-def _seek(container: Any, stream: Any, zero: Fraction, start_s: float) -> None:
-    if start_s >= SEEK_AFTER_S:
-        with contextlib.suppress(av.FFmpegError):  # not seekable: decode from the start instead
-            container.seek(int((zero - Fraction(PREROLL_S)) / stream.time_base), stream=stream)
+class _Window:
+    """Streams of an open container from one moment on, decoded into collectors."""
 
+    def __init__(self, path: str | Path, container: Any, start_s: float, video: Any, audio: Any = None):
+        self.path, self.container, self.start_s = path, container, start_s
+        self.video, self.audio = video, audio
+        picture = pick_stream(container.streams.video)  # sets the clock even where only sound is read
+        self.zero = zero_of(container, picture or audio) + Fraction(start_s).limit_denominator(10**6)
+        self.damage: str | None = None  # the last that FFmpeg complained of
 
-def _decode(container: Any, v: Any, a: Any, picker: Any, sound: Any, zero: Fraction) -> str | None:
-    """Feed both collectors until both have enough; returns what damage was met on the way, or None."""
-    damage: str | None = None
-    video_done = audio_done = False
-    try:
-        for packet in container.demux([s for s in (v, a) if s is not None]):
-            is_video = v is not None and packet.stream.index == v.index
-            if not (video_done if is_video else audio_done):
-                try:
-                    for frame in packet.decode():
-                        time = None if frame.pts is None else frame.pts * frame.time_base - zero
-                        if is_video:
-                            picker.push(frame, picker.next_time() if time is None else Fraction(time))
-                        else:
-                            sound.push(frame, None if time is None else float(time))
-                except av.FFmpegError as error:
-                    damage = reason_of(error)
-                    # After damage, pictures are smeared until the next key frame: keep what came before.
-                    # A sound packet stands alone, so the rest is still good and the hole stays silent.
-                    video_done = video_done or (is_video and picker.head is not None)
-            video_done = video_done or v is None or picker.done
-            audio_done = audio_done or a is None or sound.done
-            if video_done and audio_done:
-                break
-    except av.FFmpegError as error:
-        damage = reason_of(error)
-    if picker is not None:
-        picker.finish()
-    return damage
+    def decode(self, pickers: Sequence[FramePicker], sound: SoundCollector | None = None) -> None:
+        """Feed all collectors until they have enough. Raises MediaError if there is a video and no frame."""
+        self._seek()
+        for picker in pickers:
+            picker.sar = self.video.sample_aspect_ratio
+        picture_done, sound_done = not pickers, sound is None
+        try:
+            for packet in self.container.demux([s for s in (self.video, self.audio) if s is not None]):
+                if self.video is None or packet.stream.index != self.video.index:
+                    if sound is not None and not sound_done:
+                        self._push_sound(packet, sound)
+                        sound_done = sound.done
+                elif not picture_done:
+                    usable = self._push_picture(packet, pickers)
+                    picture_done = not usable or all(picker.done for picker in pickers)
+                if picture_done and sound_done:
+                    break
+        except av.FFmpegError as error:
+            self.damage = reason_of(error)
+        for picker in pickers:
+            picker.finish()
+        if pickers:
+            self._check_picture(pickers[0])
 
+    def ends_early(
+        self, picker: FramePicker | None, sound: SoundCollector | None, duration_s: float | None
+    ) -> bool:
+        """Return whether a stream stopped before both the window's end and the end that its header states."""
+        ends = []
+        for stream, collector in ((self.video, picker), (self.audio, sound)):
+            if collector is None or collector.done:
+                continue
+            end = float(collector.end) if collector.end is not None else float(-self.zero)
+            ends.append(end)
+            if stream.duration is not None:
+                stated = float(
+                    zero_of(self.container, stream) + stream.duration * stream.time_base - self.zero
+                )
+                slack = SHORT_BY_S + (2 * float(picker.period()) if picker and stream is self.video else 0.0)
+                if end < min(stated, duration_s or stated) - slack:
+                    return True
+        num_streams = (picker is not None) + (sound is not None)
+        if self.container.duration is None or not ends or len(ends) < num_streams:
+            return False
+        stated = float(Fraction(self.container.duration, av.time_base) - self.zero)
+        return max(ends) < min(stated, duration_s or stated) - 2 * SHORT_BY_S
 
-def _ends_early(
-    container: Any, v: Any, a: Any, picker: Any, sound: Any, zero: Fraction, duration_s: float | None
-) -> bool:
-    """Whether a stream stopped before both the window's end and the end its header gives (a cut-off file)."""
-    ends = []
-    for stream, collector in ((v, picker), (a, sound)):
-        if stream is None or collector.done:
-            continue
-        end = float(collector.end) if collector.end is not None else float(-zero)
-        ends.append(end)
-        if stream.duration is not None:
-            said = float(zero_of(container, stream) + stream.duration * stream.time_base - zero)
-            slack = SHORT_BY_S + (2 * float(picker.period()) if stream is v else 0.0)
-            if end < min(said, duration_s or said) - slack:
-                return True
-    if container.duration is None or not ends or len(ends) < (v is not None) + (a is not None):
-        return False
-    said = float(Fraction(container.duration, av.time_base) - zero)
-    return max(ends) < min(said, duration_s or said) - 2 * SHORT_BY_S
+    def _seek(self) -> None:
+        if self.start_s >= SEEK_AFTER_S:
+            stream = self.video or self.audio
+            with contextlib.suppress(av.FFmpegError):  # not seekable: decode from the start instead
+                before = int((self.zero - Fraction(PREROLL_S)) / stream.time_base)
+                self.container.seek(before, stream=stream)
 
+    def _push_picture(self, packet: Any, pickers: Sequence[FramePicker]) -> bool:
+        """Decode a packet into all pickers; False if the rest of the picture is of no use."""
+        try:
+            for frame in packet.decode():
+                stated = self._time_of(frame)
+                time = pickers[0].next_time() if stated is None else stated
+                for picker in pickers:
+                    picker.push(frame, time)
+        except av.FFmpegError as error:
+            self.damage = reason_of(error)
+            # After damage, pictures are smeared until the next key frame: keep what came before.
+            return pickers[0].head is None
+        return True
 
-def _clip(
-    picker: FramePicker | None,
-    sound: SoundCollector | None,
-    truncated: bool,
-    duration_s: float | None,
-    info: MediaInfo,
-    pad: bool,
-) -> MediaClip:
-    def reach(collector: FramePicker | SoundCollector | None) -> float | None:
-        if collector is None or collector.end is None:
-            return None
-        end = max(0.0, float(collector.end))
-        return end if duration_s is None else min(end, duration_s)
+    def _push_sound(self, packet: Any, sound: SoundCollector) -> None:
+        """Decode a packet. After damage the rest is still good: a sound packet needs no other one."""
+        try:
+            for frame in packet.decode():
+                time = self._time_of(frame)
+                sound.push(frame, None if time is None else float(time))
+        except av.FFmpegError as error:
+            self.damage = reason_of(error)
 
-    return MediaClip(
-        frames=np.stack(picker.frames) if picker is not None else None,
-        wave=sound.wave(pad) if sound is not None else None,
-        times_s=np.array(picker.times) if picker is not None else None,
-        sample_rate=sound.rate if sound is not None else None,
-        truncated=truncated,
-        video_end_s=reach(picker),
-        audio_end_s=reach(sound),
-        info=info,
-    )
+    def _time_of(self, frame: Any) -> Fraction | None:
+        return None if frame.pts is None else Fraction(frame.pts * frame.time_base - self.zero)
+
+    def _check_picture(self, picker: FramePicker) -> None:
+        if picker.head is None:
+            reason = self.damage or "no packets"
+            raise MediaError(f"{self.path}: no frame of its picture decodes ({reason}); re-encode it")
+        if not picker.frames:
+            end = float(picker.end or 0) + self.start_s
+            raise MediaError(
+                f"{self.path}: its picture ends at {end:.2f} s, the window starts at {self.start_s:g} s"
+            )

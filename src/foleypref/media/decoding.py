@@ -1,4 +1,4 @@
-"""The two collectors behind `media.read_clip`: pictures on an fps grid and sound on a sample grid, one clock.
+"""The two collectors behind `read_clip`: frames on an fps grid, sound on a sample grid, one clock for both.
 
 Time is counted from the start of the requested window (seconds). Picture times stay exact fractions, because
 "which frame is frame n" is decided at ties; sound times are floats.
@@ -25,13 +25,16 @@ SCALING = int(
 GAP_S = 0.025  # sound timestamps that disagree with the sample count by more start a new segment
 MARGIN_S = 0.1  # sound decoded beyond the window on both sides, for the resampler's filter
 
+Convert = Callable[[Any, Fraction | None], np.ndarray]
+"""Makes (H, W, 3) uint8 pixels of a decoded frame and the sample aspect ratio of its stream."""
+
 
 class MediaError(ValueError):
-    """A file that cannot be read or written: one line with what, which file and what to do."""
+    """A file cannot be read or written; the message is one line: which file, what is wrong, what to do."""
 
 
 def pick_stream(streams: Any) -> Any | None:
-    """The stream a player would play: it has a decoder and is no cover art, default first; or None."""
+    """Return the stream a player would play, or None: it has a decoder and is no cover art, default first."""
     art = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
     usable = [s for s in streams if s.codec_context is not None and not s.disposition & art]
     usable.sort(key=lambda s: (not s.disposition & av.stream.Disposition.default, s.index))
@@ -39,7 +42,7 @@ def pick_stream(streams: Any) -> Any | None:
 
 
 def display_matrix(frame: Any) -> tuple[int, int, int, int]:
-    """(a, b, c, d) of the frame's display matrix as signs: shown x' = a·x + c·y and y' = b·x + d·y."""
+    """Return (a, b, c, d) of the display matrix as signs: shown x' = a·x + c·y and y' = b·x + d·y."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return 1, 0, 0, 1
@@ -60,14 +63,14 @@ def orient(pixels: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
 
 
 def display_size(frame: Any, sar: Fraction | None) -> tuple[int, int]:
-    """(width, height) as shown: pixels made square, then turned."""
+    """Return (width, height) as shown: pixels made square, then turned."""
     ratio = sar if sar and Fraction(1, 8) <= sar <= 8 else Fraction(1)
     width, height = max(1, round(frame.width * ratio)), frame.height
     return (height, width) if display_matrix(frame)[0] == 0 else (width, height)
 
 
 def render(frame: Any, size: int | tuple[int, int] | None, sar: Fraction | None) -> np.ndarray:
-    """Decoded frame -> (H, W, 3) uint8 RGB as shown.
+    """Convert a decoded frame to (H, W, 3) uint8 RGB as shown, with the same bytes on every machine.
 
     size: None as displayed; int short side then centre square; (height, width) stretched to exactly that.
     """
@@ -93,20 +96,13 @@ class FramePicker:
     Only chosen frames are converted, so memory is bounded by the output. fps None keeps every frame.
     """
 
-    def __init__(
-        self,
-        fps: float | None,
-        duration_s: float | None,
-        size: int | tuple[int, int] | None,
-        sar: Any,
-        convert: Callable[[Any], np.ndarray] | None = None,
-    ) -> None:
-        """convert: makes pixels of a chosen frame in place of `render`, which takes `size` and `sar`."""
+    def __init__(self, fps: float | None, duration_s: float | None, convert: Convert) -> None:
         self.fps = None if fps is None else Fraction(fps).limit_denominator(1001)
         self.duration = None if duration_s is None else Fraction(duration_s).limit_denominator(10**6)
         limit = None if self.fps is None or self.duration is None else round(self.duration * self.fps)
         self.limit = math.inf if limit is None else max(1, limit)
-        self._convert = convert or (lambda frame: render(frame, size, sar))
+        self.sar: Fraction | None = None  # of the stream; None: square pixels
+        self._convert = convert
         self.frames: list[np.ndarray] = []
         self.times: list[float] = []
         self.first: Fraction | None = None  # time of the first frame seen
@@ -131,7 +127,7 @@ class FramePicker:
             self.done = len(self.frames) >= self.limit
 
     def finish(self) -> None:
-        """The stream is over: the last frame holds to its end, or the window's if a frame period away."""
+        """End the stream: the last frame holds to its end, or to the window's if that is a period away."""
         if self.end is None or self.fps is None or self.done:
             return
         last = math.ceil(self.end * self.fps)
@@ -141,18 +137,18 @@ class FramePicker:
 
     @property
     def end(self) -> Fraction | None:
-        """Where the last frame seen stops being shown (seconds); None before the first frame."""
+        """When the last frame seen stops being shown (seconds); None before the first frame."""
         if self._pending is None:
             return None
         frame, time = self._pending
         return time + max(Fraction(frame.duration or 0) * (frame.time_base or 0), self.period())
 
     def next_time(self) -> Fraction:
-        """The time to give a frame that carries none: one period after the last."""
+        """Return the time for a frame that carries none: one period after the last."""
         return Fraction(0) if self._pending is None else self._pending[1] + (self.period() or Fraction(1, 25))
 
     def period(self) -> Fraction:
-        """Median time between the frames seen lately (seconds); 0 when fewer than two were seen."""
+        """Return the median time between the last frames (seconds); 0 if fewer than two were seen."""
         return statistics.median(self.intervals) if self.intervals else Fraction(0)
 
     def _in_order(self, frame: Any, time: Fraction) -> Fraction:
@@ -174,7 +170,7 @@ class FramePicker:
     def _keep(self) -> None:
         assert self._pending is not None
         if self._pixels is None:
-            self._pixels = self._convert(self._pending[0])
+            self._pixels = self._convert(self._pending[0], self.sar)
         self.frames.append(self._pixels)
         self.times.append(float(self._pending[1]))
 
@@ -182,7 +178,7 @@ class FramePicker:
 class SoundCollector:
     """Collects decoded sound as float32 segments at `sample_rate`, each placed by its own timestamps.
 
-    Mono (N,), or with `channels` all of the stream's channels (C, N), as its first frame has them.
+    The sound is mono (N,) or, with `channels`, (C, N) with the channels that the stream's first frame has.
     """
 
     def __init__(self, sample_rate: int, duration_s: float | None, channels: bool = False) -> None:
@@ -225,13 +221,15 @@ class SoundCollector:
         self._chunks += [out.to_ndarray() for out in self._resampler.resample(frame)]
 
     def wave(self, pad: bool) -> np.ndarray:
-        """(N,) or (C, N) float32 from the window's start; N = round(duration·rate), or to the sound's end."""
+        """Return (N,) or (C, N) float32 from the window's start.
+
+        With `pad`, N = round(duration · rate); without it, or without a duration, the wave stops where the
+        sound does.
+        """
         self._close()
         end = max((t + w.shape[1] / self.rate for t, w in self._segments), default=0.0)
-        length = (
-            self.duration_s if pad and math.isfinite(self.duration_s) else min(max(end, 0.0), self.duration_s)
-        )
-        total = round(length * self.rate)
+        padded = pad and math.isfinite(self.duration_s)
+        total = round((self.duration_s if padded else min(max(end, 0.0), self.duration_s)) * self.rate)
         wave = np.zeros((len(self._segments[0][1]) if self._segments else 1, total), np.float32)
         for time, samples in self._segments:
             at = round(time * self.rate)

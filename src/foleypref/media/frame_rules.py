@@ -1,13 +1,13 @@
-"""The two frame streams that condition MMAudio, read in one pass: 8 a second for CLIP, 25 for Synchformer.
+"""The two frame streams that condition MMAudio, read in one pass: 8 per second for CLIP, 25 for Synchformer.
 
-MMAudio picks frames by two rules. "demo" is what its demo and its users run: slot n shows the first
-frame at or after n/fps. "training" is what its features were made with: ffmpeg's `fps` filter, whose slot n
-shows the last frame that rounds to n or less. They seldom agree, so a cache of features must name its rule.
+MMAudio picks frames by two rules. "demo" is the rule of its demo, which users run: slot n shows the first
+frame at or after n/fps. "training" is the rule that its training features were made by: ffmpeg's `fps`
+filter, whose slot n shows the last frame that rounds to n or less. The two seldom agree, so a cache of
+features must name its rule.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,17 +17,17 @@ import torch
 import torch.nn.functional as F
 
 from foleypref.media.clip import collect_frames
-from foleypref.media.decoding import FramePicker, MediaError, display_matrix, display_size, render
+from foleypref.media.decoding import Convert, FramePicker, MediaError, display_matrix, display_size, render
 
 FrameRule = Literal["demo", "training"]
 
 CLIP_FPS, CLIP_SIDE = 8, 384
 SYNC_FPS, SYNC_SIDE = 25, 224
-SEGMENT_FRAMES = 16  # of the 25 a second: the least that Synchformer takes
+SEGMENT_FRAMES = 16  # at 25 per second: the fewest that Synchformer takes
 
 
 class ConditioningFrames(NamedTuple):
-    """clip_frames (C, 384, 384, 3) and sync_frames (S, 224, 224, 3), uint8 RGB; duration_s both cover."""
+    """clip_frames (C, 384, 384, 3), sync_frames (S, 224, 224, 3), uint8 RGB; duration_s that both cover."""
 
     clip_frames: np.ndarray
     sync_frames: np.ndarray
@@ -37,31 +37,34 @@ class ConditioningFrames(NamedTuple):
 def read_conditioning_frames(
     path: str | Path, start_s: float = 0.0, duration_s: float = 8.0, rule: FrameRule = "demo"
 ) -> ConditioningFrames:
-    """Both frame streams of one window (seconds), upright, C = int(8·duration_s), S = int(25·duration_s).
+    """Read both frame streams of one window, upright: C = int(8·duration_s), S = int(25·duration_s).
 
-    Where the picture ends early, duration_s of the result is shorter. Raises MediaError when no picture
-    decodes or less than 0.64 s of it is left, ValueError when less is asked for or the rule is unknown.
+    If the picture ends early, duration_s of the result is shorter. Raises MediaError if no picture decodes or
+    less than 0.64 s of it is left, ValueError if duration_s itself is shorter or the rule is unknown.
     """
     if rule not in ("demo", "training"):
         raise ValueError(f"frame rule must be 'demo' or 'training', got {rule!r}")
     least = SEGMENT_FRAMES / SYNC_FPS
     if int(SYNC_FPS * duration_s) < SEGMENT_FRAMES:
         raise ValueError(f"duration_s must be at least {least} (one Synchformer segment), got {duration_s:g}")
-    both = collect_frames(path, lambda stream: _Both(stream, duration_s, rule), start_s=start_s)
-    covered = shortened(duration_s, len(both.clip.frames), len(both.sync.frames), rule)
+    shown, make = _ShownOnce(), FirstAtOrAfter if rule == "demo" else FramePicker
+    clip = make(CLIP_FPS, duration_s, lambda frame, sar: clip_frame(shown(frame, sar)))
+    sync = make(SYNC_FPS, duration_s, lambda frame, sar: sync_frame(shown(frame, sar)))
+    collect_frames(path, [sync, clip], start_s=start_s)
+    covered = shortened(duration_s, len(clip.frames), len(sync.frames), rule)
     if int(SYNC_FPS * covered) < SEGMENT_FRAMES:
         raise MediaError(
             f"{path}: only {covered:g} s of picture from {start_s:g} s on, MMAudio needs {least} s; "
             "use a longer video"
         )
-    clip_frames = np.stack(both.clip.frames[: int(CLIP_FPS * covered)])
-    return ConditioningFrames(clip_frames, np.stack(both.sync.frames[: int(SYNC_FPS * covered)]), covered)
+    clip_frames = np.stack(clip.frames[: int(CLIP_FPS * covered)])
+    return ConditioningFrames(clip_frames, np.stack(sync.frames[: int(SYNC_FPS * covered)]), covered)
 
 
 def shortened(duration_s: float, num_clip: int, num_sync: int, rule: FrameRule) -> float:
-    """The duration (seconds) that this many frames of each stream cover, at most `duration_s`.
+    """Return the duration (seconds) that this many frames of each stream cover, at most `duration_s`.
 
-    "demo" compares seconds, so 62 frames shorten 2.5 s to 2.48; "training" wants int(25 · 2.5) = 62.
+    "demo" compares seconds, so 62 frames shorten 2.5 s to 2.48; "training" needs just int(25 · 2.5) = 62.
     """
     enough = num_clip >= int(CLIP_FPS * duration_s) and num_sync >= int(SYNC_FPS * duration_s)
     if rule == "training" and enough:
@@ -70,27 +73,27 @@ def shortened(duration_s: float, num_clip: int, num_sync: int, rule: FrameRule) 
 
 
 def shown_pixels(frame: Any, sar: Fraction | None) -> np.ndarray:
-    """A decoded frame as (H, W, 3) uint8 RGB: by PyAV's plain conversion, as upstream's frames are made.
+    """Convert a decoded frame to (H, W, 3) uint8 RGB by PyAV's plain conversion, as upstream does.
 
-    The house's bit-exact `render` differs from it by a grey level or so, and is for what upstream leaves
-    lying on its side or squeezed: frames that are turned, or whose pixels are not square.
+    Frames that are turned, or whose pixels are not square, go through our bit-exact `render`, which differs
+    by a grey level or so: upstream would leave them lying on their side or squeezed.
     """
     plain = display_matrix(frame) == (1, 0, 0, 1) and display_size(frame, sar) == (frame.width, frame.height)
     return frame.to_ndarray(format="rgb24") if plain else render(frame, None, sar)
 
 
 def clip_frame(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> (384, 384, 3): both sides stretched."""
+    """Stretch (H, W, 3) uint8 to (384, 384, 3)."""
     return _resize(pixels, CLIP_SIDE, CLIP_SIDE)
 
 
 def sync_frame(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> (224, 224, 3): short side 224, centre crop."""
+    """Resize (H, W, 3) uint8 to a short side of 224, and crop the centre: (224, 224, 3)."""
     return resize_short(pixels, SYNC_SIDE, crop=True)
 
 
 def resize_short(pixels: np.ndarray, side: int, *, crop: bool) -> np.ndarray:
-    """(H, W, 3) uint8 -> the same with a short side of `side`, the centre square alone if `crop`."""
+    """Resize (H, W, 3) uint8 to a short side of `side`; `crop` keeps only the centre square."""
     height, width = pixels.shape[:2]
     long = int(side * max(height, width) / min(height, width))
     height, width = (side, long) if height <= width else (long, side)
@@ -111,12 +114,12 @@ def _resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 class FirstAtOrAfter(FramePicker):
     """The "demo" rule: frame n is the first frame at or after n/fps, n/fps summed up in float64.
 
-    The sum's rounding is part of the rule: of a 25 fps file at 25 fps, frame 6 (0.24 s) comes before slot 6
-    (0.24000000000000002 s), which therefore shows frame 7. Frames after the window's end count for nothing.
+    The sum's rounding is part of the rule: in a 25 fps file at 25 fps, frame 6 (0.24 s) comes before slot 6
+    (0.24000000000000002 s), which therefore shows frame 7. Frames after the window's end are not used.
     """
 
-    def __init__(self, fps: int, duration_s: float, convert: Callable[[Any], Any]) -> None:
-        super().__init__(fps, None, None, None, convert)
+    def __init__(self, fps: float, duration_s: float, convert: Convert) -> None:
+        super().__init__(fps, None, convert)
         self._step, self._next, self._end_s = 1 / fps, 0.0, duration_s
 
     def push(self, frame: Any, time: Fraction) -> None:
@@ -129,51 +132,17 @@ class FirstAtOrAfter(FramePicker):
             self._next += self._step
 
     def finish(self) -> None:
-        """The stream is over: no frame is held beyond its own time."""
+        """End the stream: no frame is held beyond its own time."""
 
 
-class _Both:
-    """One decoded frame at a time into both streams; a frame that both want is converted to RGB once."""
+class _ShownOnce:
+    """`shown_pixels` that remembers the last frame: where both streams pick a frame, it is converted once."""
 
-    def __init__(self, stream: Any, duration_s: float, rule: FrameRule) -> None:
-        self._sar, self._shown, self._pixels = stream.sample_aspect_ratio, None, np.empty(0)
+    def __init__(self) -> None:
+        self._frame: Any = None
+        self._pixels = np.empty(0)
 
-        def picker(fps: int, resize: Callable[[np.ndarray], np.ndarray]) -> FramePicker:
-            def convert(frame: Any) -> np.ndarray:
-                return resize(self._upright(frame))
-
-            if rule == "demo":
-                return FirstAtOrAfter(fps, duration_s, convert)
-            return FramePicker(fps, duration_s, None, None, convert)
-
-        self.clip, self.sync = picker(CLIP_FPS, clip_frame), picker(SYNC_FPS, sync_frame)
-        self.next_time = self.sync.next_time
-
-    @property
-    def done(self) -> bool:
-        return self.clip.done and self.sync.done
-
-    @property
-    def head(self) -> Any:
-        return self.sync.head
-
-    @property
-    def end(self) -> Fraction | None:
-        return self.sync.end
-
-    @property
-    def frames(self) -> list[np.ndarray]:
-        return self.sync.frames
-
-    def push(self, frame: Any, time: Fraction) -> None:
-        self.clip.push(frame, time)
-        self.sync.push(frame, time)
-
-    def finish(self) -> None:
-        self.clip.finish()
-        self.sync.finish()
-
-    def _upright(self, frame: Any) -> np.ndarray:
-        if frame is not self._shown:
-            self._shown, self._pixels = frame, shown_pixels(frame, self._sar)
+    def __call__(self, frame: Any, sar: Fraction | None) -> np.ndarray:
+        if frame is not self._frame:
+            self._frame, self._pixels = frame, shown_pixels(frame, sar)
         return self._pixels

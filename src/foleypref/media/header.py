@@ -1,4 +1,4 @@
-"""What a media file's header and first frames say, and opening it with every known trap avoided."""
+"""Open media files, avoiding known traps, and read what their headers and first frames state."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import av
 
 from foleypref.media.decoding import MediaError, display_size, pick_stream
 
-FULL_RATE = 240  # an average rate above this is a missing value (flv and mkv report 1000), not a frame rate
+FULL_RATE = 240  # an average rate above this stands for a missing value (flv and mkv report 1000)
 
 
 @dataclasses.dataclass(frozen=True)
 class MediaInfo:
-    """What a file says it holds. Width and height are as shown: square pixels, turned upright."""
+    """Properties that a file states. Width and height are as shown: square pixels, turned upright."""
 
     duration_s: float
     has_video: bool
@@ -41,7 +41,7 @@ def probe(path: str | Path) -> MediaInfo:
         video, audio = pick_stream(container.streams.video), pick_stream(container.streams.audio)
         heads: list[Any] = []
         if video is not None:
-            with contextlib.suppress(av.FFmpegError):  # the header alone still answers most questions
+            with contextlib.suppress(av.FFmpegError):  # the header still has most properties
                 heads.extend(itertools.islice(container.decode(video), 8))
         times = [f.pts * f.time_base for f in heads if f.pts is not None]
         gaps = [b - a for a, b in itertools.pairwise(times) if b > a]
@@ -52,7 +52,7 @@ def probe(path: str | Path) -> MediaInfo:
 
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[Any]:
-    """An input container. Never set PyAV's log level: with threads that has deadlocked on damaged files."""
+    """Open an input container. Never set PyAV's log level: with threads that deadlocked on damaged files."""
     try:
         container = av.open(str(path), metadata_errors="ignore")
     except FileNotFoundError:
@@ -66,19 +66,19 @@ def opened(path: str | Path) -> Iterator[Any]:
 
 
 def reason_of(error: BaseException) -> str:
-    """One line of what FFmpeg or the system said."""
+    """Return the first line of an error by FFmpeg or the system."""
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
 
 
 def zero_of(container: Any, stream: Any) -> Fraction:
-    """The container time (seconds) at which `stream` starts: the clock's zero."""
+    """Return the container time (seconds) at which `stream` starts: the clock's zero."""
     if stream.start_time is not None:
         return Fraction(stream.start_time * stream.time_base)
     return Fraction(container.start_time or 0, av.time_base)
 
 
 def describe(container: Any, video: Any, audio: Any, head: Any, period: Any) -> MediaInfo:
-    """MediaInfo from the header, the first decoded frame or None, and the median frame period (seconds)."""
+    """Return MediaInfo by the header, the first decoded frame or None, and the median frame period (s)."""
     duration = None if container.duration is None else container.duration / av.time_base
     fields: dict[str, Any] = {}
     if video is not None:

@@ -1,7 +1,7 @@
 """Captions and splits for a folder of videos, from `metadata.csv` or `metadata.jsonl`.
 
-The layout is that of the `datasets` library's media folders: one row a file, `file_name` relative to the
-folder. `prompt` (or `caption`) and `split` are ours; every other column is kept as it is.
+The layout is that of the `datasets` library's media folders: one row per file, `file_name` relative to the
+folder. `prompt` (or `caption`) and `split` are our columns; every other column is kept as it is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FILES = ("metadata.csv", "metadata.jsonl")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What the metadata says of one file."""
+    """The metadata of one file."""
 
     prompt: str = ""
     split: str = ""  # "" leaves the choice to the content hash
@@ -25,13 +25,13 @@ class Row:
 
 
 def read_metadata(folder: Path) -> dict[str, Row]:
-    """file_name (POSIX, relative to `folder`) -> Row; empty without a metadata file. Raises ValueError."""
-    found = [folder / name for name in FILES if (folder / name).is_file()]
-    if not found:
+    """Return a Row by file_name (POSIX, relative to `folder`); {} without metadata. Raises ValueError."""
+    paths = [folder / name for name in FILES if (folder / name).is_file()]
+    if not paths:
         return {}
-    if len(found) > 1:
+    if len(paths) > 1:
         raise ValueError(f"{folder}: has both {FILES[0]} and {FILES[1]}; keep one")
-    path = found[0]
+    path = paths[0]
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -44,7 +44,7 @@ def read_metadata(folder: Path) -> dict[str, Row]:
             raise ValueError(f"{path}: line {number} has no file_name; each row names one file")
         name = PurePosixPath(name).as_posix()
         if name in rows:
-            raise ValueError(f"{path}: line {number} names {name} a second time; keep one row a file")
+            raise ValueError(f"{path}: line {number} names {name} a second time; keep one row per file")
         rows[name] = _row(record)
     return rows
 
@@ -53,7 +53,7 @@ def _row(record: dict[str, Any]) -> Row:
     caption = record.pop("caption", None)
     prompt = record.pop("prompt", None)
     if prompt and caption:
-        record["caption"] = caption  # both given: the prompt is used, the caption is one more column
+        record["caption"] = caption  # both given: the prompt is used, the caption is an extra column
     split = record.pop("split", None)
     return Row(str(prompt or caption or "").strip(), str(split or "").strip(), record)
 
@@ -80,8 +80,10 @@ def _jsonl(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: line {number} is not JSON ({error.msg}); one object a line") from None
+            raise ValueError(
+                f"{path}: line {number} is not JSON ({error.msg}); write one object per line"
+            ) from None
         if not isinstance(record, dict):
-            raise ValueError(f"{path}: line {number} is a {type(record).__name__}; one object a line")
+            raise ValueError(f"{path}: line {number} is a {type(record).__name__}; write one object per line")
         records.append((number, record))
     return records

@@ -1,6 +1,6 @@
-"""Writing media: small H.264 videos, sound files, and a new soundtrack beside an untouched picture.
+"""Write media: small H.264 videos, sound files, and a new soundtrack beside an untouched picture.
 
-Every write goes to a temporary file in the same folder and is renamed, so a half-written file is never seen.
+Every file is written under a temporary name in the same folder and renamed, so no half-written file is seen.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from foleypref.media.decoding import MediaError, pick_stream
 from foleypref.media.files import atomic_path
 
-# suffix -> (container, sound codec, its only sample rate). Opus exists at 48 kHz alone and PyAV would not
+# suffix -> (container, sound codec, its only sample rate). Opus exists only at 48 kHz, and PyAV would not
 # object to a mislabelled rate. AVI has no field for a lossy codec's start delay: sound would be 25 ms late.
 CONTAINERS: dict[str, tuple[str, str, int | None]] = {
     ".mp4": ("mp4", "aac", None),
@@ -40,8 +40,8 @@ SOUND_FILES: dict[str, tuple[str, str, int | None]] = {
 BLOCK = 1024  # samples handed to an encoder at once
 
 
-# One thread, or the bytes depend on the number of cores; and no looking ahead: with B-frames or macroblock
-# trees one encode in twenty of the very same frames came out with other bytes (x264 in PyAV 18.1).
+# For the same bytes every time: one thread, because otherwise they depend on the number of cores, and no
+# look-ahead: with B-frames or macroblock trees one in twenty encodes of the same frames differed (PyAV 18.1).
 SAME_BYTES = "rc-lookahead=0:sync-lookahead=0:mbtree=0:bframes=0"
 
 
@@ -54,7 +54,7 @@ def write_video(
 ) -> Path:
     """Write (T, H, W, 3) uint8 frames as H.264 and (N,) sound, if any; the same input gives the same bytes.
 
-    H and W must be even (4:2:0). Raises MediaError.
+    Raises MediaError, also for an odd height or width (4:2:0).
     """
     path = Path(path)
     name, codec, only_rate = _by_suffix(path, CONTAINERS)
@@ -94,10 +94,11 @@ def write_audio(path: str | Path, wave: np.ndarray, sample_rate: int) -> Path:
 
 
 def mux(video_path: str | Path, wave: np.ndarray, sample_rate: int, out_path: str | Path) -> Path:
-    """Put (N,) sound onto a video, copying its picture packet by packet; the old sound is dropped.
+    """Replace a video's sound by (N,) samples, copying its picture packet by packet.
 
-    Sample 0 sounds with the first picture, whatever time the file gives it. Rotation stays (AVI has none).
-    Raises MediaError: same file in and out, no picture, a container that cannot hold the picture's codec.
+    Sample 0 sounds with the first frame, whatever time the file gives that. Rotation stays (AVI has none).
+    Raises MediaError if input and output are the same file, if there is no picture, or if the container
+    cannot hold the picture's codec.
     """
     video_path, out_path = Path(video_path), Path(out_path)
     if out_path.exists() and video_path.exists() and os.path.samefile(video_path, out_path):
@@ -114,15 +115,17 @@ def mux(video_path: str | Path, wave: np.ndarray, sample_rate: int, out_path: st
                 sound = _Soundtrack(out, codec, only_rate, wave, sample_rate, out_path)
                 _copy(source, stream, out, video, sound)
     except (av.FFmpegError, OSError, UnicodeError) as error:
-        what = getattr(error, "strerror", None) or error
-        raise MediaError(f"{video_path}: cannot be copied into {out_path.name} ({what}); try .mkv") from None
+        reason = getattr(error, "strerror", None) or error
+        raise MediaError(
+            f"{video_path}: cannot be copied into {out_path.name} ({reason}); try .mkv"
+        ) from None
     return out_path
 
 
 def suffix_for(video_path: str | Path) -> str:
-    """The suffix of a file that this picture can be written into: its own if it will do, else one added.
+    """Return the suffix to add to a video's name for a container that can hold its picture and new sound.
 
-    "" is its own, and the answer for what does not open.
+    "" if its own container can, or if the file does not open.
     """
     path = Path(video_path)
     try:
@@ -141,7 +144,7 @@ def _copy(source: Any, stream: Any, out: Any, video: Any, sound: _Soundtrack) ->
     zero = stream.start_time or 0
     for packet in source.demux(stream):
         if packet.dts is None and packet.pts is None:
-            continue  # the demuxer's end mark
+            continue  # the demuxer's end marker
         time = packet.dts if packet.dts is not None else packet.pts
         sound.advance(float((time - zero) * stream.time_base))
         packet.pts = None if packet.pts is None else packet.pts - zero
@@ -160,7 +163,7 @@ def _check_codec(stream: Any, path: Path) -> None:
 
 
 def _holds(container: str, codec: str) -> bool:
-    """Whether a container takes a codec, corrected where FFmpeg says yes and then fails."""
+    """Return whether a container can hold a codec; False too where FFmpeg claims so and then fails."""
     if container == "avi" and codec in ("h264", "hevc"):
         return False  # AVI counts frames and has no timestamps: reordered pictures come back late
     if container == "mov" and codec in ("vp8", "vp9", "av1"):
@@ -177,7 +180,7 @@ def _by_suffix(path: Path, table: dict[str, tuple[str, str, int | None]]) -> tup
 
 @contextlib.contextmanager
 def _written(path: Path, container: str) -> Iterator[Any]:
-    """An output container whose file appears under `path` when all went well, and not at all otherwise."""
+    """Open an output container whose file appears at `path` only if no error occurred."""
     options = {"fflags": "+bitexact"}  # no library versions and no random ids in the file
     try:
         with (
@@ -190,7 +193,7 @@ def _written(path: Path, container: str) -> Iterator[Any]:
 
 
 class _Soundtrack:
-    """Encodes a waveform into an output stream a little at a time, so that picture and sound interleave."""
+    """Encodes a waveform into an output stream block by block, so that picture and sound interleave."""
 
     def __init__(
         self,
@@ -229,7 +232,7 @@ class _Soundtrack:
 
 
 def _resample(wave: np.ndarray, rate: int, target: int) -> np.ndarray:
-    """(N,) at `rate` -> (round(N * target / rate),) at `target`, both Hz."""
+    """Resample (N,) from `rate` to `target` (Hz): (round(N * target / rate),)."""
     resampler = av.AudioResampler("flt", "mono", target)
     frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
     frame.sample_rate = rate

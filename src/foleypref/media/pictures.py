@@ -1,4 +1,4 @@
-"""Pictures of sound for people: a log-frequency spectrogram as WebP, and the min/max outline players draw."""
+"""Pictures of sound: a log-frequency spectrogram as WebP, and the min/max outline that players draw."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from foleypref.media.files import atomic_path
 WINDOW_S = 0.032  # long enough to tell pitches apart, short enough to see an onset
 RANGE_DB = 80.0
 LOW_HZ = 40.0
-# Control points (level, R, G, B) of a dark-to-light table near matplotlib's magma: lightness rises evenly,
-# so that equal steps in dB look equal.
+# Control points (level, R, G, B) of a dark-to-light table similar to matplotlib's magma: lightness rises
+# evenly, so that equal steps in dB look equal.
 COLOURS = np.array(
     [
         (0.00, 0, 0, 4),
@@ -35,21 +35,21 @@ OUTLINE = np.array([154, 180, 214], np.uint8)  # RGB
 
 
 def colour_table() -> np.ndarray:
-    """(256, 3) uint8: level in 1/255 of the range -> RGB."""
+    """Return (256, 3) uint8: the RGB colour of each level in 1/255 of the range."""
     levels = np.linspace(0, 1, 256)
     columns = [np.interp(levels, COLOURS[:, 0], COLOURS[:, channel]) for channel in (1, 2, 3)]
     return np.stack(columns, axis=1).round().astype(np.uint8)
 
 
 def spectrogram_db(wave: np.ndarray, sample_rate: int, width: int, height: int) -> np.ndarray:
-    """(N,) sound -> (height, width) dB below the loudest cell, in [-RANGE_DB, 0]; row 0 is the highest pitch.
+    """Return (height, width) dB relative to the loudest cell, in [-RANGE_DB, 0]; row 0 is the highest pitch.
 
     Column c covers the time around (c + 1/2) / width of the sound; rows are evenly spaced in log frequency
     from 40 Hz to half the rate. Silence is -RANGE_DB throughout.
     """
     size = 1 << max(6, math.ceil(math.log2(WINDOW_S * sample_rate)))
     padded = np.pad(np.nan_to_num(np.asarray(wave, np.float32)), size)
-    # Each column is the loudest of a few frames inside it, so that a click cannot fall between two columns.
+    # Each column is the maximum over a few frames inside it, so that a click cannot fall between two columns.
     per_column = max(1, min(8, math.ceil(len(wave) / width / (size // 4))))
     centres = (np.arange(width * per_column) + 0.5) / (width * per_column) * len(wave)
     starts = centres.astype(np.int64) + size - size // 2
@@ -57,7 +57,7 @@ def spectrogram_db(wave: np.ndarray, sample_rate: int, width: int, height: int) 
     edges = np.geomspace(min(LOW_HZ, sample_rate / 8), sample_rate / 2, height + 1) * size / sample_rate
     low = np.minimum(edges[:-1], size / 2 - 1)
     window = np.hanning(size).astype(np.float32)
-    for begin in range(0, width, 64):  # in blocks: a long sound would need gigabytes at once
+    for begin in range(0, width, 64):  # in blocks, because a long sound would need gigabytes at once
         block = starts[begin * per_column : (begin + 64) * per_column]
         spectrum = np.abs(np.fft.rfft(padded[block[:, None] + np.arange(size)] * window)) ** 2
         spectrum = spectrum.reshape(-1, per_column, size // 2 + 1).max(axis=1)
@@ -78,7 +78,7 @@ def spectrogram_image(
     event_times_s: Sequence[float] = (),
     outline: int = 0,
 ) -> Path:
-    """Write `spectrogram_pixels` as WebP. Raises MediaError."""
+    """Write the picture of `spectrogram_pixels` as WebP. Raises MediaError for an empty sound or size."""
     path = Path(path)
     if wave.ndim != 1 or not len(wave) or sample_rate <= 0 or width < 1 or height < 1:
         raise MediaError(
@@ -98,10 +98,10 @@ def spectrogram_pixels(
     event_times_s: Sequence[float] = (),
     outline: int = 0,
 ) -> np.ndarray:
-    """(N,) sound -> (height + outline, width, 3) uint8, events as dotted vertical lines.
+    """Draw sound (N,) as (height + outline, width, 3) uint8, with events as dotted vertical lines.
 
-    `outline` rows below show the sound against full scale, as editors draw it: the spectrogram is relative to
-    its loudest cell and does not say how loud that is.
+    `outline` rows below show the sound against full scale, as audio editors do: the spectrogram is relative
+    to its loudest cell and does not show how loud that is.
     """
     levels = (spectrogram_db(wave, sample_rate, width, height) / RANGE_DB + 1) * 255
     pixels = colour_table()[levels.round().astype(np.uint8)]  # (height, width, 3)
@@ -115,9 +115,9 @@ def spectrogram_pixels(
 
 
 def outline_pixels(wave: np.ndarray, width: int, height: int) -> np.ndarray:
-    """(N,) sound -> (height, width, 3) uint8: lowest to highest sample a column, light on dark.
+    """Draw sound (N,) as (height, width, 3) uint8: from lowest to highest sample per column, light on dark.
 
-    Heights go with the square root of the amplitude, so that −40 dB is still a tenth of full scale.
+    Heights are square roots of amplitudes, so that −40 dB is still a tenth of full scale.
     """
     bounds = np.nan_to_num(peaks(np.asarray(wave, np.float32), width))
     low, high = (np.sign(bounds) * np.sqrt(np.abs(bounds).clip(max=1))).T
@@ -127,7 +127,7 @@ def outline_pixels(wave: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def peaks(wave: np.ndarray, num: int) -> np.ndarray:
-    """(N,) sound -> (num, 2) float32 lowest and highest sample of each of `num` equal stretches."""
+    """Return the lowest and highest sample in `num` equal stretches of sound (N,), as (num, 2) float32."""
     if num < 1:
         raise MediaError(f"peaks needs num >= 1, got {num}")
     if not len(wave):
@@ -138,7 +138,7 @@ def peaks(wave: np.ndarray, num: int) -> np.ndarray:
 
 
 def _rows(spectrum: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """(T, F) power -> (T, rows): the loudest bin of a row's band; between bins where the band is narrow."""
+    """Return (T, rows) of power (T, F): a band's loudest bin, interpolated if the band is below one bin."""
     top = spectrum.shape[1] - 1
     begin = np.minimum(np.ceil(low).astype(int), top - 1)
     bounds = np.stack([begin, np.clip(np.ceil(high).astype(int), begin + 1, top)], axis=1).ravel()

@@ -1,4 +1,4 @@
-"""Several ways of looking at one picture, read in one pass: every scorer names the frames that it wants.
+"""Several frame streams from one decode of a picture: every scorer names the frames that it needs.
 
 A stream is a rate (frames picked by ffmpeg's `fps` rule) and a conversion of decoded frames to pixels. Equal
 keys are equal frames, so scorers that share a key share the memory.
@@ -6,7 +6,7 @@ keys are equal frames, so scorers that share a key share the memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -16,16 +16,14 @@ import av
 import numpy as np
 
 from foleypref.media.clip import collect_frames
-from foleypref.media.decoding import FramePicker, render
-
-Convert = Callable[[Any, Fraction | None], np.ndarray]
+from foleypref.media.decoding import Convert, FramePicker, render
 
 
 @dataclass(frozen=True)
 class FrameStream:
-    """Frames of `fps` a second as `convert(decoded frame, sample aspect ratio)` shows them, (H, W, 3) uint8.
+    """`fps` frames per second of a picture, each made into (H, W, 3) uint8 pixels by `convert`.
 
-    `key` names rate, size and conversion: "short224@0.5".
+    `key` names conversion, size and rate: "short224@0.5".
     """
 
     key: str
@@ -34,14 +32,14 @@ class FrameStream:
 
 
 def square(fps: float, side: int) -> FrameStream:
-    """The house's own conversion: short side `side`, centre square, the same bytes on every machine."""
+    """Return a stream by our own conversion: short side `side`, centre square, the same on every machine."""
     return FrameStream(f"square{side}@{fps:g}", fps, lambda frame, sar: render(frame, side, sar))
 
 
 def bicubic(fps: float, side: int, *, crop: bool) -> FrameStream:
-    """torchvision's antialiased bicubic resize on uint8 to a short side of `side`, as the benchmarks have it.
+    """Return a stream resized as in the benchmarks: torchvision's antialiased bicubic on uint8.
 
-    `crop` keeps the centre square alone; without it the long side stays.
+    The short side becomes `side`; `crop` keeps only the centre square.
     """
     from foleypref.media.frame_rules import resize_short, shown_pixels  # torch
 
@@ -54,66 +52,39 @@ def bicubic(fps: float, side: int, *, crop: bool) -> FrameStream:
 def read_streams(
     path: str | Path, streams: Sequence[FrameStream], *, start_s: float = 0.0, duration_s: float
 ) -> dict[str, np.ndarray]:
-    """Frames (T, H, W, 3) uint8 by stream key, from one decode; a picture that ends early has fewer.
+    """Read frames (T, H, W, 3) uint8 by stream key in one decode; a picture that ends early has fewer.
 
-    Raises MediaError where the picture cannot be read.
+    Raises MediaError if the picture cannot be read.
     """
     if not streams:
         return {}
-    pickers = collect_frames(path, lambda stream: _Pickers(stream, streams, duration_s), start_s=start_s)
-    shown = pickers.by_key
-    return {key: np.stack(picker.frames) for key, picker in shown.items() if picker.frames}
+    pickers = _pickers(streams, duration_s)
+    collect_frames(path, list(pickers.values()), start_s=start_s)
+    return {key: np.stack(picker.frames) for key, picker in pickers.items() if picker.frames}
 
 
 def frames_of(
     array: np.ndarray, fps: float, streams: Sequence[FrameStream], *, duration_s: float | None = None
 ) -> dict[str, np.ndarray]:
-    """The same of a picture in memory, (T, H, W, 3) uint8 at `fps`: frames by stream key.
+    """Return the same frames by stream key from a picture in memory, (T, H, W, 3) uint8 at `fps`.
 
-    duration_s: how much of it is looked at (seconds), None all.
+    duration_s: how much of the picture to use (seconds), None for all of it.
     """
-    if not streams:
-        return {}
     rate = Fraction(fps).limit_denominator(1001)
-    seconds = len(array) / fps if duration_s is None else duration_s
-    pickers = _Pickers(None, streams, seconds)
+    pickers = _pickers(streams, len(array) / fps if duration_s is None else duration_s)
     for index, pixels in enumerate(array):
-        if pickers.done:
+        if all(picker.done for picker in pickers.values()):
             break
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
         frame.time_base, frame.duration = 1 / rate, 1  # how long the last one is shown
-        pickers.push(frame, index / rate)
-    pickers.finish()
-    return {key: np.stack(picker.frames) for key, picker in pickers.by_key.items() if picker.frames}
+        for picker in pickers.values():
+            picker.push(frame, index / rate)
+    for picker in pickers.values():
+        picker.finish()
+    return {key: np.stack(picker.frames) for key, picker in pickers.items() if picker.frames}
 
 
-class _Pickers:
-    """Every decoded frame to one picker a stream; the fastest stream answers for all."""
-
-    def __init__(self, stream: Any, streams: Sequence[FrameStream], duration_s: float) -> None:
-        sar = None if stream is None else stream.sample_aspect_ratio  # None: pixels that are square
-        self.by_key: dict[str, FramePicker] = {}
-        for wanted in sorted(streams, key=lambda s: -s.fps):
-            self.by_key.setdefault(wanted.key, self._picker(wanted, duration_s, sar))
-        self._fastest = next(iter(self.by_key.values()))
-
-    @staticmethod
-    def _picker(wanted: FrameStream, duration_s: float, sar: Any) -> FramePicker:
-        return FramePicker(wanted.fps, duration_s, None, None, lambda frame: wanted.convert(frame, sar))
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("next_time", "head", "end", "frames"):
-            return getattr(self._fastest, name)
-        raise AttributeError(name)
-
-    @property
-    def done(self) -> bool:
-        return all(picker.done for picker in self.by_key.values())
-
-    def push(self, frame: Any, time: Fraction) -> None:
-        for picker in self.by_key.values():
-            picker.push(frame, time)
-
-    def finish(self) -> None:
-        for picker in self.by_key.values():
-            picker.finish()
+def _pickers(streams: Sequence[FrameStream], duration_s: float) -> dict[str, FramePicker]:
+    """Return one picker per key, the fastest stream first."""
+    by_rate = sorted(streams, key=lambda stream: -stream.fps)
+    return {stream.key: FramePicker(stream.fps, duration_s, stream.convert) for stream in by_rate}

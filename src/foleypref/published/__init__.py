@@ -1,1 +1,1 @@
-"""Other people's networks: built, filled with their published weights, and spoken to in the house's terms."""
+"""Networks published by others: which files, under which licence, how they are fetched, read and filled."""

@@ -1,6 +1,6 @@
 """The CLIP towers that condition MMAudio: frame vectors and prompt tokens, from an OpenCLIP state dict.
 
-The towers are those of `transformers`; the weights are named as in `open_clip_pytorch_model.bin` of
+The towers are `transformers`' own; the weights are named as in `open_clip_pytorch_model.bin` of
 apple/DFN5B-CLIP-ViT-H-14-384 (which the hub now calls -378).
 
 Letters: N frames, B prompts, T tokens (77), D width of the text tower, E width of the joint space.
@@ -9,7 +9,6 @@ Letters: N frames, B prompts, T tokens (77), D width of the text tower, E width 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,44 +18,46 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from foleypref.published.filling import fill
+from foleypref.published.renaming import Renamed, prefixed, rename, rule
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-UNUSED = ("text_projection", "logit_scale")  # of the contrastive loss: in the file, no part of a condition
-
-BLOCK = re.compile(r"transformer\.resblocks\.(?P<index>\d+)\.(?P<part>.+)")
-BLOCK_NAMES = {  # the part's name
-    "ln_1.weight": "layer_norm1.weight",
-    "ln_1.bias": "layer_norm1.bias",
-    "attn.out_proj.weight": "self_attn.out_proj.weight",
-    "attn.out_proj.bias": "self_attn.out_proj.bias",
-    "ln_2.weight": "layer_norm2.weight",
-    "ln_2.bias": "layer_norm2.bias",
-    "mlp.c_fc.weight": "mlp.fc1.weight",
-    "mlp.c_fc.bias": "mlp.fc1.bias",
-    "mlp.c_proj.weight": "mlp.fc2.weight",
-    "mlp.c_proj.bias": "mlp.fc2.bias",
-}
-TEXT_NAMES = {
-    "token_embedding.weight": "embeddings.token_embedding.weight",
-    "positional_embedding": "embeddings.position_embedding.weight",
-    "ln_final.weight": "final_layer_norm.weight",
-    "ln_final.bias": "final_layer_norm.bias",
-}
-IMAGE_NAMES = {  # below `visual.`
-    "class_embedding": "embeddings.class_embedding",
-    "positional_embedding": "embeddings.position_embedding.weight",
-    "conv1.weight": "embeddings.patch_embedding.weight",
-    "ln_pre.weight": "pre_layrnorm.weight",
-    "ln_pre.bias": "pre_layrnorm.bias",
-    "ln_post.weight": "post_layernorm.weight",
-    "ln_post.bias": "post_layernorm.bias",
-}
+_BLOCK_NAMES = (  # below `transformer.` to below `encoder.`
+    rule(r"resblocks\.(\d+)\.ln_([12])\.(weight|bias)", r"layers.\1.layer_norm\2.\3"),
+    rule(r"resblocks\.(\d+)\.mlp\.c_fc\.(weight|bias)", r"layers.\1.mlp.fc1.\2"),
+    rule(r"resblocks\.(\d+)\.mlp\.c_proj\.(weight|bias)", r"layers.\1.mlp.fc2.\2"),
+    rule(r"resblocks\.(\d+)\.attn\.out_proj\.(weight|bias)", r"layers.\1.self_attn.out_proj.\2"),
+    rule(
+        r"resblocks\.(\d+)\.attn\.in_proj_(\w+)",
+        *(rf"layers.\1.self_attn.{part}_proj.\2" for part in "qkv"),
+    ),
+)
+_TEXT_NAMES = (
+    rule(r"(token_embedding\.weight)", r"embeddings.\1"),
+    rule(r"positional_embedding", r"embeddings.position_embedding.weight"),
+    rule(r"ln_final\.(weight|bias)", r"final_layer_norm.\1"),
+)
+_IMAGE_NAMES = (
+    rule(r"(class_embedding)", r"embeddings.\1"),
+    rule(r"positional_embedding", r"embeddings.position_embedding.weight"),
+    rule(r"conv1\.weight", r"embeddings.patch_embedding.weight"),
+    rule(r"ln_pre\.(weight|bias)", r"pre_layrnorm.\1"),
+    rule(r"ln_post\.(weight|bias)", r"post_layernorm.\1"),
+)
+PROJECTION = "image.visual_projection.weight"
+NAMES = (  # OpenCLIP's names to those of `ClipEncoders`
+    *prefixed(_TEXT_NAMES, "", "text."),
+    *prefixed(_BLOCK_NAMES, "transformer.", "text.encoder."),
+    *prefixed(_IMAGE_NAMES, "visual.", "image.vision_model."),
+    *prefixed(_BLOCK_NAMES, "visual.transformer.", "image.vision_model.encoder."),
+    rule(r"visual\.proj", PROJECTION),
+    rule(r"text_projection|logit_scale"),  # of the contrastive loss: in the file, no part of a condition
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipSizes:
-    """Sizes of both towers, which OpenCLIP weights do not state; the defaults are DFN5B ViT-H/14-378."""
+    """Sizes of both towers, which OpenCLIP weights do not state; the defaults are DFN5B ViT-H/14-378's."""
 
     image_size: int = 378
     patch_size: int = 14
@@ -72,13 +73,13 @@ class ClipSizes:
 
 
 def clip_pixels(frames: Tensor) -> Tensor:
-    """Frames as read, (N, 384, 384, 3) uint8, to the image tower's input (N, 3, 384, 384)."""
+    """Convert frames (N, 384, 384, 3) uint8 to the image tower's input (N, 3, 384, 384)."""
     mean, std = (torch.tensor(x, device=frames.device)[:, None, None] for x in (MEAN, STD))
     return (frames.movedim(-1, -3) / 255 - mean) / std
 
 
 class ClipEncoders(nn.Module):
-    """Both towers, frozen: `encode_text` and `encode_image` give what MMAudio is conditioned on."""
+    """Both towers, frozen: `encode_text` and `encode_image` compute the conditions of MMAudio."""
 
     def __init__(self, sizes: ClipSizes) -> None:
         super().__init__()
@@ -110,7 +111,7 @@ class ClipEncoders(nn.Module):
         )
 
     def encode_text(self, ids: Tensor, normalize: bool = True) -> Tensor:
-        """Zero-padded token ids (B, 77) -> all states after the last LayerNorm, (B, 77, D), each of length 1.
+        """Return all states after the last LayerNorm, (B, 77, D), each of length 1, of zero-padded token ids.
 
         No attention mask: MMAudio reads the padding's states too, and a mask or another padding changes them.
         """
@@ -118,16 +119,17 @@ class ClipEncoders(nn.Module):
         return F.normalize(states, dim=-1) if normalize else states
 
     def encode_image(self, frames: Tensor, normalize: bool = True) -> Tensor:
-        """Normalised frames (N, 3, H, W) -> (N, E), each of length 1; H and W the tower's or a bit larger.
+        """Embed normalised frames (N, 3, H, W) as (N, E), each of length 1.
 
-        Frames of 384 lose their last 6 rows and columns: patches of 14 pixels end at 378, there as here.
-        Raises ValueError when H or W holds another number of patches than the tower has positions for.
+        H and W are the tower's or a bit larger: frames of 384 lose their last 6 rows and columns, because
+        patches of 14 pixels end at 378, in OpenCLIP too. Raises ValueError if H or W holds another number of
+        patches than the tower has positions for.
         """
         side, patch = self.sizes.image_size, self.sizes.patch_size
         height, width = frames.shape[-2:]
         if height // patch != side // patch or width // patch != side // patch:
             raise ValueError(
-                f"frames are {height}x{width}, the image tower takes {side} pixels a side and at most "
+                f"frames are {height}x{width}; the image tower takes {side} pixels a side and at most "
                 f"{patch - 1} more, which it leaves out; resize them (MMAudio: to 384x384)"
             )
         vectors = self.image(pixel_values=frames[..., :side, :side]).image_embeds
@@ -135,40 +137,25 @@ class ClipEncoders(nn.Module):
 
 
 def load_clip(state: Mapping[str, Tensor], sizes: ClipSizes | None = None) -> ClipEncoders:
-    """Both towers from an OpenCLIP state dict, in eval mode, without gradients; float32 is used in place.
+    """Build both towers from an OpenCLIP state dict, frozen; float32 tensors are not copied.
 
-    Raises ValueError when a weight is missing, unknown or of another shape.
+    Raises ValueError if a weight is missing, unknown or of another shape.
     """
     with torch.device("meta"):
         encoders = ClipEncoders(sizes or ClipSizes())
     renamed, unknown = to_transformers(state)
     advice = "give open_clip_pytorch_model.bin of apple/DFN5B-CLIP-ViT-H-14-384"
-    fill(encoders, renamed, unknown, "this CLIP", advice)
+    fill(encoders, renamed, unknown=unknown, role="this CLIP", advice=advice)
     for module in encoders.modules():
         positions = getattr(module, "position_ids", None)
-        if isinstance(positions, Tensor):  # no weight, so still without memory
+        if isinstance(positions, Tensor):  # not a weight, so still on the meta device
             module.position_ids = torch.arange(positions.shape[-1])[None]
     return encoders
 
 
-def to_transformers(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """An OpenCLIP state dict under the names of `ClipEncoders`, and the names that were not understood."""
-    renamed: dict[str, Tensor] = {}
-    unknown = []
-    for name, value in state.items():
-        inner = name.removeprefix("visual.")
-        tower, names = ("text.", TEXT_NAMES) if inner == name else ("image.vision_model.", IMAGE_NAMES)
-        block = BLOCK.fullmatch(inner)
-        if name == "visual.proj":
-            renamed["image.visual_projection.weight"] = value.T.contiguous()  # x @ proj there, Linear here
-        elif inner in names:
-            renamed[tower + names[inner]] = value
-        elif block and block["part"] in BLOCK_NAMES:
-            renamed[f"{tower}encoder.layers.{block['index']}.{BLOCK_NAMES[block['part']]}"] = value
-        elif block and block["part"].startswith("attn.in_proj_") and len(value) % 3 == 0:
-            kind = block["part"].removeprefix("attn.in_proj_")
-            for letter, third in zip("qkv", value.chunk(3)):
-                renamed[f"{tower}encoder.layers.{block['index']}.self_attn.{letter}_proj.{kind}"] = third
-        elif name not in UNUSED:
-            unknown.append(name)
-    return renamed, unknown
+def to_transformers(state: Mapping[str, Tensor]) -> Renamed:
+    """Rename an OpenCLIP state dict to the names of `ClipEncoders`."""
+    renamed = rename(state, NAMES)
+    if PROJECTION in renamed.state:
+        renamed.state[PROJECTION] = renamed.state[PROJECTION].T.contiguous()  # x @ proj there, Linear here
+    return renamed

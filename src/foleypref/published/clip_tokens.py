@@ -1,6 +1,7 @@
 """CLIP's tokenizer as OpenCLIP runs it: cleaned lower-case text to 77 ids, padded with 0.
 
-The padding is not that of `transformers` (the end token and a mask), and MMAudio reads the padding's states.
+`transformers` pads with the end token and a mask instead; that would change MMAudio, which reads the states
+of the padding.
 """
 
 from __future__ import annotations
@@ -12,22 +13,26 @@ from functools import lru_cache
 from importlib.resources import files
 
 import ftfy
-import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch import Tensor
+
+from foleypref.published.text_tokens import id_rows
 
 NUM_TOKENS = 77
 VOCAB_SIZE = 49408
 END_OF_WORD = "</w>"
 START, END = "<|startoftext|>", "<|endoftext|>"
-WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"  # one digit a word
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"  # each digit is a word
 MERGES = "data/clip_merges.txt.gz"  # the 48,894 that CLIP uses; MIT, see data/NOTICE
 
 Merges = list[tuple[str, str]]
 
 
 class ClipTokenizer:
-    """Text to CLIP's token ids, from a byte-level vocabulary and its merges; ValueError if they disagree."""
+    """Converts text to CLIP's token ids by a byte-level vocabulary and its merges.
+
+    Raises ValueError if vocabulary and merges disagree.
+    """
 
     def __init__(self, vocab: dict[str, int], merges: Merges) -> None:
         lost = [first + second for first, second in merges if first + second not in vocab]
@@ -44,25 +49,20 @@ class ClipTokenizer:
         )
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Ids (B, 77) int64: start, words, end, then 0. A text too long is cut and its last id is the end."""
-        rows = torch.zeros(len(texts), NUM_TOKENS, dtype=torch.int64)
-        for row, text in zip(rows, texts):
-            ids = [self.start, *self._words.encode(clean(text)).ids, self.end][:NUM_TOKENS]
-            if len(ids) == NUM_TOKENS:
-                ids[-1] = self.end
-            row[: len(ids)] = torch.tensor(ids)
-        return rows
+        """Return 77 ids per text: start, words, end, then 0; a text too long is cut before its end."""
+        words = [self._words.encode(clean(text)).ids[: NUM_TOKENS - 2] for text in texts]
+        return id_rows([[self.start, *ids, self.end] for ids in words], NUM_TOKENS, pad=0)
 
 
 def clean(text: str) -> str:
-    """Mend mis-decoded characters, undo HTML entities (twice), single spaces, lower case."""
+    """Mend mis-decoded characters, undo HTML entities (twice), collapse spaces and lower the case."""
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return " ".join(text.split()).lower()
 
 
 @lru_cache(maxsize=1)
 def clip_tokenizer() -> ClipTokenizer:
-    """The tokenizer of OpenAI's CLIP and of every OpenCLIP model without one of its own, DFN5B's included."""
+    """Return the tokenizer of OpenAI's CLIP, which most OpenCLIP models use, DFN5B's included."""
     packed = files("foleypref.published").joinpath(MERGES).read_bytes()
     pairs = [line.split(" ") for line in gzip.decompress(packed).decode("utf-8").splitlines()[1:]]
     tokenizer = ClipTokenizer(*plain_vocabulary([(first, second) for first, second in pairs]))
@@ -71,9 +71,9 @@ def clip_tokenizer() -> ClipTokenizer:
 
 
 def plain_vocabulary(merges: Merges) -> tuple[dict[str, int], Merges]:
-    """CLIP's numbering: 256 bytes, the same at the end of a word, the merges in order, start, end."""
+    """Number the tokens as CLIP does: 256 bytes, the same ending a word, the merges in order, start, end."""
     shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = range(256, 256 + 256 - len(shown))  # what stands for the bytes that have no printed form
+    hidden = range(256, 256 + 256 - len(shown))  # stand for the bytes that have no printed form
     symbols = [chr(n) for n in (*shown, *hidden)]
     tokens = [*symbols, *(s + END_OF_WORD for s in symbols), *(a + b for a, b in merges), START, END]
     return {token: index for index, token in enumerate(tokens)}, merges

@@ -1,8 +1,8 @@
-"""A pickled checkpoint once turned into safetensors, which loads by mapping and cannot run anything.
+"""Convert a pickled checkpoint once to safetensors, which loads by mapping and cannot run code.
 
-The conversion lies beside the original as FILE.foleypref.safetensors, or in foleypref's cache where that
-folder is read-only. It is written beside its place, synced and renamed, one process at a time, so a file with
-its name is whole; the hash of the original in its metadata says whether it is still the original's.
+The conversion lies beside the original as FILE.foleypref.safetensors, or in foleypref's cache if that folder
+is read-only. It is written under another name, synced and renamed, one process at a time, so a file with its
+name is whole; the original's hash in its metadata shows whether the original has changed since.
 """
 
 from __future__ import annotations
@@ -25,32 +25,33 @@ from foleypref.published.places import CONVERTED, CONVERTED_EARLIER, companions
 from foleypref.workspace.shards import DTYPES
 
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_VERSION = "1"  # of what a conversion holds; another one is made again
+_VERSION = "1"  # of the content of conversions; those of another version are made again
 
 
 def converted(path: Path, hashes: Hashes, read: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors of the file at `path`, from its conversion; `read` gives them where none is there yet.
+    """Load the tensors of the file at `path` from its conversion, which is made by `read` at the first time.
 
-    Tensors that were one in the original are one again. If no folder takes the conversion, the tensors come
-    from `read` every time.
+    Tensors that share memory in the original share it again. If no folder can hold the conversion, the
+    tensors come from `read` every time.
     """
     places = companions(path, path.name + CONVERTED)
     earlier = [path.with_name(path.name + CONVERTED_EARLIER)]
-    found = _valid([*places, *earlier], hashes)
-    if found is None:
-        with _alone(path):
-            found = _valid(places, hashes) or _convert(places, path, hashes, read)
-    return read() if found is None else load_conversion(found)
+    conversion = _valid([*places, *earlier], hashes)
+    if conversion is None:
+        with _conversion_lock(path):
+            conversion = _valid(places, hashes) or _convert(places, path, hashes, read)
+    return read() if conversion is None else load_conversion(conversion)
 
 
 def load_conversion(path: Path) -> dict[str, Tensor]:
-    """The tensors of a conversion, mapped from the file, with its ties restored."""
+    """Load the tensors of a conversion, mapped from the file, with shared tensors shared again."""
     state = load_file(path)
-    return state | {name: state[kept] for name, kept in json.loads(_metadata(path).get("ties", "{}")).items()}
+    ties = json.loads(_metadata(path).get("ties", "{}"))
+    return state | {name: state[stored] for name, stored in ties.items()}
 
 
 def source_of(path: Path) -> Hashes | None:
-    """Which original a conversion was made from; None if the file is no whole conversion of this version."""
+    """Return the hashes of a conversion's original; None if it is not a whole conversion of this version."""
     try:
         metadata = _metadata(path)
     except Exception:  # absent, torn or foreign: safetensors raises its own type
@@ -72,14 +73,14 @@ def _metadata(path: Path) -> dict[str, str]:
 def _convert(
     places: list[Path], path: Path, hashes: Hashes, read: Callable[[], dict[str, Tensor]]
 ) -> Path | None:
-    """Write the conversion to the first place that takes it; None if none does."""
+    """Write the conversion to the first place that can be written to; None if there is none."""
     tensors, ties = _untied(read())
     metadata = {
         "version": _VERSION, "source": path.name, "source_md5": hashes.md5, "source_sha256": hashes.sha256,
         "ties": json.dumps(ties),
     }  # fmt: skip
     if unknown := {t.dtype for t in tensors.values()} - set(_DTYPE_NAMES):
-        raise ValueError(f"{path} holds tensors of {unknown.pop()}, which weights of a network do not have")
+        raise ValueError(f"{path} holds tensors of {unknown.pop()}, which no network's weights have")
     for place in places:
         try:
             remove_leftovers(place.parent.glob(f".{place.name}.*.tmp"))
@@ -94,7 +95,7 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str
     """Write a safetensors file atomically, tensor by tensor: a mapped state is never whole in memory."""
     header: dict[str, object] = {"__metadata__": metadata}
     offset = 0
-    # Wide types first, as the format's own writer does it: every tensor is then aligned to its type.
+    # Wide types first, as in the format's own writer: every tensor is then aligned to its type.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     for name in names:
         tensor = tensors[name]
@@ -112,24 +113,24 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str
 
 
 def _untied(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Each distinct tensor once, and name -> kept name for those that are the same memory."""
-    kept: dict[tuple[object, ...], str] = {}
+    """Return each distinct tensor once, and for a tensor of the same memory the name it is stored under."""
+    stored: dict[tuple[object, ...], str] = {}
     ties: dict[str, str] = {}
     for name, tensor in state.items():
         if tensor.numel() == 0:
             continue
         view = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
-        if view in kept:
-            ties[name] = kept[view]
+        if view in stored:
+            ties[name] = stored[view]
         else:
-            kept[view] = name
+            stored[view] = name
     return {name: tensor for name, tensor in state.items() if name not in ties}, ties
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock on the original while it is converted: of eight workers one writes and seven wait."""
+def _conversion_lock(path: Path) -> Iterator[None]:
+    """Hold a lock on the original during its conversion: one of eight workers writes and seven wait."""
     with path.open("rb") as file:
-        with contextlib.suppress(OSError):  # some network disks have no locks; then each writes its own
+        with contextlib.suppress(OSError):  # some network disks have no locks; then each worker converts
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

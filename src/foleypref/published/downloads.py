@@ -1,4 +1,4 @@
-"""Download one URL to a .part file: resumed where the server can, and quick to say that nobody is there."""
+"""Download one URL to a .part file, resuming where the server can, and failing fast without a network."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-TIMEOUT_S = 10.0  # for a connection, and for silence on it
+TIMEOUT_S = 10.0  # to connect, and between two pieces of data
 _BLOCK = 1 << 20  # bytes
 _REPORT_EVERY_S = 5.0
 
 
 class Unreachable(ValueError):
-    """Nobody answers at an address."""
+    """A host does not answer."""
 
 
 def download(url: str, part: Path, label: str, *, quiet: bool = False) -> None:
-    """Bring `part` to the whole content of `url`, going on where an earlier try stopped.
+    """Download `url` to `part`, going on where an earlier attempt stopped.
 
-    ValueError if nobody answers, the server refuses, the disk is too small, or the connection breaks: what
-    has come by then stays. `label` begins every message.
+    Raises ValueError if the host does not answer, the server refuses, the disk is too small or the connection
+    breaks; the data received so far stay. `label` begins every message.
     """
     reach(url)
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -42,14 +42,14 @@ def download(url: str, part: Path, label: str, *, quiet: bool = False) -> None:
         except OSError:  # some network disks have no locks
             pass
         while not _attempt(url, part, file, label, quiet):
-            file.truncate(0)  # the part is of another version of the file: from the start
+            file.truncate(0)  # the part belongs to another version of the file: start again
         file.flush()
         os.fsync(file.fileno())
-    forget(part)
+    _tag_file(part).unlink(missing_ok=True)
 
 
 def reach(url: str) -> None:
-    """Raise `Unreachable` within seconds if nobody answers at the host of `url`; a refusal is an answer."""
+    """Raise `Unreachable` within seconds if the host of `url` does not answer; a refusal is an answer."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
         return
@@ -64,10 +64,10 @@ def reach(url: str) -> None:
             failed.clear()
         except (urllib.error.URLError, OSError) as error:
             reason = getattr(error, "reason", error)
-            # A certificate that this Python does not know is an answer; whoever downloads judges it.
+            # A certificate that this Python does not know is an answer too: the download itself refuses it.
             failed[:] = [] if isinstance(reason, ssl.SSLError) else [reason]
 
-    # A thread, because looking up a name can take longer than any timeout of ours.
+    # In a thread, because looking up a name can take longer than any timeout of ours.
     thread = threading.Thread(target=knock, daemon=True)
     thread.start()
     thread.join(TIMEOUT_S * 1.5)
@@ -75,25 +75,20 @@ def reach(url: str) -> None:
         raise Unreachable(f"{parts.netloc} cannot be reached ({failed[0]})")
 
 
-def forget(part: Path) -> None:
-    """Remove what is remembered of a part."""
-    _tag_file(part).unlink(missing_ok=True)
-
-
 def say(text: str, quiet: bool) -> None:
-    """A line of progress on stderr."""
+    """Print a line of progress on stderr unless `quiet`."""
     if not quiet:
         print(text, file=sys.stderr, flush=True)
 
 
 def _attempt(url: str, part: Path, file: IO[bytes], label: str, quiet: bool) -> bool:
-    """One request for what is missing; False if the part is of no use and must be begun again."""
+    """Request the missing bytes once; False if the part is of no use and must be started again."""
     start = file.seek(0, os.SEEK_END)
     headers = {"User-Agent": "foleypref", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
         if tag := _tag(part):
-            headers["If-Range"] = tag  # the whole file, if it has been replaced meanwhile
+            headers["If-Range"] = tag  # the server sends the whole file if it has been replaced meanwhile
     try:
         with urllib.request.urlopen(
             urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S
@@ -104,12 +99,12 @@ def _attempt(url: str, part: Path, file: IO[bytes], label: str, quiet: bool) -> 
             _copy(answer, part, file, start, label, quiet)
             return True
     except urllib.error.HTTPError as error:
-        if error.code == 416 and start:  # nothing left to send: the part is whole, or of another file
+        if error.code == 416 and start:  # nothing left to send: the part is whole, or another file's
             return _range(error)[1] == start
         raise ValueError(f"{label}: {url} answers {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
         raise ValueError(f"{label}: {url} cannot be read ({error.reason})") from error
-    except OSError as error:  # a time-out or a reset in the middle
+    except OSError as error:  # a time-out or a reset during the transfer
         reason = str(error) or type(error).__name__
         raise ValueError(_stopped(label, file, None, reason)) from error
 
@@ -123,12 +118,12 @@ def _copy(answer: Any, part: Path, file: IO[bytes], start: int, label: str, quie
             f"{label} needs {total - start:,} more bytes and {part.parent} has {free:,} free; make room, or "
             "choose another folder with --folder or FOLEYPREF_WEIGHTS"
         )
-    done, told = start, time.monotonic()
+    done, last_report = start, time.monotonic()
     while block := answer.read(_BLOCK):
         file.write(block)
         done += len(block)
-        if time.monotonic() - told > _REPORT_EVERY_S:
-            told = time.monotonic()
+        if time.monotonic() - last_report > _REPORT_EVERY_S:
+            last_report = time.monotonic()
             say(f"{label}: {done / 1e9:.2f} of {(total or 0) / 1e9:.2f} GB", quiet)
     if total is not None and done < total:
         raise ValueError(_stopped(label, file, total, "the connection closed"))
@@ -143,11 +138,11 @@ def _stopped(label: str, file: IO[bytes], total: int | None, reason: str) -> str
 
 
 def _range(answer: Any) -> tuple[int | None, int | None]:
-    """First byte and whole size, by the Content-Range of an answer."""
-    told = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", answer.headers.get("Content-Range") or "")
-    if told is None:
+    """Return the first byte and the whole size that an answer's Content-Range states."""
+    stated = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", answer.headers.get("Content-Range") or "")
+    if stated is None:
         return None, None
-    return (int(told[1]) if told[1] else None), int(told[2])
+    return (int(stated[1]) if stated[1] else None), int(stated[2])
 
 
 def _tag_file(part: Path) -> Path:
@@ -155,7 +150,7 @@ def _tag_file(part: Path) -> Path:
 
 
 def _tag(part: Path) -> str | None:
-    """The server's name for the version that a part was begun from; strong ones only, as If-Range wants."""
+    """Return the ETag of the version that a part belongs to; only a strong one, as If-Range requires."""
     try:
         tag = json.loads(_tag_file(part).read_text())["etag"]
     except (OSError, ValueError, KeyError, TypeError):

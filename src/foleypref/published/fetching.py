@@ -1,7 +1,7 @@
-"""Get published weight files from the Hugging Face hub or by URL, each checked before it gets its name.
+"""Fetch published weight files from the Hugging Face hub or by URL, and check each before it gets its name.
 
-A file is downloaded beside its place and renamed when its size and hash are right, so a file with its name is
-whole. Without a network the answer comes within seconds, in one line.
+A file is downloaded under another name and renamed when its size and hash are right, so a file with its name
+is whole. Without a network, fetching fails within seconds with a message of one line.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from foleypref.published.weight_file import WeightFile
 
 
 def fetch(name: str, folder: Path | str | None = None, *, quiet: bool = False) -> Path:
-    """Download the published file `name` into the weights folder, unless it is there; returns its path.
+    """Download the published file `name` into the weights folder unless it is there; return its path.
 
-    Its licence is told first. What came before an interruption is not downloaded again. ValueError, in one
-    line, if there is no network, no room or no such file, if the hub wants a log-in, or if what came is not
-    the published file.
+    The licence is printed first. An interrupted download is resumed. Raises ValueError, with a message of one
+    line, if there is no network, no room or no such file, if the hub requires a log-in, or if the downloaded
+    file is not the published one.
     """
     entry = find(name)
     root = weights_folder(folder)
@@ -34,7 +34,7 @@ def fetch(name: str, folder: Path | str | None = None, *, quiet: bool = False) -
     if entry.page:
         raise ValueError(
             f"{entry.name} ({entry.role}) cannot be fetched by a program: get it by hand from {entry.page} "
-            f"and save it as {place} ({entry.notes or 'no more is known of it'}); {entry.terms}"
+            f"and save it as {place} ({entry.notes or 'no more is known about it'}); {entry.terms}"
         )
     say(f"{entry.name}: {entry.role}, from {entry.source}; {entry.terms}", quiet)
     try:
@@ -48,7 +48,7 @@ def fetch(name: str, folder: Path | str | None = None, *, quiet: bool = False) -
 
 
 def _present(entry: WeightFile, root: Path) -> Path | None:
-    """The file, if it is there and right; a damaged one is no reason not to fetch."""
+    """Return the file's path if it is there and right; None if it is missing or damaged."""
     try:
         path = locate(entry.name, root)
         check_format(path)
@@ -58,32 +58,32 @@ def _present(entry: WeightFile, root: Path) -> Path | None:
 
 
 def _accept(entry: WeightFile, part: Path, place: Path, quiet: bool) -> Path:
-    """Give a finished download its name if it is the published file; else delete it and say so."""
+    """Give a finished download its name if it is the published file; else delete it and raise ValueError."""
     try:
         difference = hashes.mismatch(part, entry)
         if difference is None:
             check_format(part)
-    except ValueError as error:  # no hash is known, but this is no checkpoint
+    except ValueError as error:  # no hash is known, but this is not a checkpoint
         difference = str(error)
     if difference is not None:
         hashes.remove(part)
         raise ValueError(
             f"what {entry.source} sent is not the published {entry.name}: {difference}; it was deleted. "
-            "Try again; if it stays so, the file has been replaced where it is published"
+            "Try again; if it happens again, the file has been replaced where it is published"
         )
     _move_aside(place, quiet)
     hashes.rename(part, place)
     shutil.rmtree(_staging(place), ignore_errors=True)
-    sure = "size and hash are right" if entry.sha256 or entry.md5 else "no hash of it is published"
-    say(f"{entry.name}: {place}, {sure}; sha256 {hashes.file_hashes(place).sha256}", quiet)
+    check = "size and hash are right" if entry.sha256 or entry.md5 else "no hash of it is published"
+    say(f"{entry.name}: {place}, {check}; sha256 {hashes.file_hashes(place).sha256}", quiet)
     return place
 
 
 def _move_aside(place: Path, quiet: bool) -> None:
-    """Keep a whole checkpoint that stands where the published file goes: somebody may have tuned it."""
+    """Rename a whole checkpoint that has the published file's name: it may be the user's tuned one."""
     try:
         check_format(place)
-    except ValueError:  # absent, or a torn one that nobody misses
+    except ValueError:  # absent or torn
         return
     aside = next(
         path
@@ -102,7 +102,7 @@ def _from_url(entry: WeightFile, place: Path, quiet: bool) -> Path:
 
 
 def _from_hub(entry: WeightFile, place: Path, quiet: bool) -> Path:
-    """Download through huggingface_hub into a folder beside the place: that library resumes there."""
+    """Download by huggingface_hub into a folder beside the place, where that library can resume."""
     try:
         from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
@@ -118,7 +118,7 @@ def _from_hub(entry: WeightFile, place: Path, quiet: bool) -> Path:
     assert entry.path_in_repo is not None
     if constants.HF_HUB_OFFLINE:
         raise Unreachable("the hub is switched off by HF_HUB_OFFLINE")
-    reach(constants.ENDPOINT)  # the library itself tries for half a minute before it says so
+    reach(constants.ENDPOINT)  # the library itself would try for half a minute
     if quiet:
         disable_progress_bars()
     staging = _staging(place)
@@ -128,7 +128,7 @@ def _from_hub(entry: WeightFile, place: Path, quiet: bool) -> Path:
         )
     except GatedRepoError as error:
         raise ValueError(
-            f"{entry.name}: {entry.repo} wants you to accept its terms: do so at https://huggingface.co/"
+            f"{entry.name}: {entry.repo} requires you to accept its terms: do so at https://huggingface.co/"
             f"{entry.repo}, then `hf auth login` and fetch again"
         ) from error
     except LocalEntryNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Tensors into a network that was built on the meta device, or an error that says what does not fit."""
+"""Fill a network that was built on the meta device with tensors, or say what does not fit."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ from torch import Tensor, nn
 
 N = TypeVar("N", bound=nn.Module)
 Adapt = Callable[[nn.Module], nn.Module]
-"""What is done with a network between its weights and its dtype: merging adapters, for example."""
+"""A change to a network between filling it and casting its dtype: merging adapters, for example."""
 
 
-def fill(network: N, state: Mapping[str, Tensor], unknown: Sequence[str], what: str, advice: str) -> N:
-    """`network` in float32 around the tensors of `state`, float32 ones in place; eval mode, no gradients.
+def fill(
+    network: N, state: Mapping[str, Tensor], *, role: str, advice: str, unknown: Sequence[str] = ()
+) -> N:
+    """Return `network` in float32 with the tensors of `state`, in eval mode without gradients.
 
-    `unknown` are names of the file that have no place here. Raises ValueError, saying that these are not the
-    weights of `what` and what to give, when a weight is missing, unknown or of another shape.
+    float32 tensors are not copied. `unknown`: names in the file that have no place in the network. Raises
+    ValueError, which says that these are not the weights of `role` and gives `advice`, if a weight is
+    missing, unknown or of another shape.
     """
-    wanted = {name: value.shape for name, value in network.state_dict().items()}
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
     problems = [f"unknown {name}" for name in unknown]
-    problems += [f"missing {name}" for name in wanted if name not in state]
+    problems += [f"missing {name}" for name in shapes if name not in state]
     for name, value in state.items():
-        if name not in wanted:
+        if name not in shapes:
             problems.append(f"unexpected {name}")
-        elif value.shape != wanted[name]:
-            problems.append(f"{name} is {tuple(value.shape)}, expected {tuple(wanted[name])}")
+        elif value.shape != shapes[name]:
+            problems.append(f"{name} is {tuple(value.shape)}, expected {tuple(shapes[name])}")
     if problems:
         shown = "; ".join(problems[:3])
-        raise ValueError(f"not the weights of {what}: {len(problems)} problems, first {shown}; {advice}")
+        raise ValueError(f"not the weights of {role}: {len(problems)} problems, first {shown}; {advice}")
     floats = {name: x.float() if x.is_floating_point() else x for name, x in state.items()}
     network.load_state_dict(floats, assign=True)
     return network.eval().requires_grad_(False)

@@ -1,6 +1,6 @@
-"""Is a file the published one? Sizes and hashes, each file hashed once and remembered beside it.
+"""Compare files with the published ones by size and hash; each file is hashed once.
 
-The remembered hash holds for one size and modification time of the file, to the nanosecond.
+The hashes are stored beside the file; they are valid for one size and modification time (nanoseconds).
 """
 
 from __future__ import annotations
@@ -28,43 +28,43 @@ class Hashes:
 
 
 def file_hashes(path: Path) -> Hashes:
-    """Both hashes of a file, from memory if it has not changed since they were taken."""
+    """Return both hashes of a file, the stored ones if the file has not changed since."""
     stat = path.stat()
     key = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    places = _memories(path)
+    places = _stored_hashes(path)
     for place in places:
         try:
             stored = json.loads(place.read_text())
             if stored["key"] == key:
                 return Hashes(**stored["hashes"])
-        except (OSError, ValueError, KeyError, TypeError):  # none yet, or not of our making
+        except (OSError, ValueError, KeyError, TypeError):  # none yet, or not written by us
             continue
     hashes = _take(path)
-    _remember(places, json.dumps({"key": key, "hashes": asdict(hashes)}).encode())
+    _store(places, json.dumps({"key": key, "hashes": asdict(hashes)}).encode())
     return hashes
 
 
 def rename(path: Path, target: Path) -> None:
-    """Rename a file together with what is remembered of it; neither size nor time changes by that."""
+    """Rename a file together with its stored hashes, which stay valid: size and time do not change."""
     os.replace(path, target)
-    for old, new in zip(_memories(path), _memories(target), strict=True):
+    for old, new in zip(_stored_hashes(path), _stored_hashes(target), strict=True):
         with contextlib.suppress(OSError):
             os.replace(old, new)
 
 
 def remove(path: Path) -> None:
-    """Delete a file and what is remembered of it."""
+    """Delete a file and its stored hashes."""
     path.unlink()
-    for place in _memories(path):
+    for place in _stored_hashes(path):
         with contextlib.suppress(OSError):
             place.unlink()
 
 
-def _memories(path: Path) -> list[Path]:
+def _stored_hashes(path: Path) -> list[Path]:
     return companions(path, f".{path.name}.foleypref-hash.json")
 
 
-def _remember(places: list[Path], data: bytes) -> None:
+def _store(places: list[Path], data: bytes) -> None:
     for place in places:
         try:
             write_atomic(place, data)
@@ -74,20 +74,20 @@ def _remember(places: list[Path], data: bytes) -> None:
 
 
 def mismatch(path: Path, entry: WeightFile) -> str | None:
-    """What tells a file from the published one, in words that name both; None if nothing does.
+    """Describe how a file differs from the published one by size or hash; None if it does not.
 
-    An entry without size or hashes says nothing. A wrong size is told without reading the file.
+    An entry without size or hashes fits any file. A wrong size is found without reading the file.
     """
     size = path.stat().st_size
     if entry.bytes is not None and size != entry.bytes:
         return f"{size:,} bytes found, the published file has {entry.bytes:,}"
     if entry.md5 is None and entry.sha256 is None:
         return None
-    found = file_hashes(path)
+    hashes = file_hashes(path)
     for name in ("sha256", "md5"):
-        wanted = getattr(entry, name)
-        if wanted is not None and getattr(found, name) != wanted:
-            return f"{name} {getattr(found, name)} found, the published file has {wanted}"
+        published = getattr(entry, name)
+        if published is not None and getattr(hashes, name) != published:
+            return f"{name} {getattr(hashes, name)} found, the published file has {published}"
     return None
 
 
@@ -101,5 +101,5 @@ def _take(path: Path) -> Hashes:
 
 
 def weights_version(*paths: Path, method: int = 1) -> str:
-    """A scorer's version: the beginnings of its files' hashes, then the method's number."""
+    """Return a scorer's version: the beginnings of its files' hashes, then the number of its method."""
     return "-".join([*(file_hashes(path).sha256[:8] for path in paths), str(method)])

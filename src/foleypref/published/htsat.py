@@ -1,44 +1,50 @@
-"""HTSAT, the audio tower of LAION's and Microsoft's CLAP (arXiv 2202.00874): front end and weight names.
+"""What LAION's and Microsoft's CLAP share: the audio tower HTSAT (arXiv 2202.00874), and how they are used.
 
-The tower is that of `transformers`; the weights are named as in the official files.
+The tower is `transformers`' own; the weights are named as in the official files.
 Letters: B sounds, N samples, T frames, M mel bands (64).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import ClapAudioConfig
 
 from foleypref.networks.mel import slaney_basis
+from foleypref.published.renaming import rule
 
 N_FFT, MELS = 1024, 64
 F_MIN, F_MAX = 50.0, 14000.0  # Hz. Trap: ClapFeatureExtractor's own default starts at 0
 FLOOR = 1e-10  # of power: silence is -100 dB
 
-BLOCK = re.compile(r"(?P<place>layers\.\d+\.blocks\.\d+\.)(?P<part>.+)")
-BLOCK_NAMES = {
-    "norm1": "layernorm_before",
-    "norm2": "layernorm_after",
-    "mlp.fc1": "intermediate.dense",
-    "mlp.fc2": "output.dense",
-    "attn.proj": "attention.output.dense",
-}
-BLOCK_TABLES = ("relative_position_bias_table", "relative_position_index")  # below `attn.`
-SAME_NAME = re.compile(r"patch_embed\.(proj|norm)\..+|norm\.\w+|layers\.\d+\.downsample\..+")
-UNUSED = re.compile(  # the STFT as convolutions, what is computed anew, and the AudioSet classifier
-    r"spectrogram_extractor\..+|logmel_extractor\.melW|.+\.attn_mask|(tscam_conv|head)\.(weight|bias)"
+_BLOCK = r"(layers\.\d+\.blocks\.\d+\.)"
+TOWER_NAMES = (  # official names, without prefix, to those below `audio_encoder.` of ClapAudioModel
+    rule(r"(patch_embed\.(?:proj|norm)\..+|norm\.\w+|layers\.\d+\.downsample\..+)", r"\1"),
+    rule(r"bn0\.(.+)", r"batch_norm.\1"),
+    rule(_BLOCK + r"norm1\.(\w+)", r"\1layernorm_before.\2"),
+    rule(_BLOCK + r"norm2\.(\w+)", r"\1layernorm_after.\2"),
+    rule(_BLOCK + r"mlp\.fc1\.(\w+)", r"\1intermediate.dense.\2"),
+    rule(_BLOCK + r"mlp\.fc2\.(\w+)", r"\1output.dense.\2"),
+    rule(_BLOCK + r"attn\.proj\.(\w+)", r"\1attention.output.dense.\2"),
+    rule(_BLOCK + r"attn\.(relative_position_(?:bias_table|index))", r"\1attention.self.\2"),
+    rule(
+        _BLOCK + r"attn\.qkv\.(\w+)",
+        *(rf"\1attention.self.{part}.\2" for part in ("query", "key", "value")),
+    ),
+    # the STFT as convolutions, what is computed anew, and the AudioSet classifier
+    rule(r"spectrogram_extractor\..+|logmel_extractor\.melW|.+\.attn_mask|(tscam_conv|head)\.(weight|bias)"),
 )
 
 
 class HtsatMel(nn.Module):
     """Decibels in 64 Slaney mel bands, 50 Hz to 14 kHz: (B, N) -> (B, 1, N // hop + 1, 64).
 
-    `sample_rate` is the one that the filters are built for, which need not be the sound's.
+    The filters are built for `sample_rate`, which need not be the sound's.
     """
 
     basis: Tensor
@@ -52,14 +58,40 @@ class HtsatMel(nn.Module):
         self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)  # periodic
 
     def forward(self, wave: Float[Tensor, "B N"]) -> Float[Tensor, "B 1 T M"]:
-        """Centred frames, ends reflected; power, not magnitude; no normalisation."""
+        """Frames are centred and reflected at the ends; power, not magnitude; no normalisation."""
         spectrum = torch.stft(wave, N_FFT, self.hop, window=self.window, return_complex=True)
         power = spectrum.real.square() + spectrum.imag.square()
         return 10 * (power.mT @ self.basis).clamp(min=FLOOR).log10()[:, None]
 
 
+class LoadedClap:
+    """A CLAP on a device with its front end and its tokens: sounds and texts in, embeddings out.
+
+    `model` has `embed_audio(waves)` and `embed_text(ids)`; `read(sound, sample_rate, seconds)` makes its
+    waves and `encode(texts)` its ids.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        device: torch.device,
+        read: Callable[[np.ndarray, int, float | None], Tensor],
+        encode: Callable[[Sequence[str]], Tensor],
+    ) -> None:
+        self.model, self.device, self._read, self._encode = model, device, read, encode
+
+    def wave(self, sound: np.ndarray, sample_rate: int, seconds: float | None = None) -> Float[Tensor, " N"]:
+        """Return sound (C, N) as the model takes it; `seconds` limits it where the front end has a limit."""
+        return self._read(sound, sample_rate, seconds)
+
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "B E"]:
+        """Embed texts; the result is on the CPU."""
+        embedded: Tensor = self.model.embed_text(self._encode(texts).to(self.device))
+        return embedded.cpu()
+
+
 def htsat_config(state: Mapping[str, Tensor]) -> ClapAudioConfig:
-    """The tower's sizes, read off the tensors of a ClapAudioModel. Raises ValueError if it has none."""
+    """Read the tower's sizes off the tensors of a ClapAudioModel. Raises ValueError if there are none."""
     patches = state.get("audio_encoder.patch_embed.proj.weight")
     depths: list[int] = []
     heads: list[int] = []
@@ -77,34 +109,6 @@ def htsat_config(state: Mapping[str, Tensor]) -> ClapAudioConfig:
         num_hidden_layers=len(depths),
         enable_fusion=False,
     )
-
-
-def htsat_to_transformers(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Official names (without prefix) -> those of ClapAudioModel, and the names that were not understood."""
-    renamed: dict[str, Tensor] = {}
-    unknown = []
-    for name, value in state.items():
-        block = BLOCK.fullmatch(name)
-        part, _, kind = block["part"].rpartition(".") if block else ("", "", "")
-        if SAME_NAME.fullmatch(name):
-            renamed[name] = value
-        elif name.startswith("bn0."):
-            renamed[name.replace("bn0.", "batch_norm.", 1)] = value
-        elif block and part in BLOCK_NAMES:
-            renamed[f"{block['place']}{BLOCK_NAMES[part]}.{kind}"] = value
-        elif block and part == "attn" and kind in BLOCK_TABLES:
-            renamed[f"{block['place']}attention.self.{kind}"] = value
-        elif block and part == "attn.qkv" and len(value) % 3 == 0:
-            for word, third in zip(("query", "key", "value"), value.chunk(3)):
-                renamed[f"{block['place']}attention.self.{word}.{kind}"] = third
-        elif not UNUSED.fullmatch(name):
-            unknown.append(name)
-    return {f"audio_encoder.{name}": value for name, value in renamed.items()}, unknown
-
-
-def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix`, without it."""
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _table(stage: int, block: int) -> str:

@@ -1,4 +1,4 @@
-"""Files of Hugging Face repositories that are on this disk: hub caches and folders, never the network.
+"""Find files of Hugging Face repositories on this disk, in hub caches and folders, never over the network.
 
 A scorer's `weights` setting is "" (its published file), a path, or a repository such as
 `laion/larger_clap_general`, of which a snapshot lies in the weights folder or in the hub's cache.
@@ -10,7 +10,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from torch import Tensor
+
 from foleypref.published.places import MissingWeights, hub_cache, locate, weights_folder
+from foleypref.published.weights import load_published
 
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
 CONFIG = "config.json"
@@ -18,31 +21,32 @@ _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def hub_file(repo: str, name: str, folder: Path | str | None = None) -> Path | None:
-    """The file `name` of `repo` where a hub cache or the weights folder has it, else None.
+    """Return the file `name` of `repo` from a hub cache or the weights folder, or None.
 
-    A folder called like the repository, with or without its owner, is taken as well.
+    A folder with the repository's name, with or without its owner, counts too.
     """
-    return next((path for place in _places(repo, folder) if (path := place / name).is_file()), None)
+    return next((path for place in _snapshots(repo, folder) if (path := place / name).is_file()), None)
 
 
 def hub_folder(weights: str, folder: Path | str | None = None) -> Path:
-    """The folder with the `config.json` of a model: `weights` is such a folder or a repository.
+    """Return the folder with a model's `config.json`: `weights` is such a folder or a repository.
 
-    Raises MissingWeights that says how to get it.
+    Raises MissingWeights, which says how to get it.
     """
     own = Path(weights).expanduser()
     if (own / CONFIG).is_file():
         return own
-    found = hub_file(weights, CONFIG, folder) if _REPO.fullmatch(weights) else None
-    if found is None:
+    config = hub_file(weights, CONFIG, folder) if _REPO.fullmatch(weights) else None
+    if config is None:
         raise MissingWeights(_missing(weights, CONFIG, folder))
-    return found.parent
+    return config.parent
 
 
 def weights_path(weights: str, published: str, folder: Path | str | None = None) -> Path:
-    """The file that a `weights` setting means; "" is the file that the registry calls `published`.
+    """Return the file that a `weights` setting means; "" is the registry's file `published`.
 
-    Raises MissingWeights that says what is missing and how to get it, and ValueError for a path that is none.
+    Raises MissingWeights, which says what is missing and how to get it, and ValueError for a path that is
+    neither a file nor a folder with weights.
     """
     if not weights:
         return locate(published, folder)
@@ -52,28 +56,34 @@ def weights_path(weights: str, published: str, folder: Path | str | None = None)
     for name in MODEL_FILES:
         if own.is_dir() and (own / name).is_file():
             return own / name
-        if _REPO.fullmatch(weights) and (found := hub_file(weights, name, folder)):
-            return found
-    wanted = " or ".join(MODEL_FILES)
+        if _REPO.fullmatch(weights) and (in_repo := hub_file(weights, name, folder)):
+            return in_repo
+    names = " or ".join(MODEL_FILES)
     if _REPO.fullmatch(weights) and not own.exists():
-        raise MissingWeights(_missing(weights, wanted, folder))
-    raise ValueError(f"{own} is no file, nor a folder with {wanted}; give the path of the weights")
+        raise MissingWeights(_missing(weights, names, folder))
+    raise ValueError(f"{own} is no file, nor a folder with {names}; give the path of the weights")
 
 
-def _missing(repo: str, wanted: str, folder: Path | str | None) -> str:
+def load_weights(weights: str, published: str, folder: Path | str | None = None) -> dict[str, Tensor]:
+    """Load the tensors that a `weights` setting means; raises as `weights_path` and `load_published` do."""
+    return load_published(weights_path(weights, published, folder) if weights else published, folder)
+
+
+def _missing(repo: str, names: str, folder: Path | str | None) -> str:
     return (
-        f"{repo} is neither on this disk by that path nor a repository with {wanted} in "
+        f"{repo} is neither on this disk by that path nor a repository with {names} in "
         f"{weights_folder(folder)} or {hub_cache()}; `hf download {repo}` gets it"
     )
 
 
-def _places(repo: str, folder: Path | str | None) -> Iterator[Path]:
+def _snapshots(repo: str, folder: Path | str | None) -> Iterator[Path]:
+    """Yield the folders that may hold the repository's files, best first."""
     root = weights_folder(folder)
     yield root / repo
     yield root / repo.split("/")[-1]
     for cache in (root, root / "hub", hub_cache()):
         base = cache / f"models--{repo.replace('/', '--')}"
         main = base / "refs" / "main"
-        if main.is_file():  # what was fetched last of the main branch, before other branches and times
+        if main.is_file():  # the main branch's last snapshot comes before other branches and times
             yield base / "snapshots" / main.read_text().strip()
         yield from sorted((base / "snapshots").glob("*"))

@@ -1,7 +1,7 @@
-"""What is this checkpoint? Told from the names and shapes of its tensors.
+"""Identify a checkpoint by the names and shapes of its tensors.
 
-An answer for a published network equals the `role` of its file in `registry.py`, up to a comma: what follows
-the comma is not told by names and shapes, or only narrows it down.
+The result for a published network equals the `role` of its file in `registry.py`, up to the first comma; the
+rest of a role cannot be seen in names and shapes.
 """
 
 from __future__ import annotations
@@ -18,24 +18,19 @@ VARIANTS = {
     (896, 40, 7, 14, False): "large-44k",
     (896, 40, 7, 14, True): "large-44k-v2",
 }
-"""MMAudio: hidden width, latent channels, joint blocks, fused blocks, whether of version 2."""
+"""MMAudio: hidden width, latent channels, joint blocks, fused blocks, whether it is of version 2."""
 
 VAES = {(80, 384): "16k", (128, 512): "44k"}
 """MMAudio's VAE: mel bins and hidden width."""
 
 VOCODERS = {(1536, 80, 8): "16k", (1536, 128, 16): "44k"}
-"""BigVGAN: first width, mel bins, kernel of the first upsampling (of another rate, where it differs)."""
+"""BigVGAN: first width, mel bins, kernel of the first upsampling."""
 
 UNKNOWN = "unknown checkpoint"
-_PREFIXES = (
-    "module.",
-    "_orig_mod.",
-    "model.",
-    "net.",
-    "vae.",
-    "generator.",
-)  # wrappers around a whole network
-_TOLD_BY_ONE_KEY = {
+_IDENTIFIABLE = ("MMAudio", "BigVGAN", "Synchformer", "CLIP ViT", "ImageBind", "PANNs", "PaSST", "VGGish")
+"""Beginnings of roles that `identify` always recognises, because the names of all their tensors are known."""
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "vae.", "generator.")  # around a whole network
+_UNIQUE_KEYS = {
     "modality_preprocessors.vision.cls_token": "ImageBind huge",
     "c1_embedder.mlp.0.weight": "Make-An-Audio 2",
     "c_embedder.mlp.3.weight": "Frieren",
@@ -43,16 +38,16 @@ _TOLD_BY_ONE_KEY = {
     "freq_new_pos_embed": "PaSST",
     "wavlm_model.mask_emb": "Audiobox Aesthetics",
 }
-"""The end of a key that only one network has."""
+"""Ends of keys that only one network has."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def identify(state: Mapping[str, Tensor] | Path | str) -> str:
-    """What a state dict, or the file of one, holds: `MMAudio 44k VAE`, `CLIP ViT-H/14-378`, …
+    """Return what a state dict, or a file with one, holds: `MMAudio 44k VAE`, `CLIP ViT-H/14-378`, …
 
-    A size that was never published is told by its figures, and what is not known by its first tensors.
-    ValueError if a file does not read as a checkpoint.
+    An unpublished size of a known network is described by its figures, an unknown network by its first
+    tensors. Raises ValueError if a file does not read as a checkpoint.
     """
     if isinstance(state, Path | str):
         from foleypref.published.reading import read_state  # brings torch
@@ -60,14 +55,14 @@ def identify(state: Mapping[str, Tensor] | Path | str) -> str:
         state = read_state(state)
     shapes = {key: tuple(tensor.shape) for key, tensor in without_wrapper(state).items()}
     for rule in _RULES:
-        if found := rule(shapes):
-            return found
+        if role := rule(shapes):
+            return role
     first = ", ".join(f"{key} {shape}" for key, shape in list(shapes.items())[:3])
     return f"{UNKNOWN}, {len(shapes)} tensors: {first or 'none'}"
 
 
 def without_wrapper(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict without a prefix that DDP, torch.compile or a pipeline put before every name."""
+    """Return a state dict without the prefixes that DDP, torch.compile or a pipeline put before all names."""
     state = dict(state)
     for prefix in _PREFIXES * 2:  # twice: they nest
         if state and all(key.startswith(prefix) for key in state):
@@ -75,9 +70,14 @@ def without_wrapper(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def same_role(found: str, wanted: str) -> bool:
-    """Whether what was identified is what is wanted, as far as tensors can tell."""
-    return found.split(",")[0] == wanted.split(",")[0]
+def could_be(identified: str, role: str) -> bool:
+    """Return whether a checkpoint identified as `identified` may have `role`, as far as tensors can tell.
+
+    An unknown checkpoint may be any network that `identify` does not always recognise.
+    """
+    if identified.startswith(UNKNOWN):
+        return not role.startswith(_IDENTIFIABLE)
+    return identified.split(",")[0] == role.split(",")[0]
 
 
 def _adapter(shapes: Shapes) -> str | None:
@@ -144,7 +144,7 @@ def _clip(shapes: Shapes) -> str | None:
 
 
 def _by_one_key(shapes: Shapes) -> str | None:
-    for end, role in _TOLD_BY_ONE_KEY.items():
+    for end, role in _UNIQUE_KEYS.items():
         if any(key == end or key.endswith(f".{end}") for key in shapes):
             return role
     is_vae = "quant_conv.weight" in shapes and shapes.get("encoder.conv_in.weight") == (384, 80, 5)
@@ -162,17 +162,17 @@ def _audio_tagger(shapes: Shapes) -> str | None:
 
 
 def _features(shapes: Shapes) -> str | None:
-    told = 0 < len(shapes) <= 4 and all(shape[-2:] == (77, 1024) for shape in shapes.values())
-    return "CLIP features of the empty string" if told else None
+    is_features = 0 < len(shapes) <= 4 and all(shape[-2:] == (77, 1024) for shape in shapes.values())
+    return "CLIP features of the empty string" if is_features else None
 
 
 def _count(shapes: Shapes, prefix: str) -> int:
-    """How many numbered blocks there are under `prefix`."""
+    """Count the numbered blocks under `prefix`."""
     return len({key.removeprefix(prefix).split(".")[0] for key in shapes if key.startswith(prefix)})
 
 
 def _weight(shapes: Shapes, layer: str) -> tuple[int, ...] | None:
-    """A layer's weight, folded or in either spelling of weight norm."""
+    """Return the shape of a layer's weight, folded or in either spelling of weight norm."""
     for name in ("weight", "weight_v", "parametrizations.weight.original1"):
         if f"{layer}.{name}" in shapes:
             return shapes[f"{layer}.{name}"]

@@ -1,7 +1,7 @@
 """ImageBind's front ends as av-benchmark has them, its weights, and the IB-score of a video and a sound.
 
-The sound is heard as three clips of 2 s, the picture is seen as pairs of frames 2 s apart in three crops.
-ImageBind's own loader looks at the picture differently; numbers in the field's tables come from this one.
+The sound is embedded as three clips of 2 s, the picture as pairs of frames 2 s apart in three crops.
+ImageBind's own loader samples the picture differently; the numbers in published tables come from this one.
 
 Letters: C channels, N samples, T frames, K crops (3), M mel bands (128), F mel frames (204), S clips, E width
 of the embedding.
@@ -34,7 +34,7 @@ from foleypref.published.filling import fill
 from foleypref.published.weights import load_published
 
 NAME = "imagebind_huge.pth"
-FPS, SAMPLE_RATE = 0.5, 16000  # frames a second, Hz
+FPS, SAMPLE_RATE = 0.5, 16000  # frames per second, Hz
 AUDIO_CLIPS, CLIP_S = 3, 2
 CROPS = 3  # begin, middle and end of the long side
 F_MIN, F_MAX = 20.0, 8000.0  # Hz
@@ -45,16 +45,16 @@ LEAST_SAMPLES = int(FRAME_S * SAMPLE_RATE)
 
 
 def num_frames(seconds: float) -> int:
-    """Frames that are looked at in `seconds` of picture."""
+    """Return how many frames of `seconds` of picture are used."""
     return int(FPS * seconds)
 
 
 def check_length(frames: int, samples: int, sample_rate: int, seconds: float) -> None:
-    """ValueError where the picture has fewer frames than `seconds` ask for or than a pair, or no sound."""
-    wanted = num_frames(seconds)
-    if wanted < FRAMES:
+    """Raise ValueError if the picture is shorter than `seconds` or two frames, or the sound is too short."""
+    needed = num_frames(seconds)
+    if needed < FRAMES:
         raise ValueError(f"ImageBind looks at pairs of frames, 4 s at least; {seconds:g} s are evaluated")
-    if frames < wanted:
+    if frames < needed:
         raise ValueError(f"the picture lasts for {frames} frames of 2 s, {seconds:g} s are evaluated")
     if -(-samples * SAMPLE_RATE // sample_rate) < LEAST_SAMPLES:  # as many as resampling gives
         raise ValueError(f"the sound lasts {samples / sample_rate:g} s, {FRAME_S:g} s are the least")
@@ -64,11 +64,11 @@ def check_length(frames: int, samples: int, sample_rate: int, seconds: float) ->
 
 
 def clip_times(seconds: float) -> list[tuple[Fraction, Fraction]]:
-    """Begin and end (seconds) of the clips: the first starts, and the last ends, with the sound.
+    """Return begin and end (seconds) of the clips, spread evenly from the sound's start to its end.
 
-    PyPI's pytorchvideo spreads them otherwise (0, 2, 4 s of 8 s for 0, 3, 6 s); av-benchmark takes git's.
-    Exact fractions of the rounded length: a float product would let some clips begin a sample later. Of less
-    than 2 s the end lies beyond the sound.
+    PyPI's pytorchvideo spreads them differently (0, 2, 4 s of 8 s instead of 0, 3, 6 s); av-benchmark uses
+    the version in git. They are exact fractions of the rounded length: with a float product some clips would
+    begin a sample later. In sound under 2 s they end beyond it.
     """
     last = Fraction(max(seconds - CLIP_S, 0.0))
     starts = [last * index / (AUDIO_CLIPS - 1) for index in range(AUDIO_CLIPS)]
@@ -76,14 +76,15 @@ def clip_times(seconds: float) -> list[tuple[Fraction, Fraction]]:
 
 
 def imagebind_mels(sound: Float[Tensor, "C N"]) -> Float[Tensor, "3 1 M F"]:
-    """Normalised log-mel pictures of three clips of the whole sound at 16 kHz: (C, N) -> (3, 1, 128, 204)."""
+    """Return normalised log-mel pictures of three clips of sound (C, N) at 16 kHz: (3, 1, 128, 204)."""
     sound = sound.clone()
     pictures = []
     for begin, end in clip_times(sound.shape[-1] / SAMPLE_RATE):
         clip = sound[:, int(begin * SAMPLE_RATE) : int(end * SAMPLE_RATE)]
-        clip -= clip.mean()  # Trap: of all channels, and in place: where clips overlap, the next one sees it
-        mel = kaldi_fbank(clip[0], SAMPLE_RATE, MELS, F_MIN, F_MAX)  # Trap: the first channel, no mix
-        mel = F.pad(mel, (0, MEL_FRAMES - mel.shape[-1]))  # Trap: 0 before normalisation; a negative pad cuts
+        # Trap: the mean is over all channels, and in place: where clips overlap, the next one is changed too.
+        clip -= clip.mean()
+        mel = kaldi_fbank(clip[0], SAMPLE_RATE, MELS, F_MIN, F_MAX)  # Trap: the first channel, not a mix
+        mel = F.pad(mel, (0, MEL_FRAMES - mel.shape[-1]))  # Trap: 0 before normalisation; negative pads cut
         pictures.append((mel - MEL_MEAN) / MEL_STD)
     return torch.stack(pictures)[:, None]
 
@@ -92,7 +93,7 @@ def imagebind_mels(sound: Float[Tensor, "C N"]) -> Float[Tensor, "3 1 M F"]:
 
 
 def crops(frames: UInt8[Tensor, "T H W 3"]) -> Float[Tensor, "K T 3 side side"]:
-    """Normalised squares along the long side: its beginning, its middle (rounded up) and its end."""
+    """Return normalised square crops at the long side's beginning, middle (rounded up) and end."""
     mean, std = (torch.tensor(x, device=frames.device)[:, None, None] for x in (PIXEL_MEAN, PIXEL_STD))
     pixels = (frames.movedim(-1, -3) / 255 - mean) / std  # (T, 3, H, W)
     height, width = pixels.shape[-2:]
@@ -102,7 +103,7 @@ def crops(frames: UInt8[Tensor, "T H W 3"]) -> Float[Tensor, "K T 3 side side"]:
 
 
 def imagebind_clips(frames: UInt8[Tensor, "T H W 3"]) -> Float[Tensor, "S 3 2 side side"]:
-    """Frames with a short side of 224, 2 s apart -> every pair of neighbours in every crop, S = 3·(T - 1)."""
+    """Pair neighbours among frames 2 s apart, with a short side of 224, in every crop: S = 3·(T - 1)."""
     pairs = crops(frames).unfold(1, FRAMES, 1)  # (K, T - 1, 3, side, side, 2)
     return pairs.flatten(0, 1).movedim(-1, 2)
 
@@ -111,7 +112,7 @@ def imagebind_clips(frames: UInt8[Tensor, "T H W 3"]) -> Float[Tensor, "S 3 2 si
 
 
 class IBScore:
-    """An ImageBind that compares clips: embedding of the picture, embedding of a sound, cosine of both."""
+    """ImageBind as a judge: it embeds a picture and sounds, which `similarity` compares."""
 
     def __init__(self, network: ImageBind, device: torch.device | str = "cpu") -> None:
         self.network, self.device = network.to(device), torch.device(device)
@@ -120,27 +121,27 @@ class IBScore:
 
     @property
     def embed_dim(self) -> int:
-        """E."""
+        """The width E of an embedding."""
         return self.network.embed_dim
 
     @torch.inference_mode()
     def see(self, frames: np.ndarray, seconds: float) -> Tensor:
-        """Frames (T, H, W, 3) uint8, one each 2 s and 224 pixels on the short side -> (E,)."""
+        """Embed frames (T, H, W, 3) uint8, one per 2 s and 224 pixels on the short side, as (E,)."""
         check_length(len(frames), LEAST_SAMPLES, SAMPLE_RATE, seconds)
         if min(frames.shape[1:3]) != IMAGE:
             raise ValueError(
                 f"frames are {frames.shape[1]}x{frames.shape[2]}, the short side must be {IMAGE}"
             )
         clips = imagebind_clips(torch.from_numpy(frames[: num_frames(seconds)]).to(self.device))
-        if frames.shape[1] == frames.shape[2]:  # all crops of a square are the same
+        if frames.shape[1] == frames.shape[2]:  # all three crops of a square are the same
             clips = clips[: len(clips) // CROPS]
         return self.network.embed_video(clips[None], self._seen_at_once)[0]
 
     @torch.inference_mode()
     def hear(self, sounds: Sequence[tuple[np.ndarray, int]]) -> Tensor:
-        """B sounds (C, N) float32 with their rates in Hz, all of them whatever is evaluated -> (B, E)."""
-        # On the CPU on every machine: quiet bands show how a device rounds
-        # Trap: taps computed in float32, or the log-mel is 1.6e-5 of its range away
+        """Embed B whole sounds (C, N) float32 with their rates in Hz, as (B, E)."""
+        # Mels are computed on the CPU, because devices round differently in quiet bands.
+        # Trap: the resampler's taps are float32, or the log-mel is off by 1.6e-5 of its range.
         mels = [
             imagebind_mels(resample(torch.from_numpy(sound), sample_rate, SAMPLE_RATE, HANN_FLOAT32))
             for sound, sample_rate in sounds
@@ -149,20 +150,20 @@ class IBScore:
 
 
 def similarity(video: Float[Tensor, "*B E"], audio: Float[Tensor, "*B E"]) -> Float[Tensor, "*B"]:
-    """The IB-score of each pair, in [-1, 1]; tables show it times 100."""
+    """Return the IB-score of each pair, in [-1, 1]; tables show it times 100."""
     return F.cosine_similarity(video, audio, dim=-1)
 
 
 def build_imagebind(state: Mapping[str, Tensor], sizes: ImageBindSizes | None = None) -> ImageBind:
-    """Both halves around a state dict's tensors, in eval mode without gradients; other halves are dropped.
+    """Build the frozen halves for picture and sound from a state dict, dropping those of other modalities.
 
-    Raises ValueError when a weight is missing, unknown or of another shape.
+    Raises ValueError if a weight is missing, unknown or of another shape.
     """
     with torch.device("meta"):
         network = ImageBind(sizes)
-    return fill(network, without_other_halves(state), (), "ImageBind huge", f"give {NAME}")
+    return fill(network, without_other_halves(state), role="ImageBind huge", advice=f"give {NAME}")
 
 
 def load_imagebind(folder: Path | str | None = None) -> ImageBind:
-    """The published network; ValueError says what is missing and how to get it."""
+    """Load the published network. Raises ValueError, which says what is missing and how to get it."""
     return build_imagebind(load_published(NAME, folder))

@@ -1,7 +1,7 @@
-"""LTX-2's codecs between media and the flow's latents: diffusers' autoencoders, statistics kept beside them.
+"""LTX-2's codecs between media and the flow's latents: diffusers' autoencoders with their latent statistics.
 
-Latents are normalised a channel (of the picture) or a packed feature (of the sound), as the pipeline has it.
-Letters: T frames, F latent frames, S latents a frame, C channels; B batch, N samples, L audio latents, D
+As in the pipeline, picture latents are normalised per channel, and sound latents per packed feature.
+Letters: T frames, F latent frames, S latents per frame, C channels; B batch, N samples, L audio latents, D
 features of each.
 """
 
@@ -19,23 +19,23 @@ from foleypref.networks.mel import LogMelSpectrogram
 from foleypref.networks.resample import HANN_FLOAT32, resample
 from foleypref.published.ltx2_sizes import Sizes
 
-N_FFT = 1024  # samples: of the mel frames that the audio autoencoder was trained on
-FLOOR = 1e-5  # of a mel magnitude
+N_FFT = 1024  # samples per mel frame in the training of the audio autoencoder
+FLOOR = 1e-5  # of mel magnitudes
 
 
 @torch.no_grad()
 def encode_video(vae: Any, frames: np.ndarray) -> Tensor:
-    """Frames (T, H, W, 3) uint8 -> normalised latents (F, S, C), the posterior's mean."""
+    """Encode frames (T, H, W, 3) uint8 to normalised latents (F, S, C), the posterior's mean."""
     pixels = torch.from_numpy(frames).to(vae.device).permute(3, 0, 1, 2)[None]  # (1, 3, T, H, W)
-    found = vae.encode((pixels.float() / 127.5 - 1).to(vae.dtype)).latent_dist.mode().float()
+    latents = vae.encode((pixels.float() / 127.5 - 1).to(vae.dtype)).latent_dist.mode().float()
     mean, std = _statistics(vae, (1, -1, 1, 1, 1))
-    found = (found - mean) * vae.config.scaling_factor / std
-    return cast(Tensor, found[0].permute(1, 2, 3, 0).flatten(1, 2))
+    latents = (latents - mean) * vae.config.scaling_factor / std
+    return cast(Tensor, latents[0].permute(1, 2, 3, 0).flatten(1, 2))
 
 
 @torch.no_grad()
 def decode_video(vae: Any, latents: Tensor, rows: int, columns: int) -> Tensor:
-    """Normalised latents (F, S, C), S = rows · columns -> frames (T, H, W, 3) uint8 on the CPU."""
+    """Decode normalised latents (F, S, C), S = rows · columns, to CPU frames (T, H, W, 3) uint8."""
     mean, std = _statistics(vae, (1, -1, 1, 1, 1))
     packed = latents.float().unflatten(1, (rows, columns)).permute(3, 0, 1, 2)[None]
     z = (packed * std / vae.config.scaling_factor + mean).to(vae.dtype)
@@ -45,7 +45,7 @@ def decode_video(vae: Any, latents: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def mel_front(sizes: Sizes) -> LogMelSpectrogram:
-    """ln of mel magnitudes in frames centred on their time, as the audio autoencoder was trained."""
+    """Return the front end of the audio autoencoder: ln of mel magnitudes in centred frames."""
     return LogMelSpectrogram(
         sizes.audio_rate,
         N_FFT,
@@ -61,23 +61,23 @@ def mel_front(sizes: Sizes) -> LogMelSpectrogram:
 
 @torch.no_grad()
 def encode_audio(vae: Any, mel: LogMelSpectrogram, sizes: Sizes, waves: Tensor, num_latents: int) -> Tensor:
-    """Mono waves (B, N) at the vocoder's rate -> normalised latents (B, L, D), the posterior's mean.
+    """Encode mono waves (B, N) at the vocoder's rate to normalised latents (B, L, D), the posterior's mean.
 
-    Both channels hear the same. The autoencoder is causal: L latents are 4 L - 3 mel frames.
+    Both channels of the autoencoder get the same sound. It is causal: L latents are 4 L - 3 mel frames.
     """
     sound = resample(waves.float(), sizes.output_rate, sizes.audio_rate, HANN_FLOAT32)
-    heard = mel(sound).transpose(1, 2)  # (B, frames, bins)
+    mels = mel(sound).transpose(1, 2)  # (B, frames, bins)
     frames = sizes.MEL_FACTOR * (num_latents - 1) + 1
-    heard = F.pad(heard, (0, 0, 0, max(0, frames - heard.shape[1])), value=math.log(FLOOR))[:, :frames]
-    stereo = heard[:, None].expand(-1, vae.config.in_channels, -1, -1)
-    found = vae.encode(stereo.to(vae.dtype)).latent_dist.mode().float()  # (B, channels, L, bins / 4)
+    mels = F.pad(mels, (0, 0, 0, max(0, frames - mels.shape[1])), value=math.log(FLOOR))[:, :frames]
+    stereo = mels[:, None].expand(-1, vae.config.in_channels, -1, -1)
+    latents = vae.encode(stereo.to(vae.dtype)).latent_dist.mode().float()  # (B, channels, L, bins / 4)
     mean, std = _statistics(vae, (1, 1, -1))
-    return cast(Tensor, (found.transpose(1, 2).flatten(2) - mean) / std)
+    return cast(Tensor, (latents.transpose(1, 2).flatten(2) - mean) / std)
 
 
 @torch.no_grad()
 def decode_audio(vae: Any, vocoder: Any, latents: Tensor) -> Tensor:
-    """Normalised latents (B, L, D) -> waves (B, N) at the vocoder's rate, the mean of its channels."""
+    """Decode normalised latents (B, L, D) to waves (B, N) at the vocoder's rate, the mean of its channels."""
     mean, std = _statistics(vae, (1, 1, -1))
     packed = latents.float() * std + mean
     z = packed.unflatten(2, (vae.config.latent_channels, -1)).transpose(1, 2)
@@ -86,5 +86,5 @@ def decode_audio(vae: Any, vocoder: Any, latents: Tensor) -> Tensor:
 
 
 def _statistics(vae: Any, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """The latents' mean and standard deviation, which an autoencoder keeps beside its weights."""
+    """Return the latents' mean and standard deviation, which an autoencoder stores beside its weights."""
     return vae.latents_mean.float().reshape(shape), vae.latents_std.float().reshape(shape)

@@ -1,4 +1,4 @@
-"""The parts of LTX-2 in a local folder, by diffusers and transformers: safetensors alone, no downloads."""
+"""Load LTX-2's parts from a local folder by diffusers and transformers: only safetensors, no downloads."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ _CLASSES = {
         ("Gemma3ForConditionalGeneration", "Gemma4UnifiedForConditionalGeneration"),
     ),
 }
-"""A part's module, and the classes that a folder's configuration may name."""
+"""The module of each part, and the classes that a folder's configuration may name."""
 
 
 def load_part(folder: Path, name: str, dtype: torch.dtype) -> Any:
-    """Text encoder, connectors or a codec, of the class that its configuration names.
+    """Load the text encoder, the connectors or a codec, with the class that its configuration names.
 
-    Raises ValueError for another class and for weights that lack or do not fit.
+    Raises ValueError for an unknown class and for weights that are missing or do not fit.
     """
     module, known = _CLASSES[name]
     config = read_config(folder, name)
     named = [config.get("_class_name"), *(config.get("architectures") or [])]
-    chosen = next((one for one in known if one in named), None)
-    if chosen is None:
+    class_name = next((candidate for candidate in known if candidate in named), None)
+    if class_name is None:
         raise ValueError(f"{folder / name} holds {named}, expected {' or '.join(known)}")
-    return _pretrained(folder, name, imported(module, chosen), dtype)
+    return _pretrained(folder, name, imported(module, class_name), dtype)
 
 
 def load_transformer(folder: Path, dtype: torch.dtype) -> Any:
-    """The folder's flow network. Raises ValueError as `load_part` does."""
+    """Load the folder's flow network. Raises ValueError as `load_part` does."""
     return _pretrained(folder, "transformer", imported(*TRANSFORMER), dtype)
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer, padding on the left."""
+    """Load the folder's tokenizer, which pads on the left."""
     tokenizer = imported("transformers", "AutoTokenizer").from_pretrained(
         folder / "tokenizer", local_files_only=True
     )
-    tokenizer.padding_side = "left"  # Gemma's side, whatever the file says
+    tokenizer.padding_side = "left"  # as for Gemma, whatever the file says
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -60,7 +60,9 @@ def load_tokenizer(folder: Path) -> Any:
 def _pretrained(folder: Path, name: str, cls: Any, dtype: torch.dtype) -> Any:
     place = folder / name
     if not any(place.glob("*.safetensors")):
-        raise ValueError(f"{place} holds no .safetensors; get the whole folder, all parts of the pipeline")
+        raise ValueError(
+            f"{place} holds no .safetensors; get the whole folder, with all parts of the pipeline"
+        )
     try:
         part, info = cls.from_pretrained(
             place, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=dtype
@@ -68,30 +70,32 @@ def _pretrained(folder: Path, name: str, cls: Any, dtype: torch.dtype) -> Any:
     except (OSError, RuntimeError, ValueError) as error:
         last = str(error).strip().splitlines()[-1].strip()
         raise ValueError(f"{place} cannot be loaded: {last}") from error
-    if lost := sorted(info["missing_keys"]):
-        raise ValueError(f"{place} lacks {len(lost)} weights, first {lost[0]}; get it again")
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(f"{place} lacks {len(missing)} weights, first {missing[0]}; get it again")
     return part
 
 
 def hash_of(folder: Path, *names: str) -> str:
-    """Of the files of these parts, by name and content. Raises ValueError for a part that is missing."""
+    """Hash the names and contents of these parts' files. Raises ValueError for a part that is missing."""
     files = [path for name in names for path in files_of(folder, name)]
     return digest([(str(path.relative_to(folder)), file_hashes(path).sha256) for path in files])
 
 
 def files_of(folder: Path, name: str) -> list[Path]:
-    """A part's weights and configuration. Raises ValueError if there are none."""
+    """List a part's weights and configuration files. Raises ValueError if there are none."""
     place = folder / name
     kinds = (".safetensors", ".json", ".model")
     paths = sorted(place.iterdir()) if place.is_dir() else []
-    found = [path for path in paths if path.suffix in kinds and path.name[0] != "."]  # hashes are hidden
-    if not found:
-        raise ValueError(f"{place} is missing; get the whole folder, all parts of LTX-2's pipeline")
-    return found
+    files = [
+        path for path in paths if path.suffix in kinds and path.name[0] != "."
+    ]  # stored hashes are hidden
+    if not files:
+        raise ValueError(f"{place} is missing; get the whole folder, with all parts of LTX-2's pipeline")
+    return files
 
 
 def imported(module: str, name: str) -> Any:
-    """A name from a library that is an extra. Raises ValueError that says which."""
+    """Import a name from an optional library. Raises ValueError, which says which extra to install."""
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:

@@ -1,10 +1,10 @@
-"""What LTX-2 is made of: diffusers' parts of one local folder, each loaded when it is first asked for.
+"""The networks of LTX-2: diffusers' parts of one local folder, each loaded at its first use.
 
-The transformer stays. Text encoder and codecs are of use at other times, so asking for the one kind lets go
-of the other, and a velocity of the text encoder: training from cached latents and conditions never loads
-either. Only safetensors are read, and nothing is downloaded.
+The transformer stays in memory. The text encoder and the codecs are used at different times, so loading one
+kind releases the other, and computing a velocity releases the text encoder; training from cached latents and
+conditions loads neither. Only safetensors are read, and nothing is downloaded.
 
-Letters: B batch, F latent frames, S latents a frame, C channels, L audio latents, D features of each, N
+Letters: B batch, F latent frames, S latents per frame, C channels, L audio latents, D features of each, N
 samples, K text tokens.
 """
 
@@ -23,49 +23,43 @@ from foleypref.published import ltx2_codecs as codecs
 from foleypref.published import ltx2_files as files
 from foleypref.published.conversion import write_safetensors
 from foleypref.published.filling import Adapt
-from foleypref.published.hashes import file_hashes
 from foleypref.published.ltx2_sizes import find_folder, read_config, read_sizes
+from foleypref.published.parts import assign_state, content_hashes, copy_for_training
 from foleypref.published.places import companions
 from foleypref.published.reading import read_state
 from foleypref.workspace.records import digest
 
 
-class Parts:
+class LTX2Parts:
     """Transformer, codecs and text encoder of one folder on one device."""
 
     def __init__(self, folder: str, device: torch.device, feature_dtype: torch.dtype) -> None:
         self.folder, self.device, self.feature_dtype = find_folder(folder), device, feature_dtype
         self.sizes = read_sizes(self.folder)
-        self._kind = ""
-        self._kept: dict[str, Any] = {}
+        self._kind = ""  # of the parts in memory: "text" or "codecs"
+        self._loaded: dict[str, Any] = {}
         self._null: dict[str, dict[str, Tensor]] = {}
 
     # -- the transformer -----------------------------------------------------------------------------------
 
     def load_network(self, weights: str, dtype: torch.dtype, adapt: Adapt | None = None) -> nn.Module:
-        """Return the flow network: the folder's, or a tuned one of its configuration, changed by `adapt`."""
+        """Return the flow network, the folder's or a tuned one of its configuration, changed by `adapt`."""
         if weights:
-            network = self._tuned(Path(weights).expanduser(), dtype)
+            network = self._load_tuned(Path(weights).expanduser(), dtype)
         else:
             network = files.load_transformer(self.folder, dtype)
         network = network.requires_grad_(True)
-        network.enable_gradient_checkpointing()  # sets the function, which training's switch does not
+        network.enable_gradient_checkpointing()  # sets its function; the switch of training does not
         network.gradient_checkpointing = False
         if adapt is not None:
             network = adapt(network)
         return cast(nn.Module, network.to(self.device).eval())
 
-    def _tuned(self, path: Path, dtype: torch.dtype) -> Any:
+    def _load_tuned(self, path: Path, dtype: torch.dtype) -> Any:
         with torch.device("meta"):
             network = files.imported(*files.TRANSFORMER).from_config(read_config(self.folder, "transformer"))
-        try:
-            network.load_state_dict(read_state(path), assign=True)
-        except RuntimeError as error:
-            last = str(error).strip().splitlines()[-1].strip()
-            raise ValueError(f"{path} does not fit the transformer of {self.folder}: {last}") from None
-        with torch.no_grad():  # the file stays mapped read-only, and training writes to these
-            for tensor in (*network.parameters(), *network.buffers()):
-                tensor.data = tensor.data.to(dtype, copy=True)
+        assign_state(network, read_state(path), path, f"the transformer of {self.folder}")
+        copy_for_training(network, dtype)
         return network
 
     def export_network(self, network: nn.Module, path: Path) -> None:
@@ -76,28 +70,23 @@ class Parts:
         write_safetensors(path, dict(network.state_dict()), {"format": "pt", "model": "ltx2"})
 
     def network_hashes(self, weights: str, adapter: str) -> str:
-        """Of everything that shapes a candidate's latents, pictures and sound."""
+        """Hash every file that shapes a candidate's latents, pictures and sound."""
         paths = [Path(weights).expanduser()] if weights else files.files_of(self.folder, "transformer")
-        if adapter:
-            paths.append(Path(adapter).expanduser() / "adapter_model.safetensors")
-        for path in paths:
-            if not path.is_file():
-                raise ValueError(f"{path} does not exist; give the file that training wrote")
-        return digest([file_hashes(path).sha256 for path in paths], self.codec_hash())
+        return digest(content_hashes(paths, adapter), self.codec_hash())
 
     def codec_hash(self) -> str:
-        """Of both autoencoders and the vocoder."""
+        """Hash the files of both autoencoders and the vocoder."""
         return files.hash_of(self.folder, "vae", "audio_vae", "vocoder")
 
     def text_hash(self) -> str:
-        """Of tokenizer, text encoder and connectors."""
+        """Hash the files of tokenizer, text encoder and connectors."""
         return files.hash_of(self.folder, "tokenizer", "text_encoder", "connectors")
 
     # -- the prompt ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def text_states(self, prompts: Sequence[str], num_tokens: int) -> dict[str, Tensor]:
-        """Prompts -> video_text (B, K, Wv), audio_text (B, K, Wa), text_mask (B, K), after the connectors."""
+        """Return video_text (B, K, Wv), audio_text (B, K, Wa) and text_mask (B, K), after the connectors."""
         rows = [self._text_row(prompt, num_tokens) for prompt in prompts]  # one at a time: all 49 layers
         return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
 
@@ -122,11 +111,11 @@ class Parts:
         return {"video_text": video.float(), "audio_text": audio.float(), "text_mask": seen.float()}
 
     def null_states(self, num_tokens: int) -> dict[str, Tensor]:
-        """`text_states` of the empty prompt, (1, ...), from memory or disk if they have been made before."""
+        """Return `text_states` of the empty prompt, (1, ...), from memory or disk if made before."""
         key = digest(self.text_hash(), num_tokens, str(self.feature_dtype))
         if key not in self._null:
             self._null[key] = self._read_null(key) or self._make_null(key, num_tokens)
-            self.release()  # training wants nothing else of the text encoder
+            self.release()  # training needs the text encoder for nothing else
         return self._null[key]
 
     def _null_places(self, key: str) -> list[Path]:
@@ -139,7 +128,7 @@ class Parts:
         return None
 
     def _make_null(self, key: str, num_tokens: int) -> dict[str, Tensor]:
-        """Kept on disk too, so that training with dropped conditions need not load the text encoder."""
+        """Compute the states and store them, so that training that drops conditions loads no text encoder."""
         states = self.text_states([""], num_tokens)
         for place in self._null_places(key):
             try:
@@ -152,50 +141,50 @@ class Parts:
     # -- pictures and sound --------------------------------------------------------------------------------
 
     def encode_video(self, frames: np.ndarray) -> Tensor:
-        """Frames (T, H, W, 3) uint8 -> normalised latents (F, S, C)."""
+        """Encode frames (T, H, W, 3) uint8 to normalised latents (F, S, C)."""
         return codecs.encode_video(self._part("codecs", "vae"), frames)
 
     def decode_video(self, latents: Tensor, rows: int, columns: int) -> Tensor:
-        """Normalised latents (F, S, C), S = rows · columns -> frames (T, H, W, 3) uint8 on the CPU."""
+        """Decode normalised latents (F, S, C), S = rows · columns, to CPU frames (T, H, W, 3) uint8."""
         return codecs.decode_video(self._part("codecs", "vae"), latents.to(self.device), rows, columns)
 
     def encode_audio(self, waves: Tensor, num_latents: int) -> Tensor:
-        """Mono waves (B, N) at the vocoder's rate -> normalised latents (B, L, D)."""
+        """Encode mono waves (B, N) at the vocoder's rate to normalised latents (B, L, D)."""
         mel = self._part("codecs", "mel", lambda: codecs.mel_front(self.sizes).to(self.device))
         vae = self._part("codecs", "audio_vae")
         return codecs.encode_audio(vae, mel, self.sizes, waves.to(self.device), num_latents)
 
     def decode_audio(self, latents: Tensor) -> Tensor:
-        """Normalised latents (B, L, D) -> mono waves (B, N) at the vocoder's rate, in [-1, 1]."""
+        """Decode normalised latents (B, L, D) to mono waves (B, N) at the vocoder's rate, in [-1, 1]."""
         vae, vocoder = (self._part("codecs", name) for name in ("audio_vae", "vocoder"))
         return codecs.decode_audio(vae, vocoder, latents.to(self.device))
 
     # -- loading -------------------------------------------------------------------------------------------
 
     def release_text(self) -> None:
-        """Let go of the text encoder, if it is there: 24 GB that no velocity wants."""
+        """Release the text encoder if it is loaded: 24 GB that a velocity does not need."""
         if self._kind == "text":
             self.release()
 
     def release(self) -> None:
-        """Let go of text encoder and codecs."""
+        """Release the text encoder and the codecs."""
         self._kind = ""
-        self._kept.clear()
+        self._loaded.clear()
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _part(self, kind: str, name: str, make: Callable[[], Any] | None = None) -> Any:
-        """A part, loaded at its first use; parts of the other kind are let go."""
+        """Return a part, loading it at its first use and releasing the parts of the other kind."""
         if kind != self._kind:
             self.release()
             self._kind = kind
-        if name not in self._kept:
-            self._kept[name] = make() if make else self._load(name)
-        return self._kept[name]
+        if name not in self._loaded:
+            self._loaded[name] = make() if make else self._load(name)
+        return self._loaded[name]
 
     def _load(self, name: str) -> Any:
-        """In the features' dtype, sound in float32: its networks are small and hear rounding."""
+        """Load a part in the features' dtype; for sound in float32, because rounding would be audible."""
         dtype = torch.float32 if name in ("audio_vae", "vocoder") else self.feature_dtype
         part = files.load_part(self.folder, name, dtype)
         return part.to(self.device).eval().requires_grad_(False)

@@ -1,7 +1,9 @@
-"""Where a folder of LTX-2 in diffusers' layout lies, and the numbers in its configurations.
+"""Locate a folder of LTX-2 in diffusers' layout, and read the numbers in its configurations.
 
-Read from JSON alone, so that shapes and plans are known before anything is loaded; without a folder they are
-those of the released LTX-2 (19 B). Letters: F latent frames, S latents a frame, C channels, L audio latents.
+Only JSON is read, so that shapes and plans are known before anything is loaded; without a folder they are
+those of the released LTX-2 (19 B).
+
+Letters: F latent frames, S latents per frame, C channels, L audio latents.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from foleypref.published.places import MissingWeights, locate
 
@@ -22,29 +24,31 @@ _CLASS = "LTX2VideoTransformer3DModel"
 
 @dataclass(frozen=True)
 class Sizes:
-    """What shapes depend on; the defaults are the released LTX-2's."""
+    """Numbers on which shapes depend; the defaults are the released LTX-2's."""
 
     channels: int = 128  # C of a video latent
-    spatial: int = 32  # pixels of a latent's side
-    temporal: int = 8  # frames of a latent, but for the first, which is one frame
+    spatial: int = 32  # pixels along a latent's side
+    temporal: int = 8  # frames per latent; the first latent is one frame
     audio_channels: int = 8
     mel_bins: int = 64
     audio_rate: int = 16_000  # Hz of the audio autoencoder's mel frames
-    audio_hop: int = 160  # samples a mel frame
+    audio_hop: int = 160  # samples per mel frame
     output_rate: int = 24_000  # Hz of the vocoder
-    time_scale: float = 1000.0  # what σ is multiplied by for the transformer
-    video_text: int = 3840  # width of what the connectors give each stream
+    time_scale: float = 1000.0  # factor of σ at the transformer's input
+    video_text: int = 3840  # width of the connectors' output for each stream
     audio_text: int = 3840
 
-    MEL_FACTOR = 4  # mel frames, and mel bins, of an audio latent: fixed in the autoencoder's class
+    MEL_FACTOR: ClassVar[int] = (
+        4  # mel frames, and mel bins, per audio latent; fixed in the autoencoder's class
+    )
 
     @property
     def audio_features(self) -> int:
-        """Features of an audio latent frame: channels times mel bins."""
+        """Features per audio latent frame: channels times mel bins."""
         return self.audio_channels * (self.mel_bins // self.MEL_FACTOR)
 
     def video_grid(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """(F, latent rows, latent columns) of a picture. Raises ValueError off the autoencoder's grid."""
+        """Return (F, latent rows, latent columns). Raises ValueError for sizes off the autoencoder's grid."""
         if height % self.spatial or width % self.spatial:
             raise ValueError(
                 f"height and width must be multiples of {self.spatial} pixels, found {height} × {width}"
@@ -52,16 +56,16 @@ class Sizes:
         if num_frames % self.temporal != 1 % self.temporal:
             fit = self.frames_for(num_frames)
             raise ValueError(
-                f"num_frames is 1 more than a multiple of {self.temporal}, found {num_frames}: take {fit}"
+                f"num_frames must be 1 above a multiple of {self.temporal}, found {num_frames}: take {fit}"
             )
         return (num_frames - 1) // self.temporal + 1, height // self.spatial, width // self.spatial
 
     def frames_for(self, least: float) -> int:
-        """The smallest number of frames on the grid that is no less than `least`."""
+        """Return the smallest number of frames on the grid that is at least `least`."""
         return 1 + self.temporal * max(0, math.ceil((least - 1) / self.temporal - 1e-6))
 
     def audio_frames(self, seconds: float) -> int:
-        """L of so much sound, as the pipeline counts."""
+        """Return L, the audio latents of `seconds` of sound, as the pipeline counts them."""
         return round(seconds * self.audio_rate / self.audio_hop / self.MEL_FACTOR)
 
 
@@ -69,7 +73,7 @@ RELEASED = Sizes()
 
 
 def find_folder(folder: str) -> Path:
-    """The folder with `model_index.json`: the one given, one in it, or one in the hub's cache.
+    """Return the folder with `model_index.json`: `folder`, one inside it, or one in the hub's cache.
 
     Raises MissingWeights, which says how to get it.
     """
@@ -80,7 +84,7 @@ def find_folder(folder: str) -> Path:
 
 
 def sizes_in(folder: str) -> Sizes:
-    """Sizes of the model in `folder`, or where weights are looked for; without one the released sizes."""
+    """Read the sizes of the model in `folder` or the weights folder; the released ones if there is none."""
     try:
         return read_sizes(find_folder(folder))
     except MissingWeights:
@@ -88,13 +92,13 @@ def sizes_in(folder: str) -> Sizes:
 
 
 def shifted_times(folder: Path, num_latents: int, num_steps: int) -> list[float]:
-    """The released steps, `num_steps` + 1 times from 0 to 1, by the folder's own scheduler.
+    """Return the released schedule: `num_steps` + 1 times from 0 to 1, by the folder's own scheduler.
 
-    They are shifted towards noise, the more the more latents a picture has.
+    The times are shifted towards noise, and more so the more latents a picture has.
     """
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    if num_steps == 1:  # there is nothing to shift, and the scheduler would divide by 0
+    if num_steps == 1:  # nothing to shift, and the scheduler would divide by 0
         return [0.0, 1.0]
     config = read_config(folder, "scheduler", "scheduler_config.json")
     few, many = config.get("base_image_seq_len", 1024), config.get("max_image_seq_len", 4096)
@@ -106,14 +110,14 @@ def shifted_times(folder: Path, num_latents: int, num_steps: int) -> list[float]
 
 
 def read_sizes(folder: Path) -> Sizes:
-    """Sizes from the configurations of a folder. Raises ValueError if it holds another model."""
+    """Read the sizes in the configurations of a folder. Raises ValueError if it holds another model."""
     network = read_config(folder, "transformer")
     if network.get("_class_name") != _CLASS:
-        found = network.get("_class_name", "nothing that has a name")
-        raise ValueError(f"{folder / 'transformer'} holds {found}, expected {_CLASS}; give a folder of LTX-2")
+        named = network.get("_class_name", "a model without a class name")
+        raise ValueError(f"{folder / 'transformer'} holds {named}, expected {_CLASS}; give a folder of LTX-2")
     patches = [network.get(name, 1) for name in ("patch_size", "patch_size_t", "audio_patch_size")]
     if patches != [1, 1, 1]:
-        raise ValueError(f"{folder}: latents in patches of {patches} are not supported, only single ones")
+        raise ValueError(f"{folder}: latents in patches of {patches} are not supported, only patches of 1")
     vae, audio, text = (read_config(folder, name) for name in ("vae", "audio_vae", "connectors"))
     return Sizes(
         channels=network.get("in_channels", RELEASED.channels),
@@ -131,21 +135,22 @@ def read_sizes(folder: Path) -> Sizes:
 
 
 def read_config(folder: Path, part: str, name: str = "config.json") -> dict[str, Any]:
-    """A part's configuration. Raises ValueError where it is missing or no JSON."""
+    """Read a part's configuration. Raises ValueError if it is missing or not JSON."""
     path = folder / part / name
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing; get the whole folder, all parts of LTX-2's pipeline") from None
+        advice = "get the whole folder, with all parts of LTX-2's pipeline"
+        raise ValueError(f"{path} is missing; {advice}") from None
     except ValueError as error:
-        raise ValueError(f"{path} is no configuration ({error}); get it again") from error
+        raise ValueError(f"{path} is not a configuration ({error}); get it again") from error
 
 
 def _ratio(vae: dict[str, Any], kind: str, patch: str, default: int) -> int:
-    """How much the video autoencoder shrinks; where the configuration leaves it open, as its class counts."""
-    told = vae.get(f"{kind}_compression_ratio")
+    """Return the video autoencoder's compression ratio, computed as by its class if it is not configured."""
+    configured = vae.get(f"{kind}_compression_ratio")
     scaling = vae.get("spatio_temporal_scaling", (True,) * 4)
-    return int(told) if told else int(vae.get(patch, default)) * 2 ** sum(scaling)
+    return int(configured) if configured else int(vae.get(patch, default)) * 2 ** sum(scaling)
 
 
 def _width(connectors: dict[str, Any], stream: str) -> int:

@@ -1,7 +1,7 @@
-"""MMAudio's sound side: waves to latents and back, by the official VAE and BigVGAN at 16 or 44.1 kHz.
+"""MMAudio's codec: waves to latents and back, by the official VAE and BigVGAN at 16 or 44.1 kHz.
 
-Letters: B batch, N samples, T mel frames, L = T / 2 latent frames, C latent channels. The layers are
-diffusers'; here stand the sizes, the conversion of official state dicts (arXiv 2412.15322) and the codec.
+The layers are diffusers'; this file has the sizes, the conversion of official state dicts (arXiv 2412.15322)
+and the codec. Letters: B batch, N samples, T mel frames, L = T / 2 latent frames, C latent channels.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _WEIGHT_NORM = {  # torch's two spellings of (magnitude, direction)
 
 @dataclass(frozen=True)
 class AudioSizes:
-    """One rate's mel front end, VAE and vocoder; the defaults are what both rates share.
+    """Sizes of mel front end, VAE and vocoder at one rate; the defaults hold for both rates.
 
-    `tanh`: BigVGAN v1, whose last layer has a bias and a tanh, where v2 has none and clamps.
+    `tanh`: the vocoder is BigVGAN v1, whose last layer has a bias and a tanh; v2 has neither and clamps.
     """
 
     sample_rate: int  # Hz
     n_fft: int
-    hop: int  # samples a mel frame; a latent frame has two
+    hop: int  # samples per mel frame; a latent frame is two mel frames
     num_mels: int
     log: Literal["log10", "ln"]
     latent_dim: int
@@ -51,37 +51,39 @@ SIZES = {
 }
 
 
-_MULTIPLIERS, _BLOCKS_PER_LEVEL = (1, 2, 4), 2  # of `hidden_dim`, of both rates
+_MULTIPLIERS, _BLOCKS_PER_LEVEL = (1, 2, 4), 2  # multipliers of `hidden_dim`; the same at both rates
 
 
 class Posterior(NamedTuple):
-    """The VAE's Gaussian over latents, not normalised by MMAudio's latent statistics: each (B, L, C)."""
+    """The VAE's Gaussian over latents before MMAudio's normalisation, each (B, L, C)."""
 
     mean: Tensor
     std: Tensor
 
 
 class MMAudioCodec(nn.Module):
-    """Mono waves (B, N) <-> latents (B, L, C), frozen, L = N // (2·hop); latents as the VAE has them."""
+    """Mono waves (B, N) <-> latents (B, L, C), frozen, L = N // (2·hop); latents are not normalised."""
 
     def __init__(self, sizes: AudioSizes, vae: nn.Module, vocoder: nn.Module) -> None:
         super().__init__()
-        s = self.sizes = sizes
-        self.mel = LogMelSpectrogram(s.sample_rate, s.n_fft, s.hop, s.num_mels, 0.0, s.f_max, s.log)
+        self.sizes = sizes
+        self.mel = LogMelSpectrogram(
+            sizes.sample_rate, sizes.n_fft, sizes.hop, sizes.num_mels, f_max=sizes.f_max, log=sizes.log
+        )
         self.vae, self.vocoder = vae, vocoder
 
     def encode_mean_std(self, wave: Tensor) -> Posterior:
-        """Waves (B, N) in [-1, 1] -> posterior mean and standard deviation."""
+        """Return the posterior of waves (B, N) in [-1, 1]."""
         return self.encode_mel(self.mel(wave))
 
     def encode_mel(self, mel: Tensor) -> Posterior:
-        """Log-mels (B, num_mels, T) -> posterior mean and standard deviation."""
+        """Return the posterior of log-mels (B, num_mels, T)."""
         vae: Any = self.vae
         mean, logvar = vae.encode(mel.to(vae.data_mean)).transpose(1, 2).chunk(2, dim=-1)  # (B, L, C)
         return Posterior(mean, torch.exp(logvar.clamp(-30, 20) / 2))
 
     def encode(self, wave: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Waves (B, N) -> latents (B, L, C): a draw from the posterior, or its mean without a generator."""
+        """Encode waves (B, N) to latents (B, L, C): the posterior's mean, or a draw by `generator`."""
         mean, std = self.encode_mean_std(wave)
         if generator is None:
             return mean
@@ -89,7 +91,7 @@ class MMAudioCodec(nn.Module):
         return mean + std * noise.to(mean)
 
     def decode_mel(self, latents: Tensor) -> Tensor:
-        """Latents (B, L, C) -> log-mels (B, num_mels, 2L). Raises ValueError for any other layout."""
+        """Decode latents (B, L, C) to log-mels (B, num_mels, 2L). Raises ValueError for any other layout."""
         if latents.ndim != 3 or latents.shape[-1] != self.sizes.latent_dim:
             expected = f"(batch, frames, {self.sizes.latent_dim})"
             raise ValueError(f"MMAudio latents have shape {tuple(latents.shape)}: give {expected}")
@@ -97,12 +99,12 @@ class MMAudioCodec(nn.Module):
         return vae.decode(latents.transpose(1, 2).to(vae.data_mean))
 
     def vocode(self, mel: Tensor) -> Tensor:
-        """Log-mels (B, num_mels, T) -> waves (B, T·hop) in [-1, 1]."""
+        """Synthesise waves (B, T·hop) in [-1, 1] from log-mels (B, num_mels, T)."""
         vocoder: Any = self.vocoder
         return vocoder(mel.to(vocoder.conv_pre.weight), return_dict=False)[0][:, 0]
 
     def decode(self, latents: Tensor, rows_at_once: int | None = None) -> Tensor:
-        """Latents (B, L, C) -> waves (B, L·2·hop); the vocoder's memory grows with `rows_at_once`."""
+        """Decode latents (B, L, C) to waves (B, L·2·hop); the vocoder's memory grows with `rows_at_once`."""
         if rows_at_once is not None and rows_at_once < 1:
             raise ValueError(
                 f"rows_at_once is {rows_at_once}: decode at least one row at once, or None for all"
@@ -114,7 +116,7 @@ class MMAudioCodec(nn.Module):
 def build_codec(
     sample_rate: int, vae_state: Mapping[str, Any], vocoder_state: Mapping[str, Any]
 ) -> MMAudioCodec:
-    """A ready codec from official state dicts: v1-16 with best_netG, or v1-44 with BigVGAN v2 44 kHz.
+    """Build a codec from official state dicts: v1-16 with best_netG, or v1-44 with BigVGAN v2 44 kHz.
 
     Raises ValueError for another rate and for weights that do not fit.
     """
@@ -125,20 +127,20 @@ def build_codec(
 
 
 def build_vae(sizes: AudioSizes, state: Mapping[str, Any]) -> nn.Module:
-    """The mel VAE in float32 from an official state dict, raw as in the file; it is normalised here.
+    """Build the mel VAE in float32 from an official state dict, whose convolutions are normalised here.
 
     `.encode(mel (B, num_mels, T))` gives (B, 2·C, L), mean before log-variance; `.decode(latents (B, C, L))`
-    the mel. Raises ValueError naming the keys that are missing, unexpected or of another shape.
+    gives the mel. Raises ValueError, which names the keys that are missing, unexpected or of another shape.
     """
     vae, name = empty_vae(sizes), f"MMAudio's {sizes.sample_rate} Hz VAE"
-    _check(vae, state, name)
+    _check_state(vae, state, name)
     return _fill(vae, normalise_convolutions(state))
 
 
 def build_vocoder(sizes: AudioSizes, state: Mapping[str, Any]) -> nn.Module:
-    """BigVGAN in float32 from an official state dict, bare or under its file's `generator` entry.
+    """Build BigVGAN in float32 from an official state dict, bare or under its file's `generator` entry.
 
-    Weight norm may be spelled `weight_g`/`weight_v`, `parametrizations.weight.original0/1` or be folded
+    Weight norm may be spelled `weight_g`/`weight_v` or `parametrizations.weight.original0/1`, or be folded
     already. A folded float32 state is not copied: the module shares its memory. Raises ValueError as
     `build_vae` does.
     """
@@ -147,14 +149,14 @@ def build_vocoder(sizes: AudioSizes, state: Mapping[str, Any]) -> nn.Module:
         raise ValueError(f"the entry 'generator' holds {type(state).__name__}: give BigVGAN's state dict")
     vocoder, name = empty_vocoder(sizes), f"the {sizes.sample_rate} Hz BigVGAN"
     folded = fold_weight_norm(state)
-    _check(vocoder, folded, name)
+    _check_state(vocoder, folded, name)
     return _fill(vocoder, folded)
 
 
 def normalise_convolutions(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Raw VAE state -> weights to compute with: w / (1e-4 + rms of its output channel) / sqrt(fan_in).
+    """Return the VAE's weights to compute with: w / (1e-4 + rms of its output channel) / sqrt(fan_in).
 
-    To be done exactly once, which `build_vae` does: because of the 1e-4 a second time changes the weights.
+    `build_vae` does this exactly once: because of the 1e-4, a second time would change the weights.
     """
     ready = {}
     for key, value in state.items():
@@ -168,7 +170,7 @@ def normalise_convolutions(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fold_weight_norm(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Weight-normed pairs -> weights g·v / |v|, the norm over all but dimension 0; the rest unchanged."""
+    """Replace weight-normed pairs by weights g·v / |v|, with the norm over all dimensions but the first."""
     folded = dict(state)
     for key in state:
         ending = next((end for end in _WEIGHT_NORM if key.endswith(end)), None)
@@ -177,7 +179,7 @@ def fold_weight_norm(state: Mapping[str, Any]) -> dict[str, Any]:
         layer = key.removesuffix(ending)
         g, v = state.get(layer + _WEIGHT_NORM[ending]), state[key]
         if not isinstance(g, Tensor) or not isinstance(v, Tensor):
-            continue  # left for the check of keys to name
+            continue  # `_check_state` will name it
         if g.shape != (len(v), *[1] * (v.ndim - 1)):
             raise ValueError(f"{layer} has weight norm of shape {tuple(g.shape)} for {tuple(v.shape)}")
         del folded[key], folded[layer + _WEIGHT_NORM[ending]]
@@ -187,10 +189,10 @@ def fold_weight_norm(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def empty_vae(sizes: AudioSizes) -> nn.Module:
-    """The VAE on the meta device: keys and shapes without memory."""
+    """Return the VAE on the meta device: keys and shapes without memory."""
     _diffusers()
-    # MMAudioVAE without its mel front end, which knows no log10 and cannot be made without memory once LTX-2
-    # was trained in this process (linspace between tensors)
+    # MMAudioVAE without its mel front end, which has no log10 and cannot be built on the meta device after
+    # LTX-2 was trained in the same process (linspace between tensors)
     part = importlib.import_module("diffusers.models.autoencoders.autoencoder_mmaudio")
     with torch.device("meta"):
         widths = sizes.num_mels, sizes.latent_dim, sizes.hidden_dim
@@ -199,7 +201,7 @@ def empty_vae(sizes: AudioSizes) -> nn.Module:
 
 
 def empty_vocoder(sizes: AudioSizes) -> nn.Module:
-    """The vocoder on the meta device: keys and shapes without memory."""
+    """Return the vocoder on the meta device: keys and shapes without memory."""
     with torch.device("meta"):
         vocoder = _diffusers().MMAudioVocoder(
             num_mels=sizes.num_mels,
@@ -214,14 +216,14 @@ def empty_vocoder(sizes: AudioSizes) -> nn.Module:
 
 
 class TanhConv(nn.Conv1d):
-    """BigVGAN v1's last layer with its tanh inside, where the clamp that v2 puts behind changes nothing."""
+    """BigVGAN v1's last layer with its tanh inside; the clamp that v2's code adds then changes nothing."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """tanh of the convolution."""
+        """Return tanh of the convolution."""
         return torch.tanh(super().forward(input))
 
 
-def _check(module: nn.Module, state: Mapping[str, Any], name: str) -> None:
+def _check_state(module: nn.Module, state: Mapping[str, Any], name: str) -> None:
     expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     found = {key: tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__ for key, v in state.items()}
     other = [f"{k} {found[k]} for {shape}" for k, shape in expected.items() if found.get(k, shape) != shape]
@@ -231,7 +233,7 @@ def _check(module: nn.Module, state: Mapping[str, Any], name: str) -> None:
         "of another shape": other,
     }
     if any(problems.values()):
-        parts = [f"{len(keys)} {what}: {_some(keys)}" for what, keys in problems.items() if keys]
+        parts = [f"{len(keys)} {problem}: {_some(keys)}" for problem, keys in problems.items() if keys]
         raise ValueError(f"these weights are not {name}: {'; '.join(parts)}. Give the official file, whole.")
 
 

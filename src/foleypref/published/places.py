@@ -1,7 +1,7 @@
-"""Where weight files lie: the weights folder, the layouts that people already have, and the hub's cache.
+"""Locate weight files: in the weights folder, in the layouts of other projects, and in the hub's cache.
 
 A file is found by its name anywhere below the weights folder, so upstream's `weights/` and `ext_weights/` and
-the hub's `models--owner--name/snapshots/…` are taken as they are; the hub's own cache is looked into too.
+the hub's `models--owner--name/snapshots/…` need no change; the hub's own cache is searched too.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from foleypref.published.registry import find
 from foleypref.published.weight_file import WeightFile
 
 VARIABLE = "FOLEYPREF_WEIGHTS"
-CONVERTED = ".foleypref.safetensors"  # ends the name of a conversion of ours: see `conversion.py`
-EARLIER = "foleytune"  # the project's earlier name: folders and files that were written under it still open
+CONVERTED = ".foleypref.safetensors"  # ends the names of our conversions: see `conversion.py`
+EARLIER = "foleytune"  # the project's earlier name: folders and files written under it still open
 CONVERTED_EARLIER = f".{EARLIER}.safetensors"
 MAX_DEPTH = 6  # folders below the weights folder; a hub cache inside it needs five
-MAX_FOLDERS = 20_000  # looked into at most: somebody's whole disk is no weights folder
+MAX_FOLDERS = 20_000  # searched at most: a whole disk is not a weights folder
 _SKIPPED = {"blobs", "refs", ".git", ".venv", "node_modules", "__pycache__", ".locks", ".no_exist"}
-_GENERIC = {  # names that many models share
+_GENERIC = {  # file names that many models share
     "checkpoint.pt",
     "open_clip_pytorch_model.bin",
     "model.safetensors",
@@ -37,7 +37,7 @@ _CONVERSION = r"(?:[._-](?:fp16|fp32|bf16|half))?\.safetensors"
 
 
 class MissingWeights(ValueError):
-    """A published file that is not on this disk: what it is, where it was looked for, how to get it."""
+    """A published file is not on this disk; the message says where we looked and how to get it."""
 
 
 def weights_folder(folder: Path | str | None = None) -> Path:
@@ -51,7 +51,7 @@ def weights_folder(folder: Path | str | None = None) -> Path:
 
 
 def cache_folder() -> Path:
-    """Return the folder of files that foleypref can make again."""
+    """Return the folder for files that foleypref can make again."""
     return Path("~/.cache/foleypref").expanduser()
 
 
@@ -61,33 +61,34 @@ def _default_folder() -> Path:
 
 
 def hub_cache() -> Path:
-    """The Hugging Face hub's cache on this machine, by the hub's own variables."""
+    """Return the Hugging Face hub's cache on this machine, by the hub's own variables."""
     home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
     return Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
 
 
 def locate(name: str, folder: Path | str | None = None) -> Path:
-    """The published file `name` on this disk; ValueError says what is missing and how to get it."""
+    """Return the path of the published file `name`. Raises MissingWeights, which says how to get it."""
     entry = find(name)
     root = weights_folder(folder)
     for place in _usual_places(entry, root):
         if place.is_file() and _right_size(place, entry):
             return place
-    found = sorted(
-        (rank, len(path.parts), str(path)) for path in _files(root) if (rank := _rank(path, entry))
-    )
-    if found:
-        return Path(found[0][2])
-    raise MissingWeights(_missing(entry, root))
+    ranked = [(rank, len(path.parts), str(path)) for path in _files(root) if (rank := _rank(path, entry))]
+    if not ranked:
+        raise MissingWeights(_missing(entry, root))
+    return Path(min(ranked)[2])
 
 
 def is_conversion(path: Path, entry: WeightFile) -> bool:
-    """Whether a file found for `entry` is a safetensors conversion of it and not the published file."""
+    """Return whether a file located for `entry` is a safetensors conversion, not the published file."""
     return path.suffix == ".safetensors" and path.name != entry.file
 
 
 def companions(path: Path, name: str) -> list[Path]:
-    """Where what we make of a file may lie: beside it, or in our cache if its folder is not ours to fill."""
+    """Return where a file derived from `path` may lie: beside it, or in our cache if that folder is not ours.
+
+    Nothing is written into a snapshot of the hub; other folders may turn out to be read-only.
+    """
     digest = hashlib.sha256(str(path.resolve().parent).encode()).hexdigest()[:12]
     cached = cache_folder() / "derived" / digest / name
     return [cached] if "snapshots" in path.parts else [path.with_name(name), cached]
@@ -105,11 +106,11 @@ def _usual_places(entry: WeightFile, root: Path) -> Iterator[Path]:
 
 
 def _rank(path: Path, entry: WeightFile) -> int:
-    """How well a file fits an entry by name and size: 1 best, 0 not at all."""
+    """Rank how well a file fits an entry by name and size: 1 is best, 0 does not fit."""
     if path.name == entry.file:
         if entry.file in _GENERIC and not _belongs(path, entry):
             return 0
-        # A wrong size beats a conversion: damage is told, not stepped around.
+        # A wrong size beats a conversion: damage is reported, not worked around.
         return (1 if _belongs(path, entry) else 2) if _right_size(path, entry) else 3
     own_name = entry.file not in _GENERIC or _belongs(path, entry)
     if own_name and path.name in (entry.file + CONVERTED, entry.file + CONVERTED_EARLIER):
@@ -119,7 +120,7 @@ def _rank(path: Path, entry: WeightFile) -> int:
 
 
 def _belongs(path: Path, entry: WeightFile) -> bool:
-    """Whether its folder says that it is this entry's, where the file's name alone does not."""
+    """Return whether the file's folders show that it is this entry's, where its name could be any model's."""
     folders = path.parts[:-1]
     own = PurePosixPath(entry.name).parts[:-1]
     repos = [repo.split("/")[1] for repo in (entry.repo, *entry.other_repos) if repo]
@@ -132,7 +133,7 @@ def _right_size(path: Path, entry: WeightFile) -> bool:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """Every file below `root`, shallow folders first, to the two limits."""
+    """Yield the files below `root`, shallow folders first, up to MAX_DEPTH and MAX_FOLDERS."""
     waiting = deque([(root, 0)])
     for _ in range(MAX_FOLDERS):
         if not waiting:
@@ -149,8 +150,8 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _missing(entry: WeightFile, root: Path) -> str:
-    how_far = f"{MAX_DEPTH} folders deep" if root.is_dir() else "no such folder"
-    looked = f"looked in {root} ({how_far})" + (f" and {hub_cache()}" if entry.repo else "")
+    extent = f"{MAX_DEPTH} folders deep" if root.is_dir() else "no such folder"
+    looked = f"looked in {root} ({extent})" + (f" and {hub_cache()}" if entry.repo else "")
     size = f", {entry.bytes:,} bytes" if entry.bytes else ""
     if entry.page:
         how = f"get it by hand from {entry.page} and save it as {root / entry.name}"

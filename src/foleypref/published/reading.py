@@ -1,4 +1,4 @@
-"""Read the tensors of a checkpoint file, and nothing that could run as code."""
+"""Read the tensors of a checkpoint file without running any code in it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from foleypref.published.sniff import SAFETENSORS, TORCH_ZIP, check_format
 WRAPPERS = ("weights", "generator", "state_dict", "model")
 """Top-level entries that hold a state dict: MMAudio's training, BigVGAN, Lightning, Synchformer, PANNs."""
 
-_STAND_INS = ("pytorch_lightning.callbacks.",)  # classes that checkpoints name but no tensor depends on
+_STAND_INS = ("pytorch_lightning.callbacks.",)  # classes in checkpoints on which no tensor depends
 
 
 def read_state(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, on the CPU, mapped from the file where its format allows.
+    """Read a checkpoint's tensors by name, on the CPU, mapped from the file if its format allows.
 
-    Reads .safetensors and what torch.save wrote, whatever the suffix; a state dict under one of `WRAPPERS` is
-    unwrapped, and what is no tensor is left out. dtypes are the file's. ValueError says what a file that is
-    no whole checkpoint seems to be, and names what a pickle wants to import.
+    Reads .safetensors and files written by torch.save, whatever their suffix; a state dict under one of
+    `WRAPPERS` is unwrapped, and entries that are not tensors are left out. dtypes are the file's. Raises
+    ValueError, which says what a file that is not a whole checkpoint seems to be, or names the classes that a
+    pickle would import.
     """
     path = Path(path).expanduser()
     kind = check_format(path)
@@ -34,13 +35,13 @@ def read_state(path: Path | str) -> dict[str, Tensor]:
             return load_file(path)
         except Exception as error:  # safetensors raises its own type
             raise ValueError(
-                f"{path} is no sound safetensors file ({_reason(error)}); get it again"
+                f"{path} is a damaged safetensors file ({_reason(error)}); get it again"
             ) from error
     return _tensors(load_pickle(path, mmap=kind == TORCH_ZIP), path)
 
 
 def load_pickle(path: Path, *, mmap: bool) -> Any:
-    """What torch.save stored, unpickled by torch's restricted reader."""
+    """Load a file written by torch.save with torch's restricted unpickler. Raises ValueError."""
     foreign = _foreign_classes(path) if mmap else []
     refused = [name for name in foreign if not name.startswith(_STAND_INS)]
     if refused:
@@ -48,36 +49,36 @@ def load_pickle(path: Path, *, mmap: bool) -> Any:
     inert: list[Any] = [(type("StandIn", (), {}), name) for name in foreign]
     try:
         with torch.serialization.safe_globals(inert), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols: nothing that a user can change
+            warnings.simplefilter("ignore")  # about pickle protocols, which a user cannot change
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # torn files raise anything from EOFError to IndexError
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if named:
             raise ValueError(_refusal(path, [named[1]])) from error
         raise ValueError(
-            f"{path} is damaged, cut short or no weights at all ({path.stat().st_size:,} bytes found; "
+            f"{path} is damaged, cut short or not weights at all ({path.stat().st_size:,} bytes found; "
             f"torch says {type(error).__name__}: {_reason(error)}); get it again"
         ) from error
 
 
 def _foreign_classes(path: Path) -> list[str]:
-    """What a torch zip would import beyond tensors; reads the pickle's opcodes and runs none."""
+    """List the classes that a torch zip would import; reads the pickle's opcodes and runs none."""
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # a torn pickle: loading it says so better
+    except Exception:  # a torn pickle: loading it gives a better message
         return []
 
 
-def _refusal(path: Path, wanted: list[str]) -> str:
-    shown = ", ".join(wanted[:3]) + (" …" if len(wanted) > 3 else "")
+def _refusal(path: Path, classes: list[str]) -> str:
+    shown = ", ".join(classes[:3]) + (" …" if len(classes) > 3 else "")
     return (
         f"{path} holds more than weights: unpickling it would run code from outside ({shown}); it was not "
-        "opened. If you trust it, save its state dict alone, best as .safetensors, and give that file"
+        "opened. If you trust it, save only its state dict, best as .safetensors, and give that file"
     )
 
 
 def _tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict inside what was loaded: entries of a list are named by their numbers."""
+    """Return the state dict in a loaded object; entries of a list are named by their indices."""
     if isinstance(loaded, Tensor):
         loaded = {"tensor": loaded}
     if isinstance(loaded, list | tuple):
@@ -98,6 +99,6 @@ def _tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _reason(error: BaseException) -> str:
-    """The telling line of an error; torch puts advice before it."""
-    told = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
-    return told[1] if told else (str(error).strip().splitlines() or ["no reason given"])[0]
+    """Return the line of an error that has its reason; torch puts advice before it."""
+    reason = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+    return reason[1] if reason else (str(error).strip().splitlines() or ["no reason given"])[0]

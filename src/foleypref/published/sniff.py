@@ -1,4 +1,4 @@
-"""What a file on disk is, told from its bytes without loading it: a checkpoint, or what came in its place."""
+"""Tell from a file's first bytes whether it is a checkpoint, or what was saved in its place."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from foleypref.published import registry
 
 SAFETENSORS, TORCH_ZIP, TORCH_LEGACY = "safetensors", "torch zip", "torch legacy"
 _HEAD = 1024
-_LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"  # the number that torch.save wrote first before 1.6
+_LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"  # the number that torch.save before 1.6 wrote first
 _MAX_HEADER = 100_000_000  # bytes; the limit that safetensors itself sets
 
 
 def check_format(path: Path) -> str:
-    """Which kind of checkpoint a file is; ValueError says what else it is, or that it is cut short."""
+    """Return the kind of checkpoint that a file is.
+
+    Raises ValueError, which says what else the file is, or that it is cut short.
+    """
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give the file of weights inside it")
     if not path.exists():
@@ -47,7 +50,7 @@ def _looks_like_safetensors(head: bytes) -> bool:
 
 
 def safetensors_header(path: Path) -> dict[str, dict[str, object]]:
-    """The header of a safetensors file: name -> dtype, shape, data_offsets, and `__metadata__` if any."""
+    """Read a safetensors header: name -> dtype, shape and data_offsets, and perhaps `__metadata__`."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header: dict[str, dict[str, object]] = json.loads(file.read(length))
@@ -57,13 +60,13 @@ def safetensors_header(path: Path) -> dict[str, dict[str, object]]:
 def _check_safetensors(path: Path, size: int, head: bytes) -> None:
     (length,) = struct.unpack("<Q", head[:8])
     if size < 8 + length:
-        raise ValueError(_short(path, size, f"its header alone needs {8 + length:,}"))
+        raise ValueError(_short(path, size, f"just its header needs {8 + length:,}"))
     try:
         header = safetensors_header(path)
         ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]  # type: ignore[index]
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"{path} is no whole safetensors file: its header does not read ({error})"
+            f"{path} is not a whole safetensors file: its header does not read ({error})"
         ) from error
     whole = 8 + length + max(ends, default=0)
     if size < whole:
@@ -71,7 +74,7 @@ def _check_safetensors(path: Path, size: int, head: bytes) -> None:
 
 
 def _check_zip(path: Path, size: int) -> None:
-    """A torch zip keeps its index at the end, so one that is cut short has none."""
+    """Raise ValueError unless a torch zip is whole: the index lies at its end, and is lost if it is cut."""
     if not zipfile.is_zipfile(path):
         raise ValueError(_short(path, size, "a zip without its end"))
     try:
@@ -93,13 +96,13 @@ def _short(path: Path, size: int, why: str) -> str:
 
 
 def _expected(path: Path) -> str:
-    """What the registry says of a file of this name, for the end of a message."""
+    """Return the published size of a file of this name as the end of a message; "" if it is not known."""
     sizes = {entry.bytes for entry in registry.by_file_name(path.name)} - {None}
     return f"; the published {path.name} has {sizes.pop():,} bytes" if len(sizes) == 1 else ""
 
 
 def _foreign(head: bytes, size: int) -> str:
-    """A few words on what a file that is no checkpoint seems to be, and what to do."""
+    """Describe what a file that is not a checkpoint seems to be, and what to do."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith(b"version https://git-lfs"):
         promised = re.search(rb"^size (\d+)", head, re.M)

@@ -1,8 +1,8 @@
-"""Synchformer's front ends, its weights, and DeSync: seconds by which sound and picture differ.
+"""Synchformer's front ends and weights, and DeSync: the seconds by which sound and picture are apart.
 
-Picture and sound are cut into segments of 0.64 s, one each 0.32 s, that cover the same time: segment s begins
-at frame 8·s of 25 a second and at sample 5120·s of 16 kHz. DeSync looks at the first and the last 14 of them,
-as av-benchmark does.
+Picture and sound are cut into segments of 0.64 s, one every 0.32 s, that cover the same time: segment s
+begins at frame 8·s (25 per second) and at sample 5120·s (16 kHz). DeSync uses the first and the last 14 of
+them, as av-benchmark does.
 
 Letters: B clips, N samples, S segments, M mel bands (128), T mel frames (66), D width, W windows (2).
 """
@@ -36,26 +36,26 @@ FLOOR = 1e-6
 
 
 def num_frames(seconds: float) -> int:
-    """Frames that `seconds` of picture must have."""
+    """Return the number of frames that `seconds` of picture must have."""
     return int(FPS * seconds)
 
 
 def num_samples(seconds: float) -> int:
-    """Samples at 16 kHz that `seconds` of sound must have."""
+    """Return the number of samples at 16 kHz that `seconds` of sound must have."""
     return int(SAMPLE_RATE * seconds)
 
 
 def num_audio_segments(samples: int) -> int:
-    """Segments that fit into `samples` at 16 kHz; 0 below 10240."""
+    """Return the number of segments that fit into `samples` at 16 kHz; 0 below 10240."""
     return max(0, (samples - SEGMENT_SAMPLES) // SEGMENT_STEP + 1)
 
 
 def window_segments(seconds: float) -> list[int]:
-    """The segments that DeSync looks at, in order: the first 14 and the last 14 of a clip, which may overlap.
+    """Return the segments that DeSync uses, in order: a clip's first 14 and last 14, which may overlap.
 
     Raises ValueError under 4.8 s, where 14 segments do not fit.
     """
-    # 25·18.56 is a little less than 464 in binary: one more segment of sound than of picture.
+    # The smaller count: 25·18.56 is just under 464 in binary, which gives the picture one segment less.
     count = min(num_segments(num_frames(seconds)), num_audio_segments(num_samples(seconds)))
     if count < HEAD_SEGMENTS:
         raise ValueError(
@@ -65,9 +65,9 @@ def window_segments(seconds: float) -> list[int]:
 
 
 def check_length(frames: int, samples: int, sample_rate: int, seconds: float) -> None:
-    """ValueError where `seconds` are too short for DeSync, or picture or sound do not last that long.
+    """Raise ValueError if `seconds` are too short for DeSync, or if picture or sound are shorter.
 
-    av-benchmark crashes on the first, drops the second and scores another file in place of the third.
+    av-benchmark crashes on too few seconds, drops a short picture, and for a short sound scores another file.
     """
     window_segments(seconds)
     if frames < num_frames(seconds):
@@ -77,20 +77,20 @@ def check_length(frames: int, samples: int, sample_rate: int, seconds: float) ->
 
 
 def sync_wave(sound: Float[Tensor, "C N"], sample_rate: int, seconds: float) -> Float[Tensor, " N2"]:
-    """Sound of any number of channels, no shorter than `seconds`, -> mono, int(16000·seconds) samples."""
+    """Mix sound that is at least `seconds` long to mono at 16 kHz, int(16000·seconds) samples."""
     return resample(sound.mean(0), sample_rate, SAMPLE_RATE, HANN)[: num_samples(seconds)]
 
 
 def audio_segments(wave: Float[Tensor, "... N"]) -> Tensor:
-    """Sound at 16 kHz (..., N) -> (..., S, 10240), S = (N - 10240) // 5120 + 1; a rest is left out."""
+    """Cut sound (..., N) at 16 kHz into (..., S, 10240), S = (N - 10240) // 5120 + 1, dropping the rest."""
     return wave.unfold(-1, SEGMENT_SAMPLES, SEGMENT_STEP)
 
 
 def htk_basis() -> Tensor:
-    """Triangles over Hz between 128 + 2 edges on the mel scale 2595 log10(1 + f / 700), peak 1: (128, 513).
+    """Return triangular filters over Hz, peak 1, between 130 edges on the scale 2595 log10(1 + f / 700).
 
-    In float32 throughout, as torchaudio makes it: an edge is rounded by up to 1e-5 of a band's width, which
-    shows in the log-mel of a pure tone on a band's flank.
+    The shape is (128, 513). Everything is float32, as in torchaudio: an edge is rounded by up to 1e-5 of a
+    band's width, which shows in the log-mel of a pure tone on a band's flank.
     """
     top = 2595 * math.log10(1 + SAMPLE_RATE / 2 / 700)
     edges = 700 * (10 ** (torch.linspace(0, top, MELS + 2) / 2595) - 1)[:, None]
@@ -112,7 +112,7 @@ class SyncMel(nn.Module):
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)  # periodic
 
     def forward(self, segments: Float[Tensor, "*B N"]) -> Float[Tensor, "*B M T"]:
-        """Segments (..., 10240) -> (..., 128, 66); a segment has 65 frames."""
+        """Return (..., 128, 66) for segments (..., 10240); a segment has 65 frames, the last is padding."""
         spectrum = torch.stft(
             segments.reshape(-1, segments.shape[-1]),
             N_FFT,
@@ -131,26 +131,26 @@ class SyncMel(nn.Module):
 
 
 def offsets_s(logits: Float[Tensor, "... C"]) -> Tensor:
-    """The most likely offset in seconds; positive: the sound is early by that much."""
+    """Return the most likely offset in seconds; if positive, the sound is early by that much."""
     return offset_grid().to(logits.device)[logits.argmax(-1)]
 
 
 def desync_s(offsets: Float[Tensor, "B W"]) -> Float[Tensor, " B"]:
-    """DeSync of each clip: the mean |offset| of its windows, which weigh the same, in [0, 2] s."""
+    """Return DeSync of each clip, the mean |offset| of its windows, in [0, 2] s."""
     return offsets.abs().mean(1)
 
 
 class DeSync:
-    """A Synchformer that compares clips: tokens of the picture, tokens of a sound, two offsets of both."""
+    """Synchformer as a judge: it embeds a picture and sounds as tokens and finds the offsets between them."""
 
     def __init__(self, network: Synchformer, device: torch.device | str = "cpu") -> None:
         self.network, self.mel, self.device = network.to(device), SyncMel().to(device), torch.device(device)
-        cpu = self.device.type == "cpu"  # larger temporaries than 32 MB are mapped anew by every operation
+        cpu = self.device.type == "cpu"  # temporaries above 32 MB would be mapped anew by every operation
         self._seen_at_once, self._heard_at_once, self._pairs_at_once = (2, 24, 8) if cpu else (32, 512, 128)
 
     @torch.inference_mode()
     def see(self, frames: np.ndarray, seconds: float) -> Tensor:
-        """Frames (T, 224, 224, 3) uint8, 25 a second -> tokens (S, 8, D) of `window_segments`."""
+        """Return tokens (S, 8, D) of `window_segments` of frames (T, 224, 224, 3) uint8, 25 per second."""
         check_length(len(frames), num_samples(seconds), SAMPLE_RATE, seconds)
         starts = [VISUAL_STEP * s for s in window_segments(seconds)]
         cuts = torch.from_numpy(np.stack([frames[start : start + SEGMENT_FRAMES] for start in starts]))
@@ -159,7 +159,7 @@ class DeSync:
 
     @torch.inference_mode()
     def hear(self, sounds: Sequence[tuple[np.ndarray, int]], seconds: float) -> Tensor:
-        """B sounds (C, N) float32, each with its rate in Hz -> tokens (B, S, 6, D) of `window_segments`."""
+        """Return tokens (B, S, 6, D) of `window_segments` of B sounds (C, N) float32 with rates in Hz."""
         waves = []
         for sound, sample_rate in sounds:
             check_length(num_frames(seconds), sound.shape[-1], sample_rate, seconds)
@@ -171,25 +171,25 @@ class DeSync:
     def logits(
         self, visual: Float[Tensor, "B S F D"], audio: Float[Tensor, "B S K D"]
     ) -> Float[Tensor, "B W C"]:
-        """Logits of the first and the last 14 of at least 14 segments, (B, 2, 21)."""
+        """Return logits (B, 2, 21) over offsets of the first 14 and the last 14 segments."""
         pairs = [
             torch.cat([tokens[:, :HEAD_SEGMENTS], tokens[:, -HEAD_SEGMENTS:]]).split(self._pairs_at_once)
             for tokens in (visual, audio)
         ]
-        found = torch.cat([self.network.compare(*pair) for pair in zip(*pairs)])
-        return found.unflatten(0, (2, -1)).transpose(0, 1)
+        logits = torch.cat([self.network.compare(*pair) for pair in zip(*pairs)])
+        return logits.unflatten(0, (2, -1)).transpose(0, 1)
 
 
 def build_synchformer(state: Mapping[str, Tensor]) -> Synchformer:
-    """The network around a state dict's tensors, in eval mode without gradients.
+    """Build the frozen network from a state dict.
 
-    Raises ValueError when a weight is missing, unknown or of another shape.
+    Raises ValueError if a weight is missing, unknown or of another shape.
     """
     with torch.device("meta"):
         network = Synchformer()
-    return fill(network, state, (), "Synchformer", f"give {NAME}")
+    return fill(network, state, role="Synchformer", advice=f"give {NAME}")
 
 
 def load_synchformer(folder: Path | str | None = None) -> Synchformer:
-    """The published network; ValueError says what is missing and how to get it."""
+    """Load the published network. Raises ValueError, which says what is missing and how to get it."""
     return build_synchformer(load_published(NAME, folder))

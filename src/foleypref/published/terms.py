@@ -1,7 +1,7 @@
-"""What may be done with a model that was made with other people's weights: the licence of its card.
+"""The licence on the card of a model that was made with published weights.
 
-Weights that allow no commercial use make a model that allows none, whether they are what was tuned or what
-judged: a reward or pairs of a non-commercial judge are its work. What is not stated is said to be so.
+If any of the weights forbid commercial use, so does the model, whether they were tuned or used as a judge: a
+reward or pairs from a non-commercial judge derive from it. Licences that are not stated are listed as such.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from foleypref.settings.parts import names
 OURS = "Apache-2.0"  # of the code, and of the world's weights
 PERMISSIVE = ("Apache-2.0", "MIT", "BSD-3-Clause", "CC0-1.0", "CC-BY-4.0", "MS-PL")
 NOT_KNOWN = "not known"
-_NAMED_BY_HUBS = "CC-BY-NC-4.0"  # the one non-commercial licence here that hubs have an id for
+_NAMED_BY_HUBS = "CC-BY-NC-4.0"  # the only non-commercial licence here that hubs have an id for
 
 
 @dataclass(frozen=True)
 class Used:
-    """One file of weights that a model was made with."""
+    """A file of weights that a model was made with, and its part in that."""
 
     weight: str
     used_for: str
@@ -32,13 +32,13 @@ class Used:
 
     @property
     def spdx(self) -> str:
-        """The licence's name without remarks."""
-        found = re.match(r"[\w.+-]+", self.licence)
-        return found[0] if found else ""
+        """The licence's identifier, without remarks."""
+        identifier = re.match(r"[\w.+-]+", self.licence)
+        return identifier[0] if identifier else ""
 
 
 class CardLicence(NamedTuple):
-    """A hub's `license`, its `license_name` where that is "other", and why, one reason a weight."""
+    """A hub's `license`, its `license_name` if that is "other", and one reason per file of weights."""
 
     license: str
     name: str
@@ -46,18 +46,18 @@ class CardLicence(NamedTuple):
     non_commercial: bool
 
     def head(self) -> dict[str, str]:
-        """For the card's YAML head."""
+        """Return the entries of the card's YAML head."""
         return {"license": self.license, **({"license_name": self.name} if self.name else {})}
 
 
 def registry_name(settings: Mapping[str, Any]) -> str:
-    """What the registry calls a part with these settings: "mmaudio-small-16k" where variants have files."""
+    """Return the registry's name of a part with these settings, variant included: "mmaudio-small-16k"."""
     name, variant = str(settings["name"]), settings.get("variant")
     return f"{name}-{variant}" if f"{name}-{variant}" in MODELS else name
 
 
 def model_weights(settings: Mapping[str, Any], used_for: str) -> list[Used]:
-    """The weights that a model runs on, by its settings: published ones, or the package's own."""
+    """List the weights that a model with these settings runs on: published ones, or the package's own."""
     name = registry_name(settings)
     if name in MODELS:
         return [_used(entry, used_for) for entry in files_for(name)]
@@ -67,24 +67,24 @@ def model_weights(settings: Mapping[str, Any], used_for: str) -> list[Used]:
 
 
 def scorer_weights(scorers: Iterable[str], used_for: str) -> list[Used]:
-    """The published weights behind scorers; those that need none, or the package's own, add nothing."""
-    found: list[Used] = []
+    """List the published weights behind scorers; scorers without weights, or with the package's, add none."""
+    weights: list[Used] = []
     for scorer in scorers:
         stem = scorer.partition("-")[0]
         name = next((n for n in (scorer, scorer.replace("-", "_"), stem) if n in MODELS), None)
         if name is not None:
-            found += [_used(entry, f"{scorer}, {used_for}") for entry in files_for(name)]
+            weights += [_used(entry, f"{scorer}, {used_for}") for entry in files_for(name)]
         elif stem not in names("scorers"):
-            found.append(Used(scorer, used_for, f"{NOT_KNOWN}: a scorer of another package"))
-    return found
+            weights.append(Used(scorer, used_for, f"{NOT_KNOWN}: a scorer of another package"))
+    return weights
 
 
 def card_licence(used: Sequence[Used]) -> CardLicence:
-    """The licence that a card has to state for a model made with these weights."""
-    limited = [one for one in used if one.non_commercial]
-    unclear = [one for one in used if not one.non_commercial and one.spdx not in PERMISSIVE]
-    reasons = tuple(dict.fromkeys(f"{one.weight}: {one.licence}" for one in (*limited, *unclear)))
-    if limited and not unclear and {one.spdx for one in limited} == {_NAMED_BY_HUBS}:
+    """Return the licence that the card of a model made with these weights must state."""
+    limited = [file for file in used if file.non_commercial]
+    unclear = [file for file in used if not file.non_commercial and file.spdx not in PERMISSIVE]
+    reasons = tuple(dict.fromkeys(f"{file.weight}: {file.licence}" for file in (*limited, *unclear)))
+    if limited and not unclear and {file.spdx for file in limited} == {_NAMED_BY_HUBS}:
         return CardLicence(_NAMED_BY_HUBS.lower(), "", reasons, True)
     if limited:
         return CardLicence("other", "non-commercial-see-card", reasons, True)

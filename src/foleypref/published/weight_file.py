@@ -1,4 +1,4 @@
-"""What is known of a published weight file; None stands where nothing is known for certain."""
+"""The registry's entry of a published weight file; None stands for anything that is not certain."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from pathlib import PurePosixPath
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One published file; `name` is what commands take and where it lies below the weights folder."""
+    """One published file; `name` identifies it in commands and is its path below the weights folder."""
 
     name: str
-    role: str  # what `identify` says of its content; what follows a comma is not told by the content
+    role: str  # up to the first comma the result of `identify`; the rest cannot be seen in the content
     repo: str | None  # on the Hugging Face hub
     path_in_repo: str | None
-    url: str | None  # of the file itself, elsewhere
+    url: str | None  # of the file itself, outside the hub
     bytes: int | None
     md5: str | None
     sha256: str | None
     licence: str | None  # of the weights, not of the code; None: not stated
-    non_commercial: bool  # known to forbid commercial use
+    non_commercial: bool  # the licence is known to forbid commercial use
     notes: str = ""
-    page: str | None = None  # where a person gets it, if no program can
+    page: str | None = None  # where to download it by hand, if a program cannot
     other_repos: tuple[str, ...] = ()  # former or other names of `repo`
-    other_stems: tuple[str, ...] = ()  # names that third-party safetensors conversions give it
+    other_stems: tuple[str, ...] = ()  # its names, without suffix, in third-party safetensors conversions
 
     @property
     def file(self) -> str:
-        """The file's own name, without folders."""
+        """The last part of `name`, without folders."""
         return PurePosixPath(self.name).name
 
     @property
     def source(self) -> str | None:
-        """Where to get it: a URL, or None if nobody knows."""
+        """The URL to get it from, or None if it is not known."""
         if self.repo and self.path_in_repo:
             return f"https://huggingface.co/{self.repo}/resolve/main/{self.path_in_repo}"
         return self.url or self.page
 
     @property
     def terms(self) -> str:
-        """Its licence in words."""
+        """The licence as a phrase for messages."""
         if self.licence is None:
             return "licence not stated by its authors: ask them before you pass it on"
         return f"licence {self.licence}" + (": non-commercial use only" if self.non_commercial else "")

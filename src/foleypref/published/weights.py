@@ -1,7 +1,8 @@
-"""Published weights from disk to tensors: found, checked against the registry, converted once, mapped.
+"""Load published weights from disk: locate them, check them against the registry, convert once, map.
 
-`load_published("mmaudio_large_44k_v2.pth")` takes a file of the registry and checks its hash;
-`load_published(Path("tuned.safetensors"), role=find("v1-44.pth").role)` somebody's own, told by its keys.
+`load_published("mmaudio_large_44k_v2.pth")` loads a file of the registry and checks its hash;
+`load_published(Path("tuned.safetensors"), role=find("v1-44.pth").role)` loads a user's own file and checks
+by its tensors' names that it has that role.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 from foleypref.published.conversion import converted, load_conversion, source_of
 from foleypref.published.fetching import fetch
 from foleypref.published.hashes import file_hashes, mismatch
-from foleypref.published.identify import UNKNOWN, identify, same_role, without_wrapper
+from foleypref.published.identify import could_be, identify, without_wrapper
 from foleypref.published.places import CONVERTED, CONVERTED_EARLIER, is_conversion, locate, weights_folder
 from foleypref.published.reading import read_state
 from foleypref.published.registry import find
@@ -24,20 +25,17 @@ from foleypref.published.weight_file import WeightFile
 __all__ = ["fetch", "identify", "load_published", "locate", "read_state", "weights_folder"]
 
 LEGACY_EXTRAS = ("latent_rot", "clip_rot", "t_embed.freqs")
-"""What MMAudio's v1 files hold beside their state dict: tables that are made anew for every length."""
-
-_TOLD_BY_KEYS = ("MMAudio", "BigVGAN", "Synchformer", "CLIP ViT", "ImageBind", "PANNs", "PaSST", "VGGish")
-"""Beginnings of roles whose keys are known from a reference: a file of such a role must show them."""
+"""Tables in MMAudio's v1 files beside the state dict; they are computed anew for every length."""
 
 
 def load_published(
     name: str | Path, folder: Path | str | None = None, *, verify: bool = True, role: str | None = None
 ) -> dict[str, Tensor]:
-    """The tensors of a published file, or of a user's own, on the CPU and mapped from disk; dtypes as stored.
+    """Load the tensors of a published file, or of a user's own, mapped on the CPU in their stored dtypes.
 
-    `name` is a name of the registry, looked up in `folder` and checked by size and hash unless `verify` is
-    False; or a path, whose content only has to be what `role` says. ValueError says what is missing, damaged
-    or in the wrong place, and what the file is instead.
+    `name` is a name in the registry, looked up in `folder` and checked by size and hash unless `verify` is
+    False; or a path, whose content only has to have the role `role`. Raises ValueError, which says what is
+    missing, damaged or in the wrong place, and what the file is instead.
     """
     own = _as_path(name)
     if own is not None:
@@ -47,20 +45,20 @@ def load_published(
     role = role or entry.role
     if path.name.endswith((CONVERTED, CONVERTED_EARLIER)):
         return _checked(path, _from_conversion(path, entry, verify=verify), role, entry.name)
-    if is_conversion(path, entry):  # somebody else's: no hash is known
+    if is_conversion(path, entry):  # made by others: its hash is not known
         return _checked(path, read_state(path), role, entry.name)
     kind = check_format(path)
     if verify and (difference := mismatch(path, entry)):
         raise ValueError(_not_the_published(path, entry, difference))
     if kind == SAFETENSORS:
         return _checked(path, read_state(path), role, entry.name)
-    # Checked before it is converted: the wrong file in a slot is not worth gigabytes of safetensors.
+    # Checked before it is converted: a wrong file is not worth gigabytes of safetensors.
     state = converted(path, file_hashes(path), lambda: _checked(path, read_state(path), role, entry.name))
     return _checked(path, state, role, entry.name)
 
 
 def _as_path(name: str | Path) -> Path | None:
-    """A path if that is what was given: a Path, or a string with a folder or of a file that is there."""
+    """Return `name` as a path if it is a Path, has a folder in it, or names an existing file; else None."""
     if isinstance(name, Path):
         return name.expanduser()
     try:
@@ -72,52 +70,45 @@ def _as_path(name: str | Path) -> Path | None:
 
 
 def _from_conversion(path: Path, entry: WeightFile, *, verify: bool) -> dict[str, Tensor]:
-    """Our own conversion, found where its original has been deleted."""
+    """Load our own conversion of an original that has been deleted."""
     check_format(path)
     source = source_of(path)
     if source is None:
-        raise ValueError(
-            f"{path} is no conversion that this version made; delete it and get {entry.name} again"
-        )
+        raise ValueError(f"{path} is not a conversion by this version; delete it and get {entry.name} again")
     for kind in ("sha256", "md5"):
-        wanted, found = getattr(entry, kind), getattr(source, kind)
-        if verify and wanted is not None and wanted != found:
+        published, converted_from = getattr(entry, kind), getattr(source, kind)
+        if verify and published is not None and published != converted_from:
             raise ValueError(
-                f"{path} was converted from another file than the published {entry.name}: {kind} {found}, "
-                f"the published file has {wanted}; delete it, or give it by its path"
+                f"{path} was converted from another file than the published {entry.name}: {kind} "
+                f"{converted_from}, the published file has {published}; delete it, or give it by its path"
             )
     return load_conversion(path)
 
 
 def _checked(path: Path, state: dict[str, Tensor], role: str | None, slot: str) -> dict[str, Tensor]:
-    """The state without wrappers and legacy extras; ValueError if it is another network than `role`."""
+    """Return the state without wrappers and legacy extras. Raises ValueError if it cannot have `role`."""
     state = without_wrapper(state)
     if role is not None:
-        found = identify(state)
-        if _is_another(found, role):
+        identified = identify(state)
+        if not could_be(identified, role):
             raise ValueError(
-                f"{path} is not what {slot} should be: expected {role}, found {found}; "
+                f"{path} is not what {slot} should be: expected {role}, found {identified}; "
                 "put the right file there, or give the path of the right one"
             )
     return {key: tensor for key, tensor in state.items() if key not in LEGACY_EXTRAS}
 
 
-def _is_another(found: str, role: str) -> bool:
-    """Whether what was identified cannot be what is wanted; of some networks the keys are not known."""
-    return role.startswith(_TOLD_BY_KEYS) if found.startswith(UNKNOWN) else not same_role(found, role)
-
-
 def _not_the_published(path: Path, entry: WeightFile, difference: str) -> str:
-    """What to say of a whole file that is not the registry's, by what it holds."""
+    """Say what to do about a whole checkpoint that is not the registry's, depending on what it holds."""
     try:
-        found = identify(path)
+        identified = identify(path)
     except ValueError as error:
         return f"{path} is not the published {entry.name}: {difference}; moreover {error}"
-    if _is_another(found, entry.role):
-        advice = f"it holds {found}, expected {entry.role}: put the right file there"
-    else:
+    if could_be(identified, entry.role):
         advice = (
             f"its tensors may fit {entry.role}: if you tuned or converted it, give it by its path; if it is "
             f"meant to be the published file, it is damaged: `foleypref weights fetch {entry.name}`"
         )
+    else:
+        advice = f"it holds {identified}, expected {entry.role}: put the right file there"
     return f"{path} is not the published {entry.name}: {difference}; {advice}"

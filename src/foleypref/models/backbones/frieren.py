@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import ClassVar, Literal, Self, cast
 
 import av
 import numpy as np
@@ -36,7 +36,7 @@ from foleypref.models.tools import fingerprint_of, unwrapped
 from foleypref.networks.cavp import FPS, GROUP, SIDE
 from foleypref.networks.frieren import FRAME_LATENTS
 from foleypref.networks.frieren import Frieren as Network
-from foleypref.published.frieren_parts import SAMPLE_RATE, Parts
+from foleypref.published.frieren_parts import SAMPLE_RATE, FrierenParts
 from foleypref.workspace.records import digest
 
 Variant = Literal["base", "reflow", "distilled"]
@@ -62,7 +62,7 @@ class Frieren(Model):
         r".*transformer_blocks\.\d+\.(attn[12]\.(to_[qkv]|to_out\.0)|ff\.net\.(0\.proj|2))"
     )
 
-    _parts: Parts | None = PrivateAttr(default=None)
+    _parts: FrierenParts | None = PrivateAttr(default=None)
 
     @property
     def spec(self) -> ModelSpec:
@@ -87,20 +87,15 @@ class Frieren(Model):
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the network; the codec and CAVP follow when they are first wanted."""
-        self._parts = Parts(self.variant, self.weights, self.weights_folder, torch.device(device))
+        self._parts = FrierenParts(self.variant, self.weights, self.weights_folder, torch.device(device))
         self._network = self._parts.load_network(getattr(torch, self.dtype), merging(self.adapter))
         return self
 
     def read(self, path: Path, start_s: float = 0.0, prompt: str = "", *, audio: bool = True) -> Media:
         """Up to 40 frames, 4 a second by ffmpeg's rule, as stream "cavp"; `seconds` counts the first 32."""
-
-        def picker(stream: Any) -> FramePicker:
-            def convert(frame: Any) -> np.ndarray:
-                return cavp_frame(shown_pixels(frame, stream.sample_aspect_ratio))
-
-            return FramePicker(FPS, GROUP / FPS, None, None, convert)
-
-        frames = np.stack(collect_frames(path, picker, start_s=start_s).frames)
+        picker = FramePicker(FPS, GROUP / FPS, lambda frame, sar: cavp_frame(shown_pixels(frame, sar)))
+        collect_frames(path, [picker], start_s=start_s)
+        frames = np.stack(picker.frames)
         wave = None
         if audio:
             wave, _ = read_wave(path, SAMPLE_RATE, start_s=start_s, duration_s=self.spec.clip_seconds)
@@ -157,7 +152,7 @@ class Frieren(Model):
         self._loaded.export_network(unwrapped(self.network), Path(path).expanduser())
 
     @property
-    def _loaded(self) -> Parts:
+    def _loaded(self) -> FrierenParts:
         assert self._parts is not None, "call load() first"
         return self._parts
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import av
 import numpy as np
@@ -32,7 +32,7 @@ from foleypref.models.backbones import Conditions, Media, Model, ModelSpec, Vide
 from foleypref.models.costs import Cost
 from foleypref.models.lora import merging
 from foleypref.models.tools import unwrapped
-from foleypref.published.ltx2_parts import Parts
+from foleypref.published.ltx2_parts import LTX2Parts
 from foleypref.published.ltx2_sizes import Sizes, find_folder, shifted_times, sizes_in
 from foleypref.workspace.records import digest
 
@@ -62,7 +62,7 @@ class LTX2(Model):
         r"transformer_blocks\.\d+\.(audio_to_video|video_to_audio)_attn\.(to_[qkv]|to_out\.0)"
     )
 
-    _parts: Parts | None = PrivateAttr(default=None)
+    _parts: LTX2Parts | None = PrivateAttr(default=None)
 
     @property
     def spec(self) -> ModelSpec:
@@ -96,7 +96,7 @@ class LTX2(Model):
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the transformer; text encoder and codecs follow when they are first wanted."""
-        self._parts = Parts(self.weights_folder, torch.device(device), getattr(torch, self.feature_dtype))
+        self._parts = LTX2Parts(self.weights_folder, torch.device(device), getattr(torch, self.feature_dtype))
         self._network = self._parts.load_network(
             self.weights, getattr(torch, self.dtype), merging(self.adapter)
         )
@@ -109,14 +109,9 @@ class LTX2(Model):
     def read(self, path: Path, start_s: float = 0.0, prompt: str = "", *, audio: bool = True) -> Media:
         """Frames at the model's rate as stream "video", scaled to cover its size and cropped; mono sound."""
         size, seconds = (self.height, self.width), self.num_frames / self.fps
-
-        def picker(stream: Any) -> FramePicker:
-            def convert(frame: Any) -> np.ndarray:
-                return covering(shown_pixels(frame, stream.sample_aspect_ratio), size)
-
-            return FramePicker(self.fps, seconds, None, None, convert)
-
-        frames = np.stack(collect_frames(path, picker, start_s=start_s).frames)
+        picker = FramePicker(self.fps, seconds, lambda frame, sar: covering(shown_pixels(frame, sar), size))
+        collect_frames(path, [picker], start_s=start_s)
+        frames = np.stack(picker.frames)
         wave = None
         if audio:
             wave, _ = read_wave(path, self._sizes.output_rate, start_s=start_s, duration_s=seconds)
@@ -208,7 +203,7 @@ class LTX2(Model):
         self._loaded.export_network(unwrapped(self.network), Path(path).expanduser())
 
     @property
-    def _loaded(self) -> Parts:
+    def _loaded(self) -> LTX2Parts:
         assert self._parts is not None, "call load() first"
         return self._parts
 

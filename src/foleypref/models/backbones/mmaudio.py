@@ -27,7 +27,7 @@ from foleypref.models.lora import merging
 from foleypref.models.tools import fingerprint_of, unwrapped
 from foleypref.networks.mmaudio import MMAudio as Network
 from foleypref.networks.mmaudio_sizes import SYNC_FPS, VARIANTS, Lengths, sequence_lengths
-from foleypref.published.mmaudio_parts import Parts, sample_rate_of
+from foleypref.published.mmaudio_parts import MMAudioParts, sample_rate_of
 from foleypref.workspace.records import digest
 
 Variant = Literal["small-16k", "small-44k", "medium-44k", "large-44k", "large-44k-v2"]
@@ -51,7 +51,7 @@ class MMAudio(Model):
     notice: ClassVar[str] = "MMAudio's weights are CC-BY-NC 4.0: not for commercial use"
     lora_targets: ClassVar[str] = r"(joint|fused)_blocks\..*\.?(attn\.qkv|linear1|ffn\.w[123])"
 
-    _parts: Parts | None = PrivateAttr(default=None)
+    _parts: MMAudioParts | None = PrivateAttr(default=None)
 
     @property
     def spec(self) -> ModelSpec:
@@ -83,7 +83,7 @@ class MMAudio(Model):
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the network; the codec and the encoders of conditions follow when they are first wanted."""
         feature_dtype = getattr(torch, self.feature_dtype)
-        self._parts = Parts(self.variant, self.weights_folder, torch.device(device), feature_dtype)
+        self._parts = MMAudioParts(self.variant, self.weights_folder, torch.device(device), feature_dtype)
         network = self._parts.load_network(self.weights, getattr(torch, self.dtype), merging(self.adapter))
         if self.compile:
             network.compile(dynamic=False)
@@ -161,7 +161,7 @@ class MMAudio(Model):
         self._loaded.export_network(unwrapped(self.network), Path(path))
 
     @property
-    def _loaded(self) -> Parts:
+    def _loaded(self) -> MMAudioParts:
         assert self._parts is not None, "call load() first"
         return self._parts
 

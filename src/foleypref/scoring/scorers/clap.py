@@ -24,7 +24,7 @@ from foleypref.scoring.scorers._captioned import (
 )
 
 if TYPE_CHECKING:
-    from foleypref.published.clap import LoadedClap
+    from foleypref.published.htsat import LoadedClap
 
 WIDTH = 512
 

@@ -26,7 +26,7 @@ from foleypref.scoring.scorers._captioned import (
 )
 
 if TYPE_CHECKING:
-    from foleypref.published.msclap import LoadedMSClap
+    from foleypref.published.htsat import LoadedClap
 
 WIDTH = 1024
 
@@ -34,7 +34,7 @@ WIDTH = 1024
 class MsClap(CaptionScorer):
     """`weights` is a file. Embeddings (B, 1024) are not of length 1."""
 
-    _judge: LoadedMSClap | None = PrivateAttr(default=None)
+    _judge: LoadedClap | None = PrivateAttr(default=None)
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the weights (0.7 GB) and the vocabulary."""
