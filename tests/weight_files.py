@@ -52,6 +52,14 @@ def plain_state() -> dict[str, Tensor]:
     }
 
 
+def same(state: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
+    """Whether two state dicts have the same names, dtypes and values."""
+    return state.keys() == expected.keys() and all(
+        state[key].dtype == tensor.dtype and torch.equal(state[key], tensor)
+        for key, tensor in expected.items()
+    )
+
+
 def small_mmaudio(*, v2: bool = False) -> dict[str, Tensor]:
     """Just enough of MMAudio small-16k's keys and shapes, with the extras of a version 1 file."""
     second = "2" if v2 else "1"
