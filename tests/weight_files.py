@@ -21,9 +21,7 @@ from foleypref.published import registry
 from foleypref.published.weight_file import WeightFile
 
 GOLDEN = Path(__file__).parent / "golden"
-PLAIN = WeightFile(
-    "plain-net.pth", "plain network of the tests", None, None, None, None, None, None, None, False
-)
+PLAIN = WeightFile("plain-net.pth", "plain network of the tests")
 
 
 def register(monkeypatch: pytest.MonkeyPatch, entry: WeightFile, path: Path | None = None) -> WeightFile:

@@ -20,7 +20,6 @@ from foleypref.networks.vocoder_activation import SlicedActivation
 from foleypref.published import mmaudio_audio
 from foleypref.published.mmaudio_audio import (
     SIZES,
-    AudioSizes,
     MMAudioCodec,
     build_codec,
     build_vae,
@@ -310,4 +309,4 @@ def test_importing_is_cheap_and_a_missing_diffusers_is_named(monkeypatch: pytest
     assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(ValueError, match=r"foleypref\[mmaudio\]"):
-        empty_vae(AudioSizes(16000, 1024, 256, 80, "log10", 6, 16, (4, 4, 4), True, 8000.0))
+        empty_vae(replace(SIZES[16000], latent_dim=6, hidden_dim=16, upsample_rates=(4, 4, 4)))

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -19,23 +19,32 @@ import numpy as np
 from foleypref.media.decoding import MediaError, pick_stream
 from foleypref.media.files import atomic_path
 
-# suffix -> (container, sound codec, its only sample rate). Opus exists only at 48 kHz, and PyAV would not
-# object to a mislabelled rate. AVI has no field for a lossy codec's start delay: sound would be 25 ms late.
-CONTAINERS: dict[str, tuple[str, str, int | None]] = {
-    ".mp4": ("mp4", "aac", None),
-    ".m4v": ("mp4", "aac", None),
-    ".mov": ("mov", "aac", None),
-    ".mkv": ("matroska", "aac", None),
-    ".webm": ("webm", "libopus", 48000),
-    ".avi": ("avi", "pcm_s16le", None),
+
+class Format(NamedTuple):
+    """A container, the codec of the sound in it, and the only sample rate (Hz) that the codec has, if any."""
+
+    container: str
+    codec: str
+    only_rate: int | None = None
+
+
+# Opus exists only at 48 kHz, and PyAV would not object to a mislabelled rate. AVI has no field for a lossy
+# codec's start delay: sound would be 25 ms late.
+CONTAINERS = {
+    ".mp4": Format("mp4", "aac"),
+    ".m4v": Format("mp4", "aac"),
+    ".mov": Format("mov", "aac"),
+    ".mkv": Format("matroska", "aac"),
+    ".webm": Format("webm", "libopus", 48000),
+    ".avi": Format("avi", "pcm_s16le"),
 }
-SOUND_FILES: dict[str, tuple[str, str, int | None]] = {
-    ".wav": ("wav", "pcm_s16le", None),
-    ".flac": ("flac", "flac", None),
-    ".mp3": ("mp3", "libmp3lame", None),
-    ".ogg": ("ogg", "libopus", 48000),
-    ".opus": ("ogg", "libopus", 48000),
-    ".m4a": ("mp4", "aac", None),
+SOUND_FILES = {
+    ".wav": Format("wav", "pcm_s16le"),
+    ".flac": Format("flac", "flac"),
+    ".mp3": Format("mp3", "libmp3lame"),
+    ".ogg": Format("ogg", "libopus", 48000),
+    ".opus": Format("ogg", "libopus", 48000),
+    ".m4a": Format("mp4", "aac"),
 }
 BLOCK = 1024  # samples handed to an encoder at once
 
@@ -57,8 +66,8 @@ def write_video(
     Raises MediaError, also for an odd height or width (4:2:0).
     """
     path = Path(path)
-    name, codec, only_rate = _by_suffix(path, CONTAINERS)
-    if name in ("webm", "avi"):
+    form = _by_suffix(path, CONTAINERS)
+    if form.container in ("webm", "avi"):
         raise MediaError(f"{path}: H.264 does not go into {path.suffix}; use .mp4, .mov or .mkv")
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
         raise MediaError(f"{path}: frames must be (T, H, W, 3) uint8, got {frames.shape} {frames.dtype}")
@@ -66,12 +75,12 @@ def write_video(
         raise MediaError(
             f"{path}: H.264 needs an even height and width, got {frames.shape[1:3]}; crop or pad by one"
         )
-    with _written(path, name) as out:
+    with _written(path, form.container) as out:
         rate = Fraction(fps).limit_denominator(1001)
         options = {"preset": "veryfast", "crf": "18", "threads": "1", "x264-params": SAME_BYTES}
         video = out.add_stream("libx264", rate=rate, options=options)
         video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-        sound = None if wave is None else _Soundtrack(out, codec, only_rate, wave, sample_rate, path)
+        sound = None if wave is None else _Soundtrack(out, form, wave, sample_rate, path=path)
         for index, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             frame.pts, frame.time_base = index, 1 / rate
@@ -87,9 +96,9 @@ def write_video(
 def write_audio(path: str | Path, wave: np.ndarray, sample_rate: int) -> Path:
     """Write (N,) sound in [-1, 1] as .wav or .flac (16 bit), .mp3, .m4a, .ogg or .opus; raises MediaError."""
     path = Path(path)
-    name, codec, only_rate = _by_suffix(path, SOUND_FILES)
-    with _written(path, name) as out:
-        _Soundtrack(out, codec, only_rate, wave, sample_rate, path).advance(None)
+    form = _by_suffix(path, SOUND_FILES)
+    with _written(path, form.container) as out:
+        _Soundtrack(out, form, wave, sample_rate, path=path).advance(None)
     return path
 
 
@@ -103,17 +112,19 @@ def mux(video_path: str | Path, wave: np.ndarray, sample_rate: int, out_path: st
     video_path, out_path = Path(video_path), Path(out_path)
     if out_path.exists() and video_path.exists() and os.path.samefile(video_path, out_path):
         raise MediaError(f"{out_path}: would overwrite its own input; choose another output name")
-    name, codec, only_rate = _by_suffix(out_path, CONTAINERS)
+    form = _by_suffix(out_path, CONTAINERS)
     try:
         with av.open(str(video_path), metadata_errors="ignore") as source:
             stream = pick_stream(source.streams.video)
             if stream is None:
                 raise MediaError(f"{video_path}: has no picture to put a soundtrack to")
             _check_codec(stream, out_path)
-            with _written(out_path, name) as out:
+            with _written(out_path, form.container) as out:
                 video = out.add_stream_from_template(stream, opaque=True)  # with its rotation and pixel shape
-                sound = _Soundtrack(out, codec, only_rate, wave, sample_rate, out_path)
-                _copy(source, stream, out, video, sound)
+                sound = _Soundtrack(out, form, wave, sample_rate, path=out_path)
+                for packet in source.demux(stream):
+                    _copy_packet(packet, stream, video, sound)
+                sound.advance(None)
     except (av.FFmpegError, OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MediaError(
@@ -135,29 +146,30 @@ def suffix_for(video_path: str | Path) -> str:
     except (av.FFmpegError, OSError, UnicodeError):
         return ""
     own = path.suffix.lower()
-    if codec is None or (own in CONTAINERS and _holds(CONTAINERS[own][0], codec)):
+    if codec is None or (own in CONTAINERS and _holds(CONTAINERS[own].container, codec)):
         return ""
-    return next((s for s in (".mkv", ".mov", ".avi") if _holds(CONTAINERS[s][0], codec)), "")
+    others = (".mkv", ".mov", ".avi")
+    return next((suffix for suffix in others if _holds(CONTAINERS[suffix].container, codec)), "")
 
 
-def _copy(source: Any, stream: Any, out: Any, video: Any, sound: _Soundtrack) -> None:
-    zero = stream.start_time or 0
-    for packet in source.demux(stream):
-        if packet.dts is None and packet.pts is None:
-            continue  # the demuxer's end marker
-        time = packet.dts if packet.dts is not None else packet.pts
-        sound.advance(float((time - zero) * stream.time_base))
-        packet.pts = None if packet.pts is None else packet.pts - zero
-        packet.dts = None if packet.dts is None else packet.dts - zero
-        packet.stream = video
-        out.mux(packet)
-    sound.advance(None)
+def _copy_packet(packet: Any, source: Any, target: Any, sound: _Soundtrack) -> None:
+    """Move a packet from stream to stream, after the sound up to its time; the picture then starts at 0."""
+    if packet.dts is None and packet.pts is None:
+        return  # the demuxer's end marker
+    zero = source.start_time or 0
+    time = packet.dts if packet.dts is not None else packet.pts
+    sound.advance(float((time - zero) * source.time_base))
+    packet.pts = None if packet.pts is None else packet.pts - zero
+    packet.dts = None if packet.dts is None else packet.dts - zero
+    packet.stream = target
+    sound.out.mux(packet)
 
 
 def _check_codec(stream: Any, path: Path) -> None:
     codec = stream.codec_context.codec.canonical_name
-    if not _holds(CONTAINERS[path.suffix.lower()][0], codec):
-        fits = [s for s in (".mp4", ".webm", ".mkv", ".mov", ".avi") if _holds(CONTAINERS[s][0], codec)]
+    if not _holds(CONTAINERS[path.suffix.lower()].container, codec):
+        every = (".mp4", ".webm", ".mkv", ".mov", ".avi")
+        fits = [suffix for suffix in every if _holds(CONTAINERS[suffix].container, codec)]
         use = " or ".join(fits) or ".mp4 after re-encoding the video"
         raise MediaError(f"{path}: a {path.suffix} file cannot hold {codec} pictures; use {use}")
 
@@ -172,7 +184,7 @@ def _holds(container: str, codec: str) -> bool:
         return codec in out.supported_codecs
 
 
-def _by_suffix(path: Path, table: dict[str, tuple[str, str, int | None]]) -> tuple[str, str, int | None]:
+def _by_suffix(path: Path, table: dict[str, Format]) -> Format:
     if path.suffix.lower() not in table:
         raise MediaError(f"{path}: cannot write '{path.suffix}' files; use {', '.join(table)}")
     return table[path.suffix.lower()]
@@ -196,13 +208,7 @@ class _Soundtrack:
     """Encodes a waveform into an output stream block by block, so that picture and sound interleave."""
 
     def __init__(
-        self,
-        out: Any,
-        codec: str,
-        only_rate: int | None,
-        wave: np.ndarray,
-        sample_rate: int | None,
-        path: Path,
+        self, out: Any, form: Format, wave: np.ndarray, sample_rate: int | None, *, path: Path
     ) -> None:
         if wave.ndim != 1 or not sample_rate or sample_rate <= 0:
             raise MediaError(
@@ -210,11 +216,12 @@ class _Soundtrack:
             )
         wave = np.nan_to_num(np.asarray(wave, np.float32), nan=0.0, posinf=1.0, neginf=-1.0)
         self.wave, self.rate, self.at = np.clip(wave, -1.0, 1.0), int(sample_rate), 0
-        self.out, self.path = out, path
-        rates = av.Codec(codec, "w").audio_rates
-        target = only_rate or (self.rate if not rates or self.rate in rates else min(48000, max(rates)))
-        options = {"b": "192k"} if codec in ("aac", "libmp3lame", "libopus") else {}
-        self.stream = out.add_stream(codec, rate=target, options=options, layout="mono")
+        self.out = out
+        rates = av.Codec(form.codec, "w").audio_rates
+        nearest = self.rate if not rates or self.rate in rates else min(48000, max(rates))
+        target = form.only_rate or nearest
+        options = {"b": "192k"} if form.codec in ("aac", "libmp3lame", "libopus") else {}
+        self.stream = out.add_stream(form.codec, rate=target, options=options, layout="mono")
         if target != self.rate:
             self.wave, self.rate = _resample(self.wave, self.rate, target), target
 

@@ -84,7 +84,9 @@ def spectrogram_image(
         raise MediaError(
             f"{path}: a spectrogram needs (N,) sound and a size, got {wave.shape} {width}x{height}"
         )
-    pixels = spectrogram_pixels(wave, sample_rate, width, height, event_times_s, outline)
+    pixels = spectrogram_pixels(
+        wave, sample_rate, width, height, event_times_s=event_times_s, outline=outline
+    )
     with atomic_path(path) as temporary:  # method 4 takes twice as long for 1 %
         Image.fromarray(pixels).save(temporary, format="WEBP", quality=85, method=2)
     return path

@@ -47,12 +47,18 @@ def probe_window(path: str, start_s: float, duration_s: float) -> ProbedWindow:
     if clip.frames is None:
         return ProbedWindow(f"{path}: no video stream")
     notes = ["truncated"] if clip.truncated else []
-    heard = clip.wave is not None and bool(clip.audio_end_s) and float(abs(clip.wave).max()) > SILENCE
-    if not heard:
+    is_audible = clip.wave is not None and bool(clip.audio_end_s) and float(abs(clip.wave).max()) > SILENCE
+    if not is_audible:
         notes.append("silent audio" if clip.info.has_audio else "no audio stream")
     info, video_s = clip.info, clip.video_end_s or 0.0
-    fps = info.fps or len(clip.frames) / max(video_s, 1e-3)
-    return ProbedWindow("", video_s, fps, info.width or 0, info.height or 0, heard, ", ".join(notes))
+    return ProbedWindow(
+        video_s=video_s,
+        fps=info.fps or len(clip.frames) / max(video_s, 1e-3),
+        width=info.width or 0,
+        height=info.height or 0,
+        has_audio=is_audible,
+        note=", ".join(notes),
+    )
 
 
 def probe_in_subprocesses(

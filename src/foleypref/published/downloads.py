@@ -41,7 +41,8 @@ def download(url: str, part: Path, label: str, *, quiet: bool = False) -> None:
             raise ValueError(f"{label}: another process is downloading {part}; wait for it") from error
         except OSError:  # some network disks have no locks
             pass
-        while not _attempt(url, part, file, label, quiet):
+        attempt = _Download(url, part, file, label, quiet=quiet)
+        while not attempt.request_rest():
             file.truncate(0)  # the part belongs to another version of the file: start again
         file.flush()
         os.fsync(file.fileno())
@@ -81,60 +82,63 @@ def say(text: str, quiet: bool) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _attempt(url: str, part: Path, file: IO[bytes], label: str, quiet: bool) -> bool:
-    """Request the missing bytes once; False if the part is of no use and must be started again."""
-    start = file.seek(0, os.SEEK_END)
-    headers = {"User-Agent": "foleypref", "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-        if tag := _tag(part):
-            headers["If-Range"] = tag  # the server sends the whole file if it has been replaced meanwhile
-    try:
-        with urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S
-        ) as answer:
-            if start and (getattr(answer, "status", None) != 206 or _range(answer)[0] != start):
-                return False
-            _tag_file(part).write_text(json.dumps({"etag": answer.headers.get("ETag")}))
-            _copy(answer, part, file, start, label, quiet)
-            return True
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and start:  # nothing left to send: the part is whole, or another file's
-            return _range(error)[1] == start
-        raise ValueError(f"{label}: {url} answers {error.code} {error.reason}") from error
-    except urllib.error.URLError as error:
-        raise ValueError(f"{label}: {url} cannot be read ({error.reason})") from error
-    except OSError as error:  # a time-out or a reset during the transfer
-        reason = str(error) or type(error).__name__
-        raise ValueError(_stopped(label, file, None, reason)) from error
+class _Download:
+    """A URL and the open file of the part that has come so far."""
 
+    def __init__(self, url: str, part: Path, file: IO[bytes], label: str, *, quiet: bool) -> None:
+        self.url, self.part, self.file, self.label, self.quiet = url, part, file, label, quiet
 
-def _copy(answer: Any, part: Path, file: IO[bytes], start: int, label: str, quiet: bool) -> None:
-    length = answer.headers.get("Content-Length")
-    total = _range(answer)[1] or (start + int(length) if length else None)
-    free = shutil.disk_usage(part.parent).free
-    if total is not None and total - start > free:
-        raise ValueError(
-            f"{label} needs {total - start:,} more bytes and {part.parent} has {free:,} free; make room, or "
-            "choose another folder with --folder or FOLEYPREF_WEIGHTS"
+    def request_rest(self) -> bool:
+        """Request the missing bytes once; False if the part is of no use and must be started again."""
+        start = self.file.seek(0, os.SEEK_END)
+        headers = {"User-Agent": "foleypref", "Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+            if tag := _tag(self.part):
+                headers["If-Range"] = tag  # the server sends the whole file if it has been replaced meanwhile
+        request = urllib.request.Request(self.url, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+                if start and (getattr(answer, "status", None) != 206 or _range(answer)[0] != start):
+                    return False
+                _tag_file(self.part).write_text(json.dumps({"etag": answer.headers.get("ETag")}))
+                self._copy(answer, start)
+                return True
+        except urllib.error.HTTPError as error:
+            if error.code == 416 and start:  # nothing left to send: the part is whole, or another file's
+                return _range(error)[1] == start
+            raise ValueError(f"{self.label}: {self.url} answers {error.code} {error.reason}") from error
+        except urllib.error.URLError as error:
+            raise ValueError(f"{self.label}: {self.url} cannot be read ({error.reason})") from error
+        except OSError as error:  # a time-out or a reset during the transfer
+            raise ValueError(self._stopped(None, str(error) or type(error).__name__)) from error
+
+    def _copy(self, answer: Any, start: int) -> None:
+        length = answer.headers.get("Content-Length")
+        total = _range(answer)[1] or (start + int(length) if length else None)
+        free = shutil.disk_usage(self.part.parent).free
+        if total is not None and total - start > free:
+            raise ValueError(
+                f"{self.label} needs {total - start:,} more bytes and {self.part.parent} has {free:,} free; "
+                "make room, or choose another folder with --folder or FOLEYPREF_WEIGHTS"
+            )
+        done, last_report = start, time.monotonic()
+        while block := answer.read(_BLOCK):
+            self.file.write(block)
+            done += len(block)
+            if time.monotonic() - last_report > _REPORT_EVERY_S:
+                last_report = time.monotonic()
+                say(f"{self.label}: {done / 1e9:.2f} of {(total or 0) / 1e9:.2f} GB", self.quiet)
+        if total is not None and done < total:
+            raise ValueError(self._stopped(total, "the connection closed"))
+
+    def _stopped(self, total: int | None, reason: str) -> str:
+        self.file.flush()
+        of = f" of {total:,}" if total else ""
+        return (
+            f"{self.label}: the download stopped after {self.file.tell():,}{of} bytes ({reason}); "
+            "the same command goes on"
         )
-    done, last_report = start, time.monotonic()
-    while block := answer.read(_BLOCK):
-        file.write(block)
-        done += len(block)
-        if time.monotonic() - last_report > _REPORT_EVERY_S:
-            last_report = time.monotonic()
-            say(f"{label}: {done / 1e9:.2f} of {(total or 0) / 1e9:.2f} GB", quiet)
-    if total is not None and done < total:
-        raise ValueError(_stopped(label, file, total, "the connection closed"))
-
-
-def _stopped(label: str, file: IO[bytes], total: int | None, reason: str) -> str:
-    file.flush()
-    of = f" of {total:,}" if total else ""
-    return (
-        f"{label}: the download stopped after {file.tell():,}{of} bytes ({reason}); the same command goes on"
-    )
 
 
 def _range(answer: Any) -> tuple[int | None, int | None]:

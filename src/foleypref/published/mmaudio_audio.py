@@ -46,9 +46,15 @@ class AudioSizes:
 
 
 SIZES = {
-    16000: AudioSizes(16000, 1024, 256, 80, "log10", 20, 384, (4, 4, 2, 2, 2, 2), True, 8000.0),
-    44100: AudioSizes(44100, 2048, 512, 128, "ln", 40, 512, (8, 4, 2, 2, 2, 2), False, 22050.0),
-}
+    16000: AudioSizes(
+        sample_rate=16000, n_fft=1024, hop=256, num_mels=80, log="log10", f_max=8000.0,
+        latent_dim=20, hidden_dim=384, upsample_rates=(4, 4, 2, 2, 2, 2), tanh=True,
+    ),
+    44100: AudioSizes(
+        sample_rate=44100, n_fft=2048, hop=512, num_mels=128, log="ln", f_max=22050.0,
+        latent_dim=40, hidden_dim=512, upsample_rates=(8, 4, 2, 2, 2, 2), tanh=False,
+    ),
+}  # fmt: skip
 
 
 _MULTIPLIERS, _BLOCKS_PER_LEVEL = (1, 2, 4), 2  # multipliers of `hidden_dim`; the same at both rates
@@ -225,11 +231,11 @@ class TanhConv(nn.Conv1d):
 
 def _check_state(module: nn.Module, state: Mapping[str, Any], name: str) -> None:
     expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    found = {key: tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__ for key, v in state.items()}
-    other = [f"{k} {found[k]} for {shape}" for k, shape in expected.items() if found.get(k, shape) != shape]
+    given = {key: tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__ for key, v in state.items()}
+    other = [f"{k} {given[k]} for {shape}" for k, shape in expected.items() if given.get(k, shape) != shape]
     problems = {
-        "missing": [key for key in expected if key not in found],
-        "unexpected": [key for key in found if key not in expected],
+        "missing": [key for key in expected if key not in given],
+        "unexpected": [key for key in given if key not in expected],
         "of another shape": other,
     }
     if any(problems.values()):

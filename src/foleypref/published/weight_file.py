@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import PurePosixPath
 
 
@@ -12,14 +12,15 @@ class WeightFile:
 
     name: str
     role: str  # up to the first comma the result of `identify`; the rest cannot be seen in the content
-    repo: str | None  # on the Hugging Face hub
-    path_in_repo: str | None
-    url: str | None  # of the file itself, outside the hub
-    bytes: int | None
-    md5: str | None
-    sha256: str | None
-    licence: str | None  # of the weights, not of the code; None: not stated
-    non_commercial: bool  # the licence is known to forbid commercial use
+    _: KW_ONLY
+    repo: str | None = None  # on the Hugging Face hub
+    path_in_repo: str | None = None
+    url: str | None = None  # of the file itself, outside the hub
+    bytes: int | None = None
+    md5: str | None = None
+    sha256: str | None = None
+    licence: str | None = None  # of the weights, not of the code; None: not stated
+    non_commercial: bool = False  # the licence is known to forbid commercial use
     notes: str = ""
     page: str | None = None  # where to download it by hand, if a program cannot
     other_repos: tuple[str, ...] = ()  # former or other names of `repo`
