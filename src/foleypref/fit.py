@@ -1,15 +1,15 @@
 """Stage 4, fit: ratings and judge scores -> AudioScore, with a report of how far it can be trusted.
 
-One example a candidate. Its target is the share of raters who said bad, medium and good (soft labels in the
-cross-entropy); where one class is needed, it is the majority's, and a tie goes to the tied class nearest to
-the mean rating, the lower one first.
+There is one example per rated candidate. Its target is the share of raters who said bad, medium and good:
+soft labels in the cross-entropy. Where one class is needed it is the majority's, and a tie goes to the tied
+class nearest to the mean rating, the lower one first.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -45,21 +45,21 @@ from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
 
 METHOD = 1  # raise it when the same inputs give another fit or report
-# Votes are the ratings' twins and exist for rated candidates alone; AudioScore does not feed on itself.
+# Votes say the same as ratings and exist only for rated candidates; AudioScore must not read itself.
 NOT_JUDGES = ("audioscore", "votes")
 
 
 class FitSettings(Training):
-    """What AudioScore is fitted on. Empty `dimensions` takes every judge dimension that has scores."""
+    """Ratings and scores that AudioScore is fitted on. Empty `dimensions` takes every judge's with scores."""
 
     name: str = "audioscore"
     dimensions: tuple[str, ...] = ()  # "scorer/dimension"
-    raters: tuple[str, ...] = ()  # name patterns such as "simulated-*"; empty is everyone
+    raters: tuple[str, ...] = ()  # name patterns such as "simulated-*"; empty is all raters
     min_ratings: int = 30  # rated candidates
 
 
 def fit(workspace: Workspace, settings: FitSettings) -> FitReport:
-    """Fit and cross-validate AudioScore; writes audioscore/NAME.safetensors and .json in the workspace.
+    """Fit and cross-validate AudioScore; writes its weights, report and card to the workspace's audioscore/.
 
     The same inputs are not fitted again. Raises ValueError for too few ratings, clips or classes, and for
     dimensions that are missing, unknown or an oracle's.
@@ -67,22 +67,12 @@ def fit(workspace: Workspace, settings: FitSettings) -> FitReport:
     files = workspace.audioscore(settings.name)
     with workspace.lock("fit"):
         sync_labels(workspace)
-        rated = read_human_labels(workspace, settings.raters)
-        _enough(rated, settings.min_ratings)
-        scores = score_table(workspace)
-        versions, left_out = _choose_dimensions(scores, rated.candidate_ids, settings)
-        values = score_matrix(scores, rated.candidate_ids, versions)
-        shares = rated.counts / rated.counts.sum(1, keepdims=True)
-        examples = Examples(rated.clip_ids, values, shares)
-        inputs = digest(
-            METHOD, settings.model_dump(mode="json"), versions, rated.fingerprint, repr(values.tolist())
-        )
-        known = _known(files, inputs)
-        if known is not None:
+        inputs = _read_inputs(workspace, settings)
+        earlier = _earlier_report(files, inputs.digest)
+        if earlier is not None:
             say(f"fit: {settings.name} is up to date, skipped")
-            return known
-        marginals = _marginals(workspace, versions)
-        report, score = _fit(rated, examples, versions, left_out, settings, inputs, marginals)
+            return earlier
+        report, score = _fit(inputs, settings, _marginals(workspace, inputs.versions))
         score.save(files.weights)
         write_atomic(files.report, report.model_dump_json(indent=1).encode())
         write_atomic(files.card, audioscore_card(report).encode())
@@ -90,18 +80,42 @@ def fit(workspace: Workspace, settings: FitSettings) -> FitReport:
         return report
 
 
+class Inputs(NamedTuple):
+    """The data that a fit and its report are made from."""
+
+    rated: HumanLabels
+    examples: Examples
+    versions: dict[str, str]  # of the scorers, by dimension
+    left_out: dict[str, str]  # why, by dimension
+    digest: str  # of these and the settings
+
+
+def _read_inputs(workspace: Workspace, settings: FitSettings) -> Inputs:
+    rated = read_human_labels(workspace, settings.raters)
+    _check_ratings(rated, settings.min_ratings)
+    scores = score_table(workspace)
+    versions, left_out = _choose_dimensions(scores, rated.candidate_ids, settings)
+    values = score_matrix(scores, rated.candidate_ids, versions)
+    shares = rated.counts / rated.counts.sum(1, keepdims=True)
+    hashed = digest(
+        METHOD, settings.model_dump(mode="json"), versions, rated.fingerprint, repr(values.tolist())
+    )
+    return Inputs(rated, Examples(rated.clip_ids, values, shares), versions, left_out, hashed)
+
+
 def _marginals(workspace: Workspace, dimensions: Iterable[str]) -> dict[str, bytes]:
-    """Frozen marginals of scorers whose inception score is read: without them it has no meaning."""
+    """Return the files of frozen marginals, by scorer, which an inception score has no meaning without."""
     parsed = [Dimension.parse(text) for text in dimensions]
     files = {d.scorer: workspace.marginal(d.scorer) for d in parsed if d.name == "inception"}
     return {name: path.read_bytes() for name, path in files.items() if path.is_file()}
 
 
-def _enough(rated: HumanLabels, min_ratings: int) -> None:
-    found = len(rated.candidate_ids)
-    if found < max(min_ratings, 1):
+def _check_ratings(rated: HumanLabels, min_ratings: int) -> None:
+    """Raise ValueError for too few rated candidates, or ratings of only one class."""
+    num_rated = len(rated.candidate_ids)
+    if num_rated < max(min_ratings, 1):
         raise ValueError(
-            f"found {found} rated candidates, {min_ratings} are needed; rate more "
+            f"found {num_rated} rated candidates, {min_ratings} are needed; rate more "
             "(`foleypref annotate`) or lower `min_ratings`"
         )
     classes = sorted(set(majority_labels(rated.counts).tolist()))
@@ -114,28 +128,32 @@ def _enough(rated: HumanLabels, min_ratings: int) -> None:
 def _choose_dimensions(
     scores: pa.Table, candidate_ids: list[str], settings: FitSettings
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """({dimension: version}, {dimension: why it is left out}); of several versions that with most values."""
-    found = scored_versions(scores, candidate_ids)
+    """Return ({dimension: version}, {dimension: why it is left out}).
+
+    If a dimension has scores from several versions, the one with the most values is taken.
+    """
+    available = scored_versions(scores, candidate_ids)
     left_out: dict[str, str] = {}
     if settings.dimensions:
         refuse_oracles(settings.dimensions)
-        missing = [name for name in settings.dimensions if name not in found]
+        missing = [name for name in settings.dimensions if name not in available]
         if missing:
             raise ValueError(
                 f"no rated candidate has a score of {', '.join(missing)}; run `foleypref score` with it, "
-                f"or choose from {', '.join(found) or 'none'}"
+                f"or choose from {', '.join(available) or 'none'}"
             )
         chosen: Sequence[str] = settings.dimensions
     else:
-        left_out = {name: reason for name in found if (reason := _why_no_judge(name))}
-        chosen = [name for name in found if name not in left_out]
+        left_out = {name: reason for name in available if (reason := _why_left_out(name))}
+        chosen = [name for name in available if name not in left_out]
     if not chosen:
         raise ValueError("no rated candidate has a judge's score; run `foleypref score` first")
-    versions = {name: max(found[name].items(), key=lambda item: (item[1], item[0]))[0] for name in chosen}
+    versions = {name: max(available[name].items(), key=lambda item: (item[1], item[0]))[0] for name in chosen}
     return versions, left_out
 
 
-def _why_no_judge(dimension: str) -> str:
+def _why_left_out(dimension: str) -> str:
+    """Return why AudioScore must not read a dimension; "" if it may."""
     scorer = Dimension.parse(dimension).scorer
     if scorer.partition("-")[0] in NOT_JUDGES:
         return "not a judge"
@@ -144,13 +162,13 @@ def _why_no_judge(dimension: str) -> str:
             return "reads the truth"
         asides = getattr(find("scorers", scorer), "asides", ())
         return "no quality" if Dimension.parse(dimension).name in asides else ""
-    except ValueError as error:  # what cannot be looked at may be an oracle
+    except ValueError as error:  # a scorer that cannot be found may be an oracle
         say(f"fit: {dimension} is left out: {error}")
         return str(error)
 
 
-def _known(files: AudioScoreFiles, inputs: str) -> FitReport | None:
-    """The report of an earlier fit on the same inputs whose file is still the one it made."""
+def _earlier_report(files: AudioScoreFiles, inputs: str) -> FitReport | None:
+    """Return the report of an earlier fit on the same inputs, if its weights are still the ones on disk."""
     try:
         report = FitReport.model_validate_json(files.report.read_bytes())
         fitted = AudioScore(weights=str(files.weights)).load()
@@ -160,27 +178,20 @@ def _known(files: AudioScoreFiles, inputs: str) -> FitReport | None:
     return report if same else None
 
 
-def _fit(
-    rated: HumanLabels,
-    examples: Examples,
-    versions: dict[str, str],
-    left_out: dict[str, str],
-    settings: FitSettings,
-    inputs: str,
-    marginals: dict[str, bytes],
-) -> tuple[FitReport, AudioScore]:
+def _fit(inputs: Inputs, settings: FitSettings, marginals: dict[str, bytes]) -> tuple[FitReport, AudioScore]:
+    rated, examples, versions, left_out, inputs_digest = inputs
     names, labels = list(versions), majority_labels(rated.counts)
     alpha = _finite(krippendorff_alpha(rated.table))
     fitted = fit_audioscore(
         examples.values, examples.targets, names, list(versions.values()), settings, "final"
     )
     dumped = settings.model_dump(mode="json")
-    notes = {"alpha": alpha, "inputs": inputs, "settings": dumped}
+    notes = {"alpha": alpha, "inputs": inputs_digest, "settings": dumped}
     score = AudioScore.of(dataclasses.replace(fitted, notes=notes, marginals=marginals))
     shares = rated.counts.sum(0) / rated.counts.sum()
     report = FitReport(
         name=settings.name,
-        inputs=inputs,
+        inputs=inputs_digest,
         version=score.version,
         dimensions=versions,
         coverage=dict(zip(names, np.isfinite(examples.values).mean(0).tolist())),
@@ -202,7 +213,7 @@ def _fit(
 def _held_out(
     examples: Examples, labels: np.ndarray, names: Sequence[str], settings: FitSettings
 ) -> dict[str, Any]:
-    """The report's cross-validated fields."""
+    """Return the fields of the report that cross-validation measures."""
     held = cross_validate(examples, names, settings)
     confusion = confusion_matrix(labels, held.probabilities.argmax(1))
     bins = reliability_bins(held.probabilities, labels)
@@ -222,5 +233,5 @@ def _held_out(
 
 
 def _finite(value: Any) -> Any:
-    """None for what JSON cannot say."""
+    """Return the number, or None if JSON cannot hold it."""
     return value if np.isfinite(value) else None

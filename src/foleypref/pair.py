@@ -1,8 +1,8 @@
-"""Stage 5, pair: judged candidates -> preference pairs, each clip's on its own, plus those people decided.
+"""Stage 5, pair: scored candidates -> preference pairs within each clip, and the pairs that raters decided.
 
-The pairs that the stage makes are a function of the other tables, so each run replaces those that it made
-before; imported pairs and those of other sources stay. A clip that gives no pair is counted under its reason.
-Ground truth is not paired: it is no model's sample, and wild sound may be wrong.
+The stage's pairs are a function of the other tables, so each run replaces those it made before; imported
+pairs and those of other sources stay. A clip that gives no pair is counted under its reason. Ground truth is
+not paired: no model sampled it, and the sound of a video from the wild may be wrong.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SETTLED = "people decided these two candidates"
 
 
 class PairSettings(Settings):
-    """Which candidates are paired, and how. `model` and `weights` pick some; None takes what is there."""
+    """Which candidates are paired, and how. `model` and `weights` narrow the choice; None takes them all."""
 
     pairing: PairingPart = Field("best_worst", validate_default=True)
     audioscore: str = "audioscore"  # the name it was fitted under
@@ -48,12 +48,12 @@ class PairSettings(Settings):
     weights: str | None = None  # fingerprint
     source: str = AUTO  # of the automatic pairs; pairs of other sources ("round…") stay beside them
     human: bool = True  # add pairs from ratings and votes
-    max_human_pairs: int | None = None  # a random choice of so many
+    max_human_pairs: int | None = None  # at most this many, chosen at random
     seed: int = 0
 
 
 class PairReport(BaseModel):
-    """What became of the clips. Histogram and shares are of automatic pairs alone; others are at 0."""
+    """Counts of clips and pairs. Histogram and shares are of automatic pairs; others have complexity 0."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -64,14 +64,14 @@ class PairReport(BaseModel):
     pairs: dict[str, int]  # made by this run, by source
     others: dict[str, int]  # left in place: imported pairs and those of other sources, by source
     reasons: dict[str, int]  # clips without an automatic pair, by reason
-    settled: int  # automatic pairs left to people's verdict on the same two candidates
+    settled: int  # automatic pairs dropped because raters decided the same two candidates
     histogram_edges: list[float]
     histogram: list[int]  # of complexity
     share_above: dict[str, float | None]  # of complexity, by threshold
     settings: dict[str, Any]
 
     def line(self) -> str:
-        """The stage's last line."""
+        """Return the line that the stage ends with."""
         pairs = _counts(self.pairs) or "no pairs"
         others = f" (left in place: {_counts(self.others)})" if self.others else ""
         reasons = "; ".join(f"{n}: {reason}" for reason, n in self.reasons.items()) or "none"
@@ -89,24 +89,24 @@ def pair(workspace: Workspace, settings: PairSettings) -> PairReport:
         score = AudioScore(weights=str(workspace.audioscore(settings.audioscore).weights)).load()
         clips = {clip.clip_id: clip for clip in clips_of_split(workspace, settings.split)}
         candidates = _candidates(workspace, settings, clips)
-        probabilities, judged = _judge(workspace, score, candidates["candidate_id"])
+        probabilities, scored = _probabilities(workspace, score, candidates["candidate_id"])
         decided = _decided(workspace, settings, clips, candidates) if settings.human else []
-        groups = _groups(clips, candidates, probabilities, judged)
+        groups = _groups(clips, candidates, probabilities, scored)
         others = _others(workspace, settings)
-        known = {p.pair_id for p in others}
+        other_ids = {p.pair_id for p in others}
         automatic = _automatic(settings.pairing, groups, decided, settings.source)
-        automatic = automatic._replace(pairs=[p for p in automatic.pairs if p.pair_id not in known])
-        absent = len(clips) - len(pc.unique(candidates["clip_id"]))
-        pairs = [*automatic.pairs, *(p for p in decided if p.pair_id not in known)]
+        automatic = automatic._replace(pairs=[p for p in automatic.pairs if p.pair_id not in other_ids])
+        without_candidates = len(clips) - len(pc.unique(candidates["clip_id"]))
+        pairs = [*automatic.pairs, *(p for p in decided if p.pair_id not in other_ids)]
         workspace.replace_table(Pair, [*others, *pairs])
         report = PairReport(
             audioscore=score.version,
             num_clips=len(clips),
             num_candidates=len(candidates),
-            num_unscored=int((~judged).sum()),
+            num_unscored=int((~scored).sum()),
             pairs=_by_source(pairs),
             others=_by_source(others),
-            reasons=dict(sorted((automatic.reasons + Counter({NO_CANDIDATES: absent})).items())),
+            reasons=dict(sorted((automatic.reasons + Counter({NO_CANDIDATES: without_candidates})).items())),
             settled=automatic.settled,
             **_complexities(automatic.pairs),
             settings=settings.model_dump(mode="json"),
@@ -117,7 +117,7 @@ def pair(workspace: Workspace, settings: PairSettings) -> PairReport:
 
 
 class Automatic(NamedTuple):
-    """AudioScore's pairs; clips without one, by reason; pairs dropped as people decided them."""
+    """AudioScore's pairs, the number of clips without one by reason, and of pairs that raters overruled."""
 
     pairs: list[Pair]
     reasons: Counter[str]
@@ -125,7 +125,7 @@ class Automatic(NamedTuple):
 
 
 def _others(workspace: Workspace, settings: PairSettings) -> list[Pair]:
-    """Read the pairs that this run leaves in place: imported ones, and those of sources it does not make."""
+    """Read the pairs that this run leaves in place: imported ones and those of sources it does not make."""
     own = {settings.source}
     if settings.human or settings.source == AUTO:
         own |= {HUMAN, SIMULATED}  # a later round without human pairs keeps those of the first
@@ -144,21 +144,21 @@ def _counts(by_source: dict[str, int]) -> str:
 def _automatic(
     pairing: Pairing, groups: Iterable[Group], decided: list[Pair], source: str = AUTO
 ) -> Automatic:
-    known = {frozenset((p.chosen, p.rejected)) for p in decided}
+    by_raters = {frozenset((p.chosen, p.rejected)) for p in decided}
     pairs: list[Pair] = []
     reasons: Counter[str] = Counter()
     settled = 0
     for group in groups:
-        found, reason = pairing.pairs(group)
-        kept = [p for p in found if frozenset((p.chosen, p.rejected)) not in known]
-        settled += len(found) - len(kept)
-        if not kept:
+        proposed, reason = pairing.pairs(group)
+        undecided = [p for p in proposed if frozenset((p.chosen, p.rejected)) not in by_raters]
+        settled += len(proposed) - len(undecided)
+        if not undecided:
             reasons[reason or SETTLED] += 1
-        pairs += kept if source == AUTO else [_renamed(p, source) for p in kept]
+        pairs += undecided if source == AUTO else [_with_source(p, source) for p in undecided]
     return Automatic(pairs, reasons, settled)
 
 
-def _renamed(pair: Pair, source: str) -> Pair:
+def _with_source(pair: Pair, source: str) -> Pair:
     pair_id = Pair.make_id(pair.clip_id, pair.chosen, pair.rejected, source)
     return replace(pair, pair_id=pair_id, source=source)
 
@@ -181,20 +181,22 @@ def _candidates(workspace: Workspace, settings: PairSettings, clip_ids: Iterable
     return table
 
 
-def _judge(workspace: Workspace, score: AudioScore, ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """AudioScore's probabilities (N, 3), and whether any judge has scored the candidate (N,)."""
-    wanted = dict(zip(score.fitted.dimensions, score.fitted.versions))
-    values = fitted_matrix(workspace, ids.combine_chunks(), wanted)
-    judged = np.isfinite(values).any(1)
-    if not judged.any():
-        raise ValueError(f"no candidate has a score of {', '.join(wanted)}; run `foleypref score` first")
-    return score.probabilities(values), judged
+def _probabilities(
+    workspace: Workspace, score: AudioScore, ids: pa.ChunkedArray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return AudioScore's probabilities (N, 3), and whether any judge has scored the candidate (N,)."""
+    versions = dict(zip(score.fitted.dimensions, score.fitted.versions))
+    values = fitted_matrix(workspace, ids.combine_chunks(), versions)
+    scored = np.isfinite(values).any(1)
+    if not scored.any():
+        raise ValueError(f"no candidate has a score of {', '.join(versions)}; run `foleypref score` first")
+    return score.probabilities(values), scored
 
 
 def _groups(
-    clips: dict[str, Clip], candidates: pa.Table, probabilities: np.ndarray, judged: np.ndarray
+    clips: dict[str, Clip], candidates: pa.Table, probabilities: np.ndarray, scored: np.ndarray
 ) -> Iterator[Group]:
-    """One group a clip that has candidates, some rows at a time so that memory stays flat."""
+    """Yield one group per clip with candidates. Rows become objects a few at a time, so memory stays flat."""
     clip_ids = pc.dictionary_encode(candidates["clip_id"].combine_chunks()).indices.to_numpy()
     starts = np.flatnonzero(np.r_[True, clip_ids[1:] != clip_ids[:-1]])
     first = 0
@@ -203,21 +205,21 @@ def _groups(
         end = starts[last] if last < len(starts) else len(clip_ids)
         rows = candidates.slice(starts[first], end - starts[first])
         columns = [rows[name].to_pylist() for name in Candidate.columns()]
-        made = [Candidate(*row) for row in zip(*columns)]
+        objects = [Candidate(*row) for row in zip(*columns)]
         chances = probabilities[starts[first] : end].tolist()
         for begin, stop in zip(starts[first:last], [*starts[first + 1 : last], end]):
             inside = range(begin - starts[first], stop - starts[first])
             members = tuple(
-                ScoredCandidate(made[i], *chances[i]) for i in inside if judged[starts[first] + i]
+                ScoredCandidate(objects[i], *chances[i]) for i in inside if scored[starts[first] + i]
             )
-            yield Group(clips[made[inside[0]].clip_id], members)
+            yield Group(clips[objects[inside[0]].clip_id], members)
         first = last
 
 
 def _decided(
     workspace: Workspace, settings: PairSettings, clips: dict[str, Clip], candidates: pa.Table
 ) -> list[Pair]:
-    """Pairs that raters decided, a random choice of `max_human_pairs` if there are more."""
+    """Return the pairs that raters decided, or a random choice of `max_human_pairs` if there are more."""
     ratings, votes = workspace.read(Rating), workspace.read(Vote)
     named = {r.candidate_id for r in ratings} | {c for v in votes for c in (v.first, v.second)}
     mask = pc.is_in(candidates["candidate_id"], value_set=pa.array(sorted(named), pa.string()))

@@ -1,9 +1,9 @@
 """Stage 3, score: scorers × candidates -> raw scores, and embeddings for the metrics over sets.
 
-A clip whose picture or sound is damaged is said to be so, and its candidates are judged by what is left. A
-clip's picture and its own sound are decoded once for all its candidates, a candidate's latents once for
-all scorers that are loaded together. Scores are stored raw with scorer and version; what cannot be judged is
-unscored with a reason.
+A clip whose picture or sound is damaged gets a recorded failure, and its candidates are scored on the part
+that decodes. A clip's picture and its own sound are decoded once for all its candidates, a candidate's
+latents once for all scorers that are loaded together. Scores are stored raw, with scorer and version; a
+candidate that a scorer cannot judge is unscored, with a reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from foleypref.scoring.scorers import ScoreItem, Scorer, build_scorer
 from foleypref.workspace.dimensions import ScorerVersion
 from foleypref.workspace.engines import MapSettings, run_map
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Failure, Feature, Record, Score
-from foleypref.workspace.store import Workspace
+from foleypref.workspace.store import Shard, Workspace
 from foleypref.workspace.walk import Stage, StageCount, say
 
 WORLD_JUDGES = ("world_semantic", "world_text", "world_sync", "world_tagger")
@@ -31,19 +31,19 @@ WORLD_ORACLES = ("oracle_onset", "oracle_class", "oracle_noise", "oracle_envelop
 
 
 class ScoreSettings(MapSettings):
-    """Which candidates are scored by what. `model` decodes latents; its flow weights do not matter."""
+    """Which candidates are scored, and by which scorers. `model` decodes latents; its flow is not used."""
 
     scorers: tuple[str, ...] = (*WORLD_JUDGES, *WORLD_ORACLES)  # or v2a_dpo, av_benchmark, commercial
-    optional_scorers: tuple[str, ...] = ("pesq",)  # left out, with a word, where extra or weights lack
+    optional_scorers: tuple[str, ...] = ("pesq",)  # left out if extra or weights are missing
     model: ModelPart = Field("world", validate_default=True)
     split: str | None = None  # None is every split
     ground_truth: bool = True  # score the clips' own sound too
     batch_size: int = 40
-    scorers_at_once: int = Field(0, ge=0)  # 1: each loads, scores everything, is freed; 0: all together
+    scorers_at_once: int = Field(0, ge=0)  # 1: load each, score everything, free it; 0: load all together
 
 
-class Loaded(NamedTuple):
-    """A scorer ready to judge. Its version is asked once: it may look for files and hash them."""
+class LoadedScorer(NamedTuple):
+    """A scorer ready to judge. Its version is asked for once, as it may find and hash files."""
 
     name: str
     scorer: Scorer
@@ -51,12 +51,12 @@ class Loaded(NamedTuple):
 
 
 def score(workspace: Workspace, settings: ScoreSettings) -> StageCount:
-    """Score what has not been scored by these scorers in these versions."""
+    """Score the candidates that these scorers, in these versions, have not scored yet."""
     return run_map(ScoreWork, workspace, settings)
 
 
 class ScoreWork:
-    """`score`, share by share: what is loaded stays loaded, the plan is made once."""
+    """The stage with its plan made, ready to do one shard after another; loaded networks stay loaded."""
 
     def __init__(self, workspace: Workspace, settings: ScoreSettings) -> None:
         self.workspace, self.settings = workspace, settings
@@ -70,9 +70,9 @@ class ScoreWork:
         self.model: Model | None = None
         if any(candidate.shard for candidate in self.plan):
             self.model = settings.model.load(settings.device)
-        self._together: list[Loaded] | None = None
+        self._together: list[LoadedScorer] | None = None
 
-    def __call__(self, shard: tuple[int, int]) -> StageCount:
+    def __call__(self, shard: Shard) -> StageCount:
         """Score what is missing of shard i of n."""
         total = StageCount("score")
         at_once = self.settings.scorers_at_once or max(1, len(self.scorers))
@@ -82,49 +82,87 @@ class ScoreWork:
                 total.add(self._score_with(group, shard))
         return total
 
-    def _loaded(self, scorers: list[tuple[str, Scorer]]) -> list[Loaded]:
-        """Copies, so that a turn's weights go with it: the next scorers may want the memory."""
+    def _loaded(self, scorers: list[tuple[str, Scorer]]) -> list[LoadedScorer]:
+        """Load copies of scorers, so that dropping the copies frees their memory for the next group."""
         if self._together is not None:
             return self._together
-        found = []
+        loaded = []
         for name, scorer in scorers:
             try:
                 ready = with_marginal(self.workspace, name, scorer, self.settings.device)
                 judge = copy.copy(ready).load(self.settings.device)
-                found.append(Loaded(name, judge, judge.version))
+                loaded.append(LoadedScorer(name, judge, judge.version))
             except MissingWeights as error:
                 if name not in expand_sets(self.settings.optional_scorers):
                     raise
                 say(f"score: without {name}: {error}")
         if len(scorers) == len(self.scorers):
-            self._together = found
-        return found
+            self._together = loaded
+        return loaded
 
-    def _score_with(self, scorers: list[Loaded], shard: tuple[int, int]) -> StageCount:
-        have = self.workspace.ids(Score)
-        done = {c.candidate_id for c in self.plan if all(not _missing(s, [c], have) for s in scorers)}
+    def _score_with(self, scorers: list[LoadedScorer], shard: Shard) -> StageCount:
+        score_ids = self.workspace.ids(Score)
+        done = {c.candidate_id for c in self.plan if not any(_missing(s, [c], score_ids) for s in scorers)}
         stage = Stage(
             name="score",
             plan=self.plan,
             item_id=lambda candidate: candidate.candidate_id,
             done=done,
-            process=lambda batch: _score_batch(self.workspace, self.model, scorers, self.clips, batch, have),
+            process=lambda batch: self._score_batch(batch, scorers, score_ids),
             batch_size=self.settings.batch_size,
         )
         return stage.run(self.workspace, shard)
 
+    def _score_batch(
+        self, batch: list[Candidate], scorers: list[LoadedScorer], score_ids: set[str]
+    ) -> list[Record]:
+        """Decode a batch of candidates and return the records of all scorers, scores last."""
+        streams = tuple({s.key: s for judge in scorers for s in judge.scorer.streams}.values())
+        decoded = {}
+        for clip in (self.clips[i] for i in sorted({c.clip_id for c in batch})):
+            seconds = evaluated_seconds(clip, self.model)
+            decoded[clip.clip_id] = decode_clip(self.workspace.root, clip, streams, seconds)
+        rendered = decode_candidates(
+            self.workspace, self.model, batch, decoded=lambda c: decoded[c.clip_id], streams=streams
+        )
+        items = {
+            c.candidate_id: make_score_item(c.candidate_id, decoded[c.clip_id], media)
+            for c, media in zip(batch, rendered)
+        }
+        records: list[Record] = [c for c in batch if c.model == GROUND_TRUTH]
+        records += [Failure.make("decode", i, clip.damage) for i, clip in decoded.items() if clip.damage]
+        features: list[Record] = []
+        scores: list[Record] = []
+        for judge in scorers:
+            todo = [items[c.candidate_id] for c in _missing(judge, batch, score_ids)]
+            if todo:
+                judgement = judge.scorer.judge(todo)
+                scores += judgement.records(judge.name, judge.version, todo)
+                features += self._store_embeddings(judge, todo, judgement.embeddings)
+        return [*records, *features, *scores]
+
+    def _store_embeddings(
+        self, judge: LoadedScorer, items: list[ScoreItem], embeddings: dict[str, Tensor]
+    ) -> list[Record]:
+        if not embeddings:
+            return []
+        key = str(ScorerVersion(judge.name, judge.version))
+        ids = [Feature.make_id(item.candidate_id, key) for item in items]
+        shard = self.workspace.write_rows("embeddings", ids, embeddings)
+        return [Feature(ids[row], item.candidate_id, key, shard, row) for row, item in enumerate(items)]
+
 
 def build_scorers(settings: ScoreSettings) -> list[tuple[str, Scorer]]:
-    """The scorers by name, not loaded; an optional one whose extra is not installed is left out."""
+    """Build the scorers by name, without loading; optional ones whose extra is not installed are left out."""
     names = expand_sets(settings.scorers)
-    found = [_built(name) for name in names]
+    scorers = [_built(name) for name in names]
     for name in (name for name in expand_sets(settings.optional_scorers) if name not in names):
         try:
-            found.append(_built(name))
+            scorers.append(_built(name))
         except ValueError as error:
             if "needs the package" not in str(error):
                 raise
-    return found
+    return scorers
 
 
 def _built(name: str) -> tuple[str, Scorer]:
@@ -133,62 +171,18 @@ def _built(name: str) -> tuple[str, Scorer]:
 
 
 def _plan(workspace: Workspace, clips: dict[str, Clip], ground_truth: bool) -> list[Candidate]:
-    """Candidates by clip, so that a batch needs few clips; the ground truth of each clip comes first."""
+    """Return candidates by clip, so that a batch needs few clips; each clip's ground truth comes first."""
     plan = [c for c in workspace.read(Candidate) if c.clip_id in clips and c.model != GROUND_TRUTH]
     if ground_truth:
         plan += [Candidate.make(clip.clip_id, GROUND_TRUTH) for clip in clips.values() if clip.has_audio]
     return sorted(plan, key=lambda c: (c.clip_id, c.model != GROUND_TRUTH, c.candidate_id))
 
 
-def _missing(judge: Loaded, candidates: list[Candidate], have: set[str]) -> list[Candidate]:
-    return [
-        c
-        for c in candidates
-        if any(
-            Score.make(c.candidate_id, judge.name, judge.version, d, None).score_id not in have
-            for d in judge.scorer.dimensions
-        )
-    ]
+def _missing(judge: LoadedScorer, candidates: list[Candidate], score_ids: set[str]) -> list[Candidate]:
+    """Return the candidates that lack a score of one of the scorer's dimensions."""
 
+    def score_id(candidate: Candidate, dimension: str) -> str:
+        return Score.make(candidate.candidate_id, judge.name, judge.version, dimension, None).score_id
 
-def _score_batch(
-    workspace: Workspace,
-    model: Model | None,
-    scorers: list[Loaded],
-    clips: dict[str, Clip],
-    batch: list[Candidate],
-    have: set[str],
-) -> list[Record]:
-    streams = tuple({s.key: s for judge in scorers for s in judge.scorer.streams}.values())
-    decoded = {}
-    for clip in (clips[i] for i in sorted({c.clip_id for c in batch})):
-        seconds = evaluated_seconds(clip, model)
-        decoded[clip.clip_id] = decode_clip(workspace.root, clip, streams, seconds)
-    rendered = decode_candidates(workspace, model, batch, lambda c: decoded[c.clip_id], streams)
-    items = {
-        c.candidate_id: make_score_item(c.candidate_id, decoded[c.clip_id], media)
-        for c, media in zip(batch, rendered)
-    }
-    records: list[Record] = [c for c in batch if c.model == GROUND_TRUTH]
-    records += [Failure.make("decode", i, clip.damage) for i, clip in decoded.items() if clip.damage]
-    features: list[Record] = []
-    scores: list[Record] = []
-    for judge in scorers:
-        todo = [items[c.candidate_id] for c in _missing(judge, batch, have)]
-        if todo:
-            judgement = judge.scorer.judge(todo)
-            scores += judgement.records(judge.name, judge.version, todo)
-            features += _store(
-                workspace, str(ScorerVersion(judge.name, judge.version)), todo, judgement.embeddings
-            )
-    return [*records, *features, *scores]
-
-
-def _store(
-    workspace: Workspace, key: str, items: list[ScoreItem], embeddings: dict[str, Tensor]
-) -> list[Record]:
-    if not embeddings:
-        return []
-    ids = [Feature.make_id(item.candidate_id, key) for item in items]
-    shard = workspace.write_rows("embeddings", ids, embeddings)
-    return [Feature(ids[row], item.candidate_id, key, shard, row) for row, item in enumerate(items)]
+    dimensions = judge.scorer.dimensions
+    return [c for c in candidates if any(score_id(c, d) not in score_ids for d in dimensions)]
