@@ -111,6 +111,28 @@ def test_gradient_reaches_the_policy_and_never_the_reference(name: str, workspac
         assert fingerprint_of(reference.network) == before
 
 
+def test_forwards_are_the_passes_that_the_networks_make(name: str, workspace: Workspace) -> None:
+    """A row whose output takes a gradient in the loss costs 3: one pass forward, and two for the way back."""
+    objective, policy = _build(name), TinyModel().load()
+    reference = _reference(objective, policy)
+    context = make_context(workspace, policy)
+    passes, learning = 0, False
+
+    def count(network: Any, inputs: Any, velocities: dict[str, torch.Tensor]) -> None:
+        nonlocal passes
+        backward = learning and any(value.requires_grad for value in velocities.values())
+        passes += len(inputs[-1]) * (3 if backward else 1)
+
+    for model in (policy, reference):
+        if model is not None:
+            model.network.register_forward_hook(count)
+    batches = objective.batches(context, 0, policy)
+    learning = True
+    for batch in batches:
+        objective.loss(policy, reference, batch)
+    assert passes == objective.forwards * context.layout.global_batch_size
+
+
 def test_batches_are_a_function_of_seed_and_step(name: str, workspace: Workspace) -> None:
     objective, policy = _build(name), TinyModel().load()
     context = make_context(workspace, policy)

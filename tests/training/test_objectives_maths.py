@@ -129,6 +129,20 @@ def test_winner_term_adds_the_policys_winner_error(workspace: Workspace) -> None
     torch.testing.assert_close((anchored - plain).double(), expected, rtol=1e-3, atol=0)
 
 
+def test_the_winner_term_pulls_the_policy_towards_the_winners(workspace: Workspace) -> None:
+    policy, reference, batch = pair_setting(workspace)
+    parameters = list(policy.network.parameters())
+
+    def gradient(value: torch.Tensor) -> torch.Tensor:
+        return torch.cat([grad.flatten() for grad in torch.autograd.grad(value, parameters)])
+
+    plain = gradient(FlowDPO(beta=5.0).loss(policy, reference, batch).value)
+    anchored = gradient(FlowDPO(beta=5.0, winner_weight=0.25).loss(policy, reference, batch).value)
+    expected = gradient(0.25 * _errors(policy, batch, "chosen").float().mean())
+    assert expected.norm() > 1e-3
+    torch.testing.assert_close(anchored - plain, expected, rtol=1e-3, atol=1e-5)
+
+
 def test_summary_shows_beta_on_both_scales() -> None:
     spec = TinyModel().spec
     assert FlowDPO().summary(spec) == "flow_dpo: audio β 600 (mean scale), D 24, β/D 25"

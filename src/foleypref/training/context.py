@@ -1,4 +1,4 @@
-"""What an objective sees of a run: the items it learns from, their tensors, and its share of every batch."""
+"""The view of a run that objectives get: its items, their tensors, and the layout of its batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run reads from its workspace before the first step: items, candidates and conditions."""
+"""Reading a run's inputs from the workspace before the first step: items, candidates and conditions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training run writes down: means of logs, `metrics.jsonl` beside TensorBoard, and its pace.
+"""The log of a training run: means of logs, `metrics.jsonl` beside TensorBoard, and the pace.
 
 Everything in `metrics.jsonl` is a function of the settings except the keys under `time/`.
 """
@@ -69,8 +69,8 @@ class RunLog:
     def __init__(self, run: Path, step: int, tensorboard: bool) -> None:
         """Open the log after `step` (0: empty); removes lines that a killed run had written beyond it."""
         self.path = RunFiles(run).metrics
-        kept = [x for x in read_metrics(run) if step and x["step"] <= step and "stopped" not in x]
-        write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        lines = [x for x in read_metrics(run) if step and x["step"] <= step and "stopped" not in x]
+        write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in lines).encode())
         self._writer: Any = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # seconds to import

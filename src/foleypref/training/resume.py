@@ -41,7 +41,11 @@ def resume(run: Run) -> None:
     if run.ema is not None:
         run.ema.load_state_dict(checkpoint.networks["ema"])
     if isinstance(run.objective, StatefulObjective):
-        _restore(run, run.objective, checkpoint.networks.get("objective", {}))
+        state = checkpoint.networks.get("objective", {})
+        if not run.objective.shared_state:
+            state = {key: run.context.layout.own(value) for key, value in state.items()}
+        if state:
+            run.objective.restore(state, run.bare)
     if run.accelerator.is_main_process:
         run.meter.restore(checkpoint.logs)
     run.step = checkpoint.step
@@ -55,10 +59,3 @@ def _objective_state(run: Run) -> dict[str, Tensor]:
     if run.objective.shared_state:
         return state
     return {key: run.context.layout.gather(state[key]) for key in sorted(state)}
-
-
-def _restore(run: Run, objective: StatefulObjective, state: dict[str, Tensor]) -> None:
-    if not objective.shared_state:
-        state = {key: run.context.layout.own(value) for key, value in state.items()}
-    if state:
-        objective.restore(state, run.bare)

@@ -107,7 +107,7 @@ class RulePairs:
 
     @property
     def identity(self) -> str:
-        """What must not change under a run: the codec, and which clips it could encode."""
+        """The codec and a hash of the clips it could encode; must not change while a run lasts."""
         return f"{self.latent_key} {digest([clip.clip_id for clip in self.clips])}"
 
     def check(self) -> None:

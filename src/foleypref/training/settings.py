@@ -31,7 +31,7 @@ must keep its size, but may be cut otherwise into processes and micro-batches.""
 
 
 class RunSettings(Settings):
-    """What is trained, by which objective, under which name."""
+    """The model to train, its objective, and the name of the run."""
 
     model: ModelPart = Field("world", validate_default=True)
     objective: ObjectivePart = Field("flow_dpo", validate_default=True)
@@ -71,7 +71,7 @@ class OptimizerSettings(Settings):
 
 
 class PrecisionSettings(Settings):
-    """What a step computes in, and what it keeps for the backward pass."""
+    """The precision of a step, and how much it keeps for the backward pass."""
 
     bf16: bool = False  # autocast; weights, errors and optimizer stay float32
     gradient_checkpointing: bool = False  # compute blocks again in the backward pass: slower, less memory
@@ -102,7 +102,7 @@ class SavingSettings(Settings):
 
 
 class HeldOutSettings(Settings):
-    """What is held out, how often it is evaluated, and when that ends a run."""
+    """How much is held out, how often it is evaluated, and when that ends a run."""
 
     eval_steps: int = Field(500, ge=1)
     num_eval_pairs: int = Field(64, ge=0)  # held out; 0 trains on all and evaluates none

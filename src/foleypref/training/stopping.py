@@ -56,7 +56,7 @@ class StopSettings(Settings):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What follows from the evaluations so far."""
+    """The consequence of the evaluations so far."""
 
     reason: str = ""  # why training ends; "" if it goes on
     last_good_step: int = 0  # the last evaluation at which every number was within its limits

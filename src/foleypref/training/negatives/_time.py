@@ -87,13 +87,13 @@ def filled(stream: Stream, p: Float[Tensor, " N"], fill: Fill, apart: int = 0) -
     moved = p.clone()
     rows, size = _profile(stream)
     if before.any():
-        moved[before] += _best_join(rows, size, p[before], 0, apart, end)
+        moved[before] += _best_join(rows, size, p[before], edge=0, apart=apart, end=end)
     if after.any():
-        moved[after] += _best_join(rows, size, p[after], len(rows) - 1, apart, end)
+        moved[after] += _best_join(rows, size, p[after], edge=len(rows) - 1, apart=apart, end=end)
     return moved
 
 
-def _best_join(rows: Tensor, size: int, run: Tensor, edge: int, apart: int, end: int) -> float:
+def _best_join(rows: Tensor, size: int, run: Tensor, *, edge: int, apart: int, end: int) -> float:
     """Return how far to move a run of positions from outside, so that it lies inside and joins row `edge`.
 
     The run lies before the begin (edge 0: its last step must resemble the first row) or past the end.

@@ -32,7 +32,7 @@ class OnlineObjective(StatefulObjective):
 
     needs: ClassVar[frozenset[str]] = frozenset({"clips", "reward"})
 
-    if TYPE_CHECKING:  # each objective has these fields, in an order of its own
+    if TYPE_CHECKING:  # each objective declares these fields, in its own order
         group_size: int
         eval_num_steps: int
         eval_guidance_scale: float
@@ -82,4 +82,4 @@ class OnlineObjective(StatefulObjective):
     def sample_losses(
         self, policy: Model, reference: Model | None, batch: Any
     ) -> tuple[Float[Tensor, " B"], dict[str, Tensor]]:
-        """Return the loss of each sample of a batch, and what is logged of it."""
+        """Return the loss of each sample of a batch, and their logs."""

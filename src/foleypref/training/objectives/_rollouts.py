@@ -28,7 +28,7 @@ EPSILON = 1e-4  # added to the std of rewards: a batch that varies by less has n
 
 @dataclass(frozen=True)
 class Advantages:
-    """What samples are worth against their group, in standard deviations of the whole batch."""
+    """How much better samples are than their group, in standard deviations of the whole batch."""
 
     values: Float[Tensor, " N"]
     zero_std: Bool[Tensor, " N"]  # samples of groups whose rewards are all equal

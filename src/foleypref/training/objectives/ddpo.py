@@ -90,8 +90,8 @@ class DDPO(OnlineObjective):
     @property
     def forwards(self) -> float:
         """Passes of a sample: its share of the rollout, and its trained steps forward and backward."""
-        one = guidance_passes(self.guidance_scale)
-        return one * (self.num_steps / self.inner_epochs + self._width * (3 + self.needs_reference))
+        per_step = guidance_passes(self.guidance_scale)
+        return per_step * (self.num_steps / self.inner_epochs + self._width * (3 + self.needs_reference))
 
     def state(self) -> dict[str, Tensor]:
         """Return the rollout while steps are left that learn from it, else nothing."""

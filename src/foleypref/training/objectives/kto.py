@@ -117,7 +117,7 @@ class KTO(Objective):
         weight = torch.where(batch.desirable, self.desirable_weight, self.undesirable_weight) * batch.weight
         per_item = weight * torch.stack([value.loss for value in values.values()]).sum(0)  # (B,)
         with torch.no_grad():
-            logs = {"loss": per_item.detach()} | _logs(values, offsets, errors, deltas, batch)
+            logs = {"loss": per_item.detach()} | _logs(batch, values, offsets, errors=errors, deltas=deltas)
         return Loss(per_item.mean(), logs)
 
     @torch.no_grad()
@@ -130,11 +130,12 @@ class KTO(Objective):
 
 
 def _logs(
+    batch: LabelBatch,
     values: dict[str, Value],
     offsets: dict[str, Tensor],
+    *,
     errors: dict[str, Tensor],
     deltas: dict[str, Tensor],
-    batch: LabelBatch,
 ) -> dict[str, Tensor]:
     """Return logs under the names of `flow_dpo`: desirable items count as chosen, a logit as a margin."""
     reward = torch.stack([value.reward for value in values.values()]).sum(0)
