@@ -20,7 +20,7 @@ from foleypref.train import TrainResult, TrainSettings, learning_rate, train
 from foleypref.training import checkpoints
 from foleypref.training import data as train_data
 from foleypref.training.context import TrainContext
-from foleypref.training.log import RunLog, read_metrics
+from foleypref.training.log import read_metrics
 from foleypref.training.objectives.flow_dpo import FlowDPO
 from foleypref.workspace.records import Feature, Pair
 from foleypref.workspace.store import Workspace
@@ -214,48 +214,6 @@ def test_the_weights_are_on_disk_before_the_result_says_so(
     assert f"sync {result.folder}" in events[weights:ended]
 
 
-def test_keys_of_settings_keep_their_order() -> None:
-    """Recipes and settings.json are compared byte by byte, and the order of bases shapes them."""
-    names = [
-        "model",
-        "objective",
-        "curriculum",
-        "run_name",
-        "pair_sources",
-        "split",
-        "audioscore",
-        "watch",
-        "labels",
-        "negatives",
-        "seed",
-        "max_steps",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "learning_rate",
-        "warmup_steps",
-        "weight_decay",
-        "adam_beta1",
-        "adam_beta2",
-        "max_grad_norm",
-        "bf16",
-        "gradient_checkpointing",
-        "use_peft",
-        "lora",
-        "merge_adapters",
-        "shard_weights",
-        "precompute_reference_errors",
-        "ema_decay",
-        "logging_steps",
-        "save_steps",
-        "save_total_limit",
-        "eval_steps",
-        "num_eval_pairs",
-        "stop",
-        "tensorboard",
-    ]
-    assert list(json.loads(TrainSettings().model_dump_json())) == names
-
-
 # -- resume --------------------------------------------------------------------------------------------------
 
 
@@ -306,16 +264,6 @@ def test_a_run_goes_on_with_another_number_of_processes(
     assert again.steps == unbroken.steps  # finished, whatever the cut
     with pytest.raises(ValueError, match="global_batch_size = 4, found 8"):
         train(filled, make_settings(per_device_train_batch_size=8))
-
-
-def test_a_last_line_cut_short_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text(
-        '{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n{"step": 3, "lo'
-    )
-    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
-    log = RunLog(tmp_path, 1, tensorboard=False)
-    log.write(2, {"loss": float("nan")})
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": 0.5}\n{"step": 2, "loss": null}\n'
 
 
 # -- refusals ------------------------------------------------------------------------------------------------
@@ -418,22 +366,3 @@ def test_pairs_that_do_not_fit_are_refused(filled: Workspace) -> None:
 def test_no_pairs_at_all_says_what_to_run(workspace: Workspace) -> None:
     with pytest.raises(ValueError, match="no pairs to train on; run pair first"):
         train(workspace, make_settings())
-
-
-# -- held-out pairs ------------------------------------------------------------------------------------------
-
-
-def test_held_out_pairs_share_no_clip_with_the_others(filled: Workspace) -> None:
-    pairs = filled.read(Pair)
-    kept, held_out = train_data.split_pairs(pairs, None, 7)
-    assert len(held_out) == 7
-    assert not {p.clip_id for p in kept} & {p.clip_id for p in held_out}
-    assert train_data.split_pairs(pairs[::-1], None, 7)[1] == held_out
-    assert train_data.split_pairs(pairs, None, 0) == (pairs, [])
-    with pytest.raises(ValueError, match="well below half"):
-        train_data.split_pairs(pairs, None, 40)
-
-
-def test_sources_are_filtered(filled: Workspace) -> None:
-    kept, held_out = train_data.split_pairs(filled.read(Pair), ("human",), 2)
-    assert {p.source for p in [*kept, *held_out]} == {"human"}
