@@ -17,59 +17,30 @@ ROOT/locks/                         one file per stage and shard
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from foleypref.workspace.records import AUTO
 
 
-@dataclass(frozen=True)
 class RunFiles:
     """The files of one training run, from its folder."""
 
-    folder: Path
-
-    @property
-    def settings(self) -> Path:
-        """The run's settings as JSON, written before the first step."""
-        return self.folder / "settings.json"
-
-    @property
-    def result(self) -> Path:
-        """The outcome as JSON, written last: a run that has this file is finished."""
-        return self.folder / "result.json"
-
-    @property
-    def metrics(self) -> Path:
-        """The log, one JSON object per line."""
-        return self.folder / "metrics.jsonl"
-
-    @property
-    def weights(self) -> Path:
-        """The tuned network of a finished run that exports whole weights."""
-        return self.folder / "model.safetensors"
-
-    @property
-    def adapter(self) -> Path:
-        """The folder of adapters of a finished run that exports only those."""
-        return self.folder / "adapter"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.settings = folder / "settings.json"  # written before the first step
+        self.metrics = folder / "metrics.jsonl"  # the log, one JSON object per line
+        self.weights = folder / "model.safetensors"  # the tuned network, if whole weights are exported
+        self.adapter = folder / "adapter"  # the folder of adapters of a LoRA run
+        self.result = folder / "result.json"  # written last: a run that has it is finished
 
 
-@dataclass(frozen=True)
 class AudioScoreFiles:
-    """The three files of one fitted AudioScore."""
+    """The files of one fitted AudioScore, from the file of its weights."""
 
-    weights: Path
-
-    @property
-    def report(self) -> Path:
-        """The fit's report as JSON."""
-        return self.weights.with_suffix(".json")
-
-    @property
-    def card(self) -> Path:
-        """The model card as Markdown."""
-        return self.weights.with_suffix(".md")
+    def __init__(self, weights: Path) -> None:
+        self.weights = weights
+        self.report = weights.with_suffix(".json")
+        self.card = weights.with_suffix(".md")
 
 
 class WorkspacePaths:
@@ -77,56 +48,16 @@ class WorkspacePaths:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser().resolve()
-
-    @property
-    def marker(self) -> Path:
-        """The file that makes a folder a workspace."""
-        return self.root / "workspace.json"
-
-    @property
-    def recipe(self) -> Path:
-        """The recipe that `align` ran here last."""
-        return self.root / "recipe.yaml"
-
-    @property
-    def tensors(self) -> Path:
-        """The folder of all shards."""
-        return self.root / "tensors"
-
-    @property
-    def audioscores(self) -> Path:
-        """The folder of all fitted AudioScores."""
-        return self.root / "audioscore"
-
-    @property
-    def runs(self) -> Path:
-        """The folder of all training runs."""
-        return self.root / "runs"
-
-    @property
-    def reference_errors(self) -> Path:
-        """The folder of errors of frozen references, one folder per reference and data."""
-        return self.root / "reference_errors"
-
-    @property
-    def evaluations(self) -> Path:
-        """The folder of all evaluations."""
-        return self.root / "evaluations"
-
-    @property
-    def report(self) -> Path:
-        """The report's folder, unless the user names another."""
-        return self.root / "report"
-
-    @property
-    def annotate(self) -> Path:
-        """The folder of the rating application."""
-        return self.root / "annotate"
-
-    @property
-    def locks(self) -> Path:
-        """The folder of the stages' lock files."""
-        return self.root / "locks"
+        self.marker = self.root / "workspace.json"
+        self.recipe = self.root / "recipe.yaml"
+        self.tensors = self.root / "tensors"
+        self.audioscores = self.root / "audioscore"
+        self.runs = self.root / "runs"
+        self.reference_errors = self.root / "reference_errors"
+        self.evaluations = self.root / "evaluations"
+        self.report = self.root / "report"  # unless the user names another folder
+        self.annotate = self.root / "annotate"
+        self.locks = self.root / "locks"
 
     def table_folder(self, table: str) -> Path:
         """Return the folder that holds a table's parts."""

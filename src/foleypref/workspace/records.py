@@ -126,8 +126,9 @@ class Candidate(Record):
         """Build a candidate with its id, without latents; the defaults fit the clip's own soundtrack."""
         candidate_id = Candidate.make_id(clip_id, model, weights, seed, solver, num_steps, guidance_scale)
         return Candidate(
-            candidate_id, clip_id, model, weights, seed, solver, num_steps, guidance_scale, shard="", row=-1
-        )
+            candidate_id, clip_id, model, weights, seed=seed, solver=solver, num_steps=num_steps,
+            guidance_scale=guidance_scale, shard="", row=-1,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ class Score(Record):
         if value is not None and value != value:
             value, reason = None, reason or "not a number"
         score_id = digest("score", candidate_id, scorer, version, dimension)
-        return Score(score_id, candidate_id, scorer, version, dimension, value, reason)
+        return Score(score_id, candidate_id, scorer, version, dimension=dimension, value=value, reason=reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,8 @@ class Rating(Record):
         """Build a rating with its id: one per rater and candidate."""
         if label not in (0, 1, 2):
             raise ValueError(f"label is 0 (bad), 1 (medium) or 2 (good), found {label!r}")
-        return Rating(digest("rating", candidate_id, rater), candidate_id, rater, label, source, seconds)
+        rating_id = digest("rating", candidate_id, rater)
+        return Rating(rating_id, candidate_id, rater, label, source=source, seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +223,16 @@ class Vote(Record):
         if preference not in (-1, 0, 1):
             raise ValueError(f"preference is 1 (first), -1 (second) or 0 (tie), found {preference!r}")
         vote_id = digest("vote", clip_id, first, second, rater)
-        return Vote(vote_id, clip_id, first, second, rater, preference, source, seconds)
+        return Vote(
+            vote_id,
+            clip_id,
+            first,
+            second,
+            rater=rater,
+            preference=preference,
+            source=source,
+            seconds=seconds,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,10 @@ def _read_header(descriptor: int) -> dict[str, _Layout]:
         num_rows, *row_shape = entry["shape"]
         row_bytes = (end - begin) // num_rows if num_rows else 0
         layouts[key] = _Layout(
-            DTYPES[entry["dtype"]], tuple(row_shape), num_rows, 8 + length + begin, row_bytes
+            dtype=DTYPES[entry["dtype"]],
+            row_shape=tuple(row_shape),
+            num_rows=num_rows,
+            offset=8 + length + begin,
+            row_bytes=row_bytes,
         )
     return layouts
