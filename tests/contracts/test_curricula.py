@@ -1,4 +1,4 @@
-"""The contract of every curriculum in the drawer, and what the two that ship promise beyond it."""
+"""The contract of every curriculum in the drawer, and further promises of two of them."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def test_two_steps_are_enough_and_one_is_refused(name: str, kind: Kind, modality
         return replace(whole, **parts)
 
     assert rule.distort(first(2), 1.0, generator_of(0)).shape == whole.x[:2].shape
-    with pytest.raises(ValueError, match="no time to distort"):
+    with pytest.raises(ValueError, match="cannot be distorted in time"):
         rule.distort(first(1), 1.0, generator_of(0))
 
 

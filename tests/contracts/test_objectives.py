@@ -40,14 +40,14 @@ def _build(name: str) -> Objective:
 
 
 def make_context(workspace: Workspace, policy: TinyModel) -> TrainContext:
-    """All that any objective may need."""
+    """Return a context with all kinds of items and a reward."""
     context = contexts.make_context(workspace, policy)
     data = dataclasses.replace(context.data, clips=workspace.read(Clip))
     return dataclasses.replace(context, data=data, reward=TinyReward())
 
 
 def on_every_rank(context: TrainContext, processes: int, do: Callable[[TrainContext], T]) -> list[T]:
-    """What `do` gives on each of so many processes, which are threads here that meet where they gather."""
+    """Return the results of `do` on each process; processes are threads here, which meet when they gather."""
     meeting = threading.Barrier(processes, timeout=60)
     brought: dict[int, torch.Tensor] = {}
 
@@ -56,7 +56,7 @@ def on_every_rank(context: TrainContext, processes: int, do: Callable[[TrainCont
             brought[self.rank] = values
             meeting.wait()
             whole = torch.cat([brought[rank] for rank in range(processes)])
-            meeting.wait()  # nobody brings the next before all have taken this
+            meeting.wait()  # all have taken this before any brings the next
             return whole
 
     fields = {f.name: getattr(context.layout, f.name) for f in dataclasses.fields(context.layout)}

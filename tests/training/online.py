@@ -116,7 +116,7 @@ def stop_before(objective: type[Part], step: int, monkeypatch: pytest.MonkeyPatc
 
 
 def loud_workspace(folder: Path) -> Workspace:
-    """The tiny workspace and an AudioScore that likes the louder half of what the tiny model makes."""
+    """The tiny workspace, and an AudioScore that prefers the louder half of the tiny model's samples."""
     workspace = Workspace(folder)
     fill_workspace(workspace, split="align")
     fit_to(workspace, LOUDNESS, 0.6, 1.0)

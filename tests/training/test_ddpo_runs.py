@@ -1,4 +1,4 @@
-"""Runs of DDPO: a known reward rises, killed runs go on to the same bits, and what is refused."""
+"""Runs of DDPO: a known reward rises, killed runs resume to the same bits, bad inputs are refused."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def test_a_balanced_walk_takes_a_wanted_and_an_unwanted_in_turn() -> None:
     assert Counter(x.candidate_id for x in walked) == {f"g{i}": 7 for i in range(3)} | {
         f"b{i}": 3 for i in range(7)
     }
-    for size in (1, 3, 4, 7):  # any step can be computed alone, also where sizes are odd
+    for size in (1, 3, 4, 7):  # any step can be computed by itself, also if sizes are odd
         assert [x for at in range(0, 42, size) for x in pick(LABELS, at, size, 0, balanced=True)][
             :42
         ] == walked

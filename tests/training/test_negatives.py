@@ -1,4 +1,4 @@
-"""What each rule does, on streams whose content says where it comes from: clicks, ramps, numbered rows."""
+"""The effect of each rule, on streams whose content shows its place: clicks, ramps, numbered rows."""
 
 from __future__ import annotations
 

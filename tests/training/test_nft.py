@@ -159,7 +159,7 @@ def test_the_old_policy_is_a_moving_average_that_slows_down(workspace: Workspace
     expected = {key: value.clone() for key, value in policy.network.state_dict().items()}
     for step in range(1, 5):
         policy = with_network(policy, moved(policy, by=0.1).network.requires_grad_())
-        for _ in range(2):  # once a step, however often it is asked for
+        for _ in range(2):  # once per step, however often it is asked for
             objective.batches(context, step, policy)
         decay = min(0.2 * step, 0.5)
         for key, value in policy.network.state_dict().items():

@@ -20,7 +20,7 @@ from tests.training.contexts import make_context, pair_setting
 
 
 def _errors(model: TinyModel, batch: PairBatch, side: str, key: str = "audio") -> torch.Tensor:
-    """e of one side (B,), by a call of its own, in float64."""
+    """Return e of one side (B,) in float64, by a separate call of the model."""
     x1 = getattr(batch, side)
     v = model.velocity(interpolate(batch.x0, x1, batch.t), batch.t, batch.conditions)[key]
     target = target_velocity(batch.x0, x1)[key]

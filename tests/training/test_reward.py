@@ -1,4 +1,4 @@
-"""The reward: p(Good) of what the policy made, alone and in any batch; watched judges; what is refused."""
+"""The reward: p(Good) of the policy's samples, the same in any batch; watched judges; refusals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rms(wave: np.ndarray) -> Value:
 
 
 class Level(Scorer):
-    """A judge of sound alone."""
+    """A judge that hears only sound."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio"})
     dimensions: ClassVar[tuple[str, ...]] = ("rms",)
@@ -42,7 +42,6 @@ class Level(Scorer):
     version: ClassVar[str] = "1"
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
-        """Root mean square."""
         return Judgement({"rms": [rms(i.wave) for i in items]}, {})
 
 
@@ -158,7 +157,7 @@ class Multiplying(TinyModel):
     """A model whose decoder autocast would touch."""
 
     def decode(self, latents: Latents) -> torch.Tensor:
-        """Through a matrix."""
+        """The same velocity through a matrix product, which autocast would round."""
         wave = super().decode(latents)
         return wave @ torch.eye(24).roll(1, 0) * 0.9
 

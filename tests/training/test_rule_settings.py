@@ -26,7 +26,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         RulePairSettings(late_weights=(0, 0, 0))
     with pytest.raises(ValueError, match="above 0 and up to 1"):
         RulePairSettings(eval_severities=(0.0,))
-    with pytest.raises(ValueError, match=r"a share of 0\.05 of 4 pairs a step is 0"):
+    with pytest.raises(ValueError, match=r"a share of 0\.05 of 4 pairs per step is 0"):
         RulePairSettings(share=0.05).rows_of(4)
     with pytest.raises(ValueError, match="no part is called 'shfit'; did you mean 'shift'"):
         RulePairSettings(rules=("shfit",))
@@ -34,7 +34,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
 
 def test_rules_that_do_not_fit_the_model_are_refused(workspace: Workspace) -> None:
     fill_workspace(workspace)
-    with pytest.raises(ValueError, match="modality is 'video', the model makes sound alone"):
+    with pytest.raises(ValueError, match="modality is 'video', the model makes only sound"):
         train(workspace, rule_settings(negatives=RulePairSettings(modality="video")))
     joint = tiny(joint=True)
     with pytest.raises(ValueError, match="mute acts on audio, the pairs are to differ in video"):

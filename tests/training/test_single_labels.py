@@ -35,7 +35,7 @@ def add(
 
 
 def rate(workspace: Workspace, candidate_id: str, source: str, *labels: int) -> None:
-    """One rating a label, by raters of their own."""
+    """Add one rating per label, each by another rater."""
     rated = [Rating.make(candidate_id, f"{source}-{i}", label, source) for i, label in enumerate(labels)]
     workspace.append(rated)
 
@@ -49,7 +49,7 @@ def judged(workspace: Workspace) -> Workspace:
 
 
 def found(workspace: Workspace, **settings: object) -> dict[str, tuple[bool, str]]:
-    """{candidate: (desirable, source)}."""
+    """Return {candidate: (desirable, source)} of the labels read."""
     labels = read_labels(workspace, LabelSettings.model_validate(settings), "align")
     assert labels == sorted(labels, key=lambda label: label.candidate_id)
     assert all(label.weight == 1 for label in labels)

@@ -158,7 +158,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
 
 
 def _weights_at(workspace: Workspace, step: int, **changes: Any) -> dict[str, torch.Tensor]:
-    """What an unwatched run of so many steps exports."""
+    """Return the weights that an unwatched run of `step` steps exports."""
     settings = hostile(stop=StopSettings(), max_steps=step, run_name=f"to-{step}", **changes)
     return load_file(train.train(workspace, settings).weights)
 
@@ -241,7 +241,7 @@ def test_weights_kept_for_a_resumption_are_those_it_needs(tmp_path: Path) -> Non
 
 
 class Killed(BaseException):
-    """What SIGKILL leaves on disk, without another process."""
+    """Leave on disk what SIGKILL would, without another process."""
 
 
 def _same_end(resumed: TrainResult, unbroken: TrainResult) -> None:

@@ -64,7 +64,7 @@ class RulePairSettings(Settings):
         num = round(self.share * batch_size)
         if self.share < 1 and not 0 < num < batch_size:
             raise ValueError(
-                f"negatives: a share of {self.share:g} of {batch_size} pairs a step is {num}; "
+                f"negatives: a share of {self.share:g} of {batch_size} pairs per step is {num}; "
                 "take a larger batch or another share"
             )
         return num

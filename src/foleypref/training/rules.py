@@ -127,7 +127,7 @@ class RulePairs:
         s = self.settings
         names = " ".join(rule.part_name() for rule in s.rules)
         return (
-            f"pairs by rule: {s.rows_of(batch_size)} of {batch_size} a step, {names}, on {s.on} of "
+            f"pairs by rule: {s.rows_of(batch_size)} of {batch_size} per step, {names}, on {s.on} of "
             f"{'/'.join(self._able)}, severity {severities[0]:g} to {severities[-1]:g}"
         )
 
@@ -136,9 +136,7 @@ class RulePairs:
         """The modalities in which pairs may differ, sorted."""
         asked = self.spec.latents if self.settings.modality == "either" else [self.settings.modality]
         if set(asked) - set(self.spec.latents):
-            raise ValueError(
-                f"negatives: modality is {self.settings.modality!r}, the model makes sound alone"
-            )
+            raise ValueError(f"negatives: modality is {self.settings.modality!r}, the model makes only sound")
         return [modality for modality in get_args(Modality) if modality in asked]
 
     def _modalities(self, rule: Negative) -> list[Modality]:

@@ -145,7 +145,7 @@ def exports_only_adapters(settings: TrainSettings) -> bool:
         why = "the model has adapters of its own, and only one set is merged at load"
     else:
         return True
-    raise ValueError(f"merge_adapters is off, so adapters alone would be left, and {why}; leave it on")
+    raise ValueError(f"merge_adapters is off, so only adapters would be exported, and {why}; leave it on")
 
 
 def check_settings(folder: Path, settings: TrainSettings) -> None:

@@ -84,10 +84,12 @@ class Negative(Part):
         if stream.modality not in self.modalities:
             raise ValueError(
                 f"{name} acts on {' and '.join(sorted(self.modalities))}, found {stream.modality}; "
-                "leave that modality to other rules"
+                "use another rule for that modality"
             )
         if len(stream) < 2:
-            raise ValueError(f"{name}: a stream of {len(stream)} step has no time to distort")
+            raise ValueError(
+                f"{name}: a stream of {len(stream)} step cannot be distorted in time; it needs 2 or more"
+            )
         for need in sorted(self.needs - {"after"}):
             brought = getattr(stream, need)
             if brought is not None and brought.shape != stream.x.shape:

@@ -104,7 +104,8 @@ def _best_join(rows: Tensor, size: int, run: Tensor, *, edge: int, apart: int, e
     places = torch.arange(len(rows), dtype=torch.float64) * size  # where the joining step can lie
     moves = places - inner
     usable = (moves >= lowest) & (moves <= highest)
-    far = usable & (moves.abs() >= 2 * apart)  # the run is `apart` out of step already, the other way
+    # the run is `apart` out of step already: a move of 2 · apart leaves it out of step by as much at least
+    far = usable & (moves.abs() >= 2 * apart)
     if not usable.any():
         return highest if edge == 0 else lowest
     if not far.any():

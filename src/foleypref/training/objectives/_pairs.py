@@ -138,9 +138,8 @@ def _sides(context: TrainContext, policy: Model, rows: Sequence[Pair | RuleRow])
         parts.append((context.on_device(chosen), context.on_device(rejected)))
     if len(parts) == 1:
         return parts[0]
-    order = sorted(
-        range(len(rows)), key=lambda i: isinstance(rows[i], RuleRow)
-    )  # stored first, as in `parts`
+    # stored pairs first, as in `parts`
+    order = sorted(range(len(rows)), key=lambda i: isinstance(rows[i], RuleRow))
     back = torch.tensor(order).argsort().to(context.layout.device)
     first, second = (
         {k: torch.cat([parts[0][side][k], parts[1][side][k]])[back] for k in parts[0][side]}

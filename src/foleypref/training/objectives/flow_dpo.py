@@ -57,9 +57,7 @@ class FlowDPO(PrecomputableObjective):
     forwards: ClassVar[float] = 2 * (3 + 1)  # chosen and rejected, by the policy (3) and the reference (1)
 
     beta: float | dict[str, float] = 600.0  # on the mean scale; the sum scale has β/D
-    winner_weight: float = Field(
-        0.0, ge=0
-    )  # λ of the term λ·e_policy(chosen), which keeps winners from getting worse
+    winner_weight: float = Field(0.0, ge=0)  # λ of the term λ·e_policy(chosen), which holds the winners
     time_distribution: TimeDistribution = "uniform"
     condition_dropout: float = Field(0.0, ge=0, lt=1)  # one mask per pair, for all four evaluations
     reduction: Literal["mean", "sum"] = "mean"

@@ -120,8 +120,8 @@ class NFT(OnlineObjective):
         """Return the groups, the sampler, b, and how far v_old lags."""
         return (
             f"nft: groups of {self.group_size} by {self.num_steps} steps of {self.solver}, "
-            f"{self.num_times} times a sample, b {self.strength:g}, decay of v_old {self.decay_rate:g} a "
-            f"step up to {self.decay_max:g}"
+            f"{self.num_times} times per sample, b {self.strength:g}, decay of v_old {self.decay_rate:g} "
+            f"per step up to {self.decay_max:g}"
         )
 
     def batches(self, context: TrainContext, step: int, policy: Model) -> list[Noised]:
