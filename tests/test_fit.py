@@ -110,7 +110,7 @@ def test_a_missing_value_is_the_mean_and_says_so():
     assert mean.tolist() == [2.0, 5.0]
     assert std.tolist() == [1.0, 1.0]  # the second never varies
     targets = np.eye(3)
-    inputs = fit_audioscore(values, targets, "ab", "11", Training(num_steps=1)).inputs(values)
+    inputs = fit_audioscore(values, targets, {"a": "1", "b": "1"}, Training(num_steps=1)).inputs(values)
     assert inputs.tolist() == [[-1, 0, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1]]
     assert statistics(np.full((2, 1), np.nan))[1].tolist() == [1.0]
 
@@ -121,7 +121,7 @@ def test_the_validity_bit_is_learned():
     values = rng.normal(size=(200, 1))
     missing = rng.random(200) < 0.5
     values[missing] = np.nan
-    model = fit_audioscore(values, np.eye(3)[np.where(missing, 0, 2)], ["a"], ["1"], Training(num_steps=200))
+    model = fit_audioscore(values, np.eye(3)[np.where(missing, 0, 2)], {"a": "1"}, Training(num_steps=200))
     assert (model.probabilities(values).argmax(1) == np.where(missing, 0, 2)).all()
 
 
@@ -173,7 +173,7 @@ def test_oracles_are_refused_and_left_out(tmp_path):
     assert report.left_out["oracle_onset/onset_f1"] == "reads the truth"
     assert len(report.left_out) == 4
     model = fit_audioscore(
-        np.ones((2, 1)), np.eye(3)[:2], ["oracle_onset/onset_f1"], ["1"], Training(num_steps=1)
+        np.ones((2, 1)), np.eye(3)[:2], {"oracle_onset/onset_f1": "1"}, Training(num_steps=1)
     )
     with pytest.raises(ValueError, match="reads the truth"):
         AudioScore.of(model)
@@ -187,8 +187,7 @@ def test_as_a_scorer_it_runs_its_judges(tmp_path):
     model = fit_audioscore(
         rms[:, None],
         np.eye(3)[np.where(rms > 0.45, 2, 0)],
-        [LOUDNESS],
-        ["1"],
+        {LOUDNESS: "1"},
         Training(),
     )
     score = AudioScore.of(model).save(tmp_path / "a.safetensors")
@@ -202,7 +201,7 @@ def test_as_a_scorer_it_runs_its_judges(tmp_path):
     assert found["none", "p_bad"].value is None
     assert found["none", "p_bad"].reason == "no judge scored it"
     assert found["loud", "p_good"].version == score.version
-    old = fit_audioscore(np.ones((2, 1)), np.eye(3)[:2], [LOUDNESS], ["0"], Training(num_steps=1))
+    old = fit_audioscore(np.ones((2, 1)), np.eye(3)[:2], {LOUDNESS: "0"}, Training(num_steps=1))
     with pytest.raises(ValueError, match="fit again"):
         scores_of(AudioScore.of(old), items)
     with pytest.raises(ValueError, match="no weights given"):
@@ -248,17 +247,17 @@ def test_one_label_from_several_raters():
 def test_soft_labels_reach_the_probabilities():
     values = np.zeros((50, 1))
     shares = np.tile([0.2, 0.3, 0.5], (50, 1))
-    found = fit_audioscore(
-        values, shares, ["a"], ["1"], Training(num_steps=400, weight_decay=0)
-    ).probabilities(values[:1])
+    found = fit_audioscore(values, shares, {"a": "1"}, Training(num_steps=400, weight_decay=0)).probabilities(
+        values[:1]
+    )
     np.testing.assert_allclose(found[0], [0.2, 0.3, 0.5], atol=0.01)
 
 
 def test_training_is_a_function_of_its_arguments():
     values, targets = np.random.default_rng(0).normal(size=(30, 2)), np.eye(3)[np.arange(30) % 3]
-    first = fit_audioscore(values, targets, "ab", "11", Training(num_steps=20))
+    first = fit_audioscore(values, targets, {"a": "1", "b": "1"}, Training(num_steps=20))
     torch.randn(5)
-    second = fit_audioscore(values, targets, "ab", "11", Training(num_steps=20))
+    second = fit_audioscore(values, targets, {"a": "1", "b": "1"}, Training(num_steps=20))
     assert first.serialise() == second.serialise()
 
 

@@ -40,7 +40,7 @@ from foleypref.settings.parts import find
 from foleypref.workspace.dimensions import Dimension
 from foleypref.workspace.paths import AudioScoreFiles
 from foleypref.workspace.records import LABELS, digest
-from foleypref.workspace.score_matrix import score_matrix, score_table, scored_versions
+from foleypref.workspace.score_matrix import fullest_version, score_matrix, score_table, scored_versions
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
 
@@ -148,8 +148,7 @@ def _choose_dimensions(
         chosen = [name for name in available if name not in left_out]
     if not chosen:
         raise ValueError("no rated candidate has a judge's score; run `foleypref score` first")
-    versions = {name: max(available[name].items(), key=lambda item: (item[1], item[0]))[0] for name in chosen}
-    return versions, left_out
+    return {name: fullest_version(available[name]) for name in chosen}, left_out
 
 
 def _why_left_out(dimension: str) -> str:
@@ -182,9 +181,7 @@ def _fit(inputs: Inputs, settings: FitSettings, marginals: dict[str, bytes]) -> 
     rated, examples, versions, left_out, inputs_digest = inputs
     names, labels = list(versions), majority_labels(rated.counts)
     alpha = _finite(krippendorff_alpha(rated.table))
-    fitted = fit_audioscore(
-        examples.values, examples.targets, names, list(versions.values()), settings, "final"
-    )
+    fitted = fit_audioscore(examples.values, examples.targets, versions, settings, purpose=("final",))
     dumped = settings.model_dump(mode="json")
     notes = {"alpha": alpha, "inputs": inputs_digest, "settings": dumped}
     score = AudioScore.of(dataclasses.replace(fitted, notes=notes, marginals=marginals))

@@ -50,7 +50,7 @@ def fitted(dimension: str, low: float, high: float) -> Fitted:
     """Good above the middle of the range, bad below."""
     values = np.linspace(low, high, 60)
     labels = np.where(values > (low + high) / 2, 2, 0)
-    return fit_audioscore(values[:, None], np.eye(3)[labels], [dimension], ["1"], Training(num_steps=150))
+    return fit_audioscore(values[:, None], np.eye(3)[labels], {dimension: "1"}, Training(num_steps=150))
 
 
 def fit_to(workspace: Workspace, dimension: str, low: float, high: float) -> None:
@@ -167,7 +167,7 @@ def test_no_reward_and_no_watch_reads_the_truth(workspace: Workspace, clips: lis
     for oracle in ("oracle_onset/onset_f1", CHEAT):
         with pytest.raises(ValueError, match="reads the truth"):
             Reward(workspace, model, watch=(oracle,))
-    forged = fit_audioscore(np.ones((2, 1)), np.eye(3)[:2], [CHEAT], ["1"], Training(num_steps=1))
+    forged = fit_audioscore(np.ones((2, 1)), np.eye(3)[:2], {CHEAT: "1"}, Training(num_steps=1))
     (workspace.root / "audioscore" / "forged.safetensors").write_bytes(forged.serialise())
     with pytest.raises(ValueError, match="reads the truth"):
         Reward(workspace, model, "forged")

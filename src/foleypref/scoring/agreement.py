@@ -1,4 +1,4 @@
-"""How well labels agree: raters with each other (Krippendorff's α), a model's classes and odds with labels.
+"""Agreement of labels: between raters (Krippendorff's α), and of a model's classes and odds with labels.
 
 Letters: R raters, U units (rated things), N labelled things, K classes.
 """
@@ -14,10 +14,10 @@ NUM_BINS = 15
 
 
 def krippendorff_alpha(ratings: np.ndarray, level: Level = "ordinal") -> float:
-    """Krippendorff's α of `ratings` (R, U), NaN where a rater did not rate: 1 agreement, 0 chance.
+    """Return Krippendorff's α of `ratings` (R, U), NaN where a rater did not rate: 1 agreement, 0 chance.
 
     α = 1 − D_o / D_e over the coincidence matrix (Krippendorff, "Computing Krippendorff's Alpha-Reliability",
-    2011). NaN where it is not defined: no unit with two ratings, or one value throughout. Raises ValueError
+    2011). NaN if it is not defined: no unit with two ratings, or all ratings equal. Raises ValueError
     for a level other than nominal, ordinal or interval.
     """
     ratings = np.asarray(ratings, np.float64)
@@ -39,31 +39,31 @@ def krippendorff_alpha(ratings: np.ndarray, level: Level = "ordinal") -> float:
 
 
 def _squared_distance(values: np.ndarray, n_c: np.ndarray, level: Level) -> np.ndarray:
-    """δ² between values (V, V)."""
+    """Return δ² between values, (V, V)."""
     if level == "nominal":
         return 1.0 - np.eye(len(values))
     if level == "interval":
         return (values[:, None] - values[None, :]) ** 2
-    if level == "ordinal":  # ranks passed on the way from c to k, counting half of both ends
+    if level == "ordinal":  # ranks between c and k, with half of both ends
         middle = np.cumsum(n_c) - n_c / 2
         return (middle[:, None] - middle[None, :]) ** 2
     raise ValueError(f"level is nominal, ordinal or interval, found {level!r}")
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int = 3) -> np.ndarray:
-    """Counts (K, K): row the label, column the prediction; both (N,) of ints."""
+    """Return counts (K, K), rows labels, columns predictions; both arguments are (N,) of ints."""
     matrix = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(matrix, (labels, predicted), 1)
     return matrix
 
 
 def accuracy(confusion: np.ndarray) -> float:
-    """Share of the diagonal; NaN without data."""
+    """Return the share of the diagonal; NaN without data."""
     return float(np.trace(confusion) / confusion.sum()) if confusion.sum() else float("nan")
 
 
 def macro_f1(confusion: np.ndarray) -> float:
-    """Mean F1 over the classes that occur as label or prediction; NaN without data."""
+    """Return the mean F1 over the classes that occur as label or prediction; NaN without data."""
     both = confusion.sum(0) + confusion.sum(1)
     seen = both > 0
     return float(np.mean(2 * np.diag(confusion)[seen] / both[seen])) if seen.any() else float("nan")
@@ -80,13 +80,13 @@ class Bin(NamedTuple):
 
 
 def reliability_bins(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = NUM_BINS) -> list[Bin]:
-    """Top-class confidence against accuracy in bins of equal width: (N, K) and (N,) -> `num_bins` bars."""
+    """Compare top-class confidence (N, K) with accuracy (N,) in `num_bins` bins of equal width."""
     confidence = probabilities.max(1)
     correct = probabilities.argmax(1) == labels
-    place = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    bin_of = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     bins = []
     for index in range(num_bins):
-        inside = place == index
+        inside = bin_of == index
         n = int(inside.sum())
         means = (float(confidence[inside].mean()), float(correct[inside].mean())) if n else (np.nan, np.nan)
         bins.append(Bin(index / num_bins, (index + 1) / num_bins, n, *means))
@@ -94,7 +94,7 @@ def reliability_bins(probabilities: np.ndarray, labels: np.ndarray, num_bins: in
 
 
 def expected_calibration_error(bins: list[Bin]) -> float:
-    """ECE = Σ_b n_b/N |accuracy_b − confidence_b| (arXiv 1706.04599, Eq. 3); NaN without data."""
+    """Return ECE = Σ_b n_b/N |accuracy_b − confidence_b| (arXiv 1706.04599, Eq. 3); NaN without data."""
     total = sum(b.n for b in bins)
     gaps = sum(b.n * abs(b.accuracy - b.confidence) for b in bins if b.n)
     return gaps / total if total else float("nan")
@@ -108,15 +108,15 @@ class PairAgreement(NamedTuple):
 
 
 def pair_agreement(values: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> PairAgreement:
-    """Do `values` (N,) order a group's items as `truth` (N,) does? Pairs that tie in `truth` do not count."""
+    """Count pairs within groups that `values` (N,) order like `truth` (N,); ties in `truth` do not count."""
     order = np.argsort(groups, kind="stable")
     cuts = np.flatnonzero(groups[order][1:] != groups[order][:-1]) + 1
     right, n = 0.0, 0
     for members in np.split(order, cuts):
         first, second = np.triu_indices(len(members), 1)
-        wanted = np.sign(truth[members][first] - truth[members][second])
-        found = np.sign(values[members][first] - values[members][second])[wanted != 0]
-        wanted = wanted[wanted != 0]
-        right += float((found == wanted).sum() + 0.5 * (found == 0).sum())
-        n += len(wanted)
+        true_sign = np.sign(truth[members][first] - truth[members][second])
+        sign = np.sign(values[members][first] - values[members][second])[true_sign != 0]
+        true_sign = true_sign[true_sign != 0]
+        right += float((sign == true_sign).sum() + 0.5 * (sign == 0).sum())
+        n += len(true_sign)
     return PairAgreement(right / n if n else float("nan"), n)

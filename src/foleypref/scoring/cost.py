@@ -1,6 +1,6 @@
-"""What the field's judges cost, counted on their networks at real size: operations a clip and a candidate.
+"""Cost of the field's judges, counted on their networks at real size: operations per clip and per candidate.
 
-Front ends are left out: they are under a hundredth. What looks at the picture does so once a clip.
+Front ends are left out: they are under a hundredth. Judges of the picture embed it once per clip.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from foleypref.published.synchformer import window_segments
 class ScorerCost(NamedTuple):
     """TFLOP, a multiplication and an addition counted as two."""
 
-    clip: float  # once, whatever the candidates
+    clip: float  # once for all its candidates
     candidate: float
 
 
 @lru_cache
 def scorer_cost(name: str, seconds: float) -> ScorerCost | None:
-    """For `seconds` evaluated, as a scorer is named; None where nobody has counted. The picture is no square.
+    """Return the cost of a scorer for `seconds` evaluated, or None if its operations were not counted.
 
-    Zero of ImageBind below 4 s and of Synchformer below 4.8 s, which they leave unscored.
+    A picture that is not square is assumed. Zero for ImageBind below 4 s and Synchformer below 4.8 s, which
+    they leave unscored.
     """
     counted = _COSTS.get(name)
     if counted is None:
@@ -94,7 +95,7 @@ def _synchformer(seconds: float) -> ScorerCost:
 
 
 def _clap(_seconds: float) -> ScorerCost | None:
-    """The published HTSAT-base on 10 s and RoBERTa on a caption; None where transformers is missing."""
+    """Count the published HTSAT-base on 10 s and RoBERTa on a caption; None without transformers."""
     try:
         from transformers import ClapAudioConfig, ClapConfig, ClapModel, ClapTextConfig
     except ModuleNotFoundError:

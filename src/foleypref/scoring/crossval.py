@@ -8,7 +8,7 @@ Letters: N candidates, K dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -58,19 +58,19 @@ def statistics(values: np.ndarray) -> tuple[Tensor, Tensor]:
 def fit_audioscore(
     values: np.ndarray,
     targets: np.ndarray,
-    dimensions: Sequence[str],
-    versions: Sequence[str],
+    versions: Mapping[str, str],
     training: Training,
-    *purpose: int | str,
+    purpose: tuple[int | str, ...] = (),
 ) -> Fitted:
     """Minimise the cross-entropy to the raters' label shares; the same arguments give the same fit.
 
-    values (N, K) with NaN for missing, targets (N, 3). `purpose` gives each fit its own initial weights.
+    values (N, K) with NaN for missing, targets (N, 3), `versions` of the K dimensions, in their order.
+    `purpose` gives each fit its own initial weights.
     """
     network = AudioScoreNetwork(
-        len(dimensions), training.hidden, generator_of(training.seed, "audioscore", *purpose)
+        len(versions), training.hidden, generator_of(training.seed, "audioscore", *purpose)
     )
-    fitted = Fitted(tuple(dimensions), tuple(versions), *statistics(values), network)
+    fitted = Fitted(tuple(versions), tuple(versions.values()), *statistics(values), network)
     inputs, shares = fitted.inputs(values), torch.as_tensor(targets, dtype=torch.float64)
     optimizer = torch.optim.Adam(
         network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
@@ -111,13 +111,13 @@ class CrossValidated(NamedTuple):
 def cross_validate(examples: Examples, dimensions: Sequence[str], training: Training) -> CrossValidated:
     """For each fold, fit on the other folds and predict it."""
     fold = clip_folds(examples.clip_ids, training.folds, training.seed)
-    versions = ("",) * len(dimensions)
+    versions = dict.fromkeys(dimensions, "")
     probabilities = np.empty((len(fold), 3))
     models = []
     for index in range(training.folds):
         seen, held = fold != index, fold == index
         model = fit_audioscore(
-            examples.values[seen], examples.targets[seen], dimensions, versions, training, "fold", index
+            examples.values[seen], examples.targets[seen], versions, training, purpose=("fold", index)
         )
         probabilities[held] = model.probabilities(examples.values[held])
         models.append(model)

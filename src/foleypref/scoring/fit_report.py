@@ -1,4 +1,4 @@
-"""What a fit of AudioScore found, as data: the JSON that stands beside its weights."""
+"""The report of a fit of AudioScore: JSON beside its weights, and a card for the model hub."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from foleypref.workspace.records import LABELS
 
 
 class FitReport(BaseModel):
-    """How good the fit is: cross-validated over clips throughout. `None` is "not defined here"."""
+    """How good the fit is. All numbers are cross-validated over clips; None means not defined."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,10 +33,10 @@ class FitReport(BaseModel):
     label_shares: dict[str, float]  # of all ratings
     alpha: float | None  # Krippendorff's, ordinal, between raters
     accuracy: float
-    majority_accuracy: float  # of always saying the most frequent class
+    majority_accuracy: float  # of always predicting the most frequent class
     macro_f1: float
     confusion: list[list[int]]  # row the label, column the prediction: bad, medium, good
-    log_likelihood: float  # nats a candidate
+    log_likelihood: float  # nats per candidate
     ece: float
     reliability: list[dict[str, float | int | None]]
     pair_agreement: float | None  # within a clip, expected score against mean rating
@@ -45,7 +45,7 @@ class FitReport(BaseModel):
     settings: dict[str, Any]
 
     def line(self) -> str:
-        """The stage's last line."""
+        """Return the last line that the stage prints."""
         alpha = "n/a" if self.alpha is None else f"{self.alpha:.2f}"
         return (
             f"fit: {self.name} on {self.num_candidates} candidates of {self.num_clips} clips; accuracy "
@@ -60,7 +60,7 @@ NOT_COMMERCIAL = (
 
 
 def audioscore_card(report: FitReport) -> str:
-    """Markdown with a YAML head, as model hubs show it."""
+    """Return Markdown with a YAML head, as model hubs show it."""
     terms = {scorer: licences_of(scorer) for scorer in scorers_of(report.dimensions)}
     limited = any(term.non_commercial for term in terms.values())
     blocks = [

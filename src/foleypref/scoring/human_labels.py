@@ -1,4 +1,4 @@
-"""What raters said, gathered: label counts by candidate for fitting, and pairs that they decided."""
+"""Labels by raters: counts per candidate for fitting, and the pairs that raters decided."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class HumanLabels(NamedTuple):
 
     candidate_ids: list[str]
     clip_ids: np.ndarray  # (N,) str
-    counts: np.ndarray  # (N, 3) raters who said bad, medium, good
+    counts: np.ndarray  # (N, 3) ratings bad, medium, good
     table: np.ndarray  # (raters, N) labels, NaN where not rated
     sources: dict[str, int]  # ratings by source
     fingerprint: str  # of every rating and its label
 
 
 def read_human_labels(workspace: Workspace, raters: Sequence[str] = ()) -> HumanLabels:
-    """Ratings of existing candidates by raters whose name fits a pattern of `raters` (all if empty)."""
+    """Read the ratings of existing candidates by raters whose name fits one of `raters` (all if empty)."""
     candidates = workspace.table(Candidate, ("clip_id",)).to_pydict()
     clip_of = dict(zip(candidates["candidate_id"], candidates["clip_id"]))
     ratings = [
@@ -48,8 +48,10 @@ def read_human_labels(workspace: Workspace, raters: Sequence[str] = ()) -> Human
 
 
 def majority_labels(counts: np.ndarray) -> np.ndarray:
-    """One class (N,) from counts (N, 3): the majority; a tie goes to the tied class nearest to the mean
-    rating, the lower one first."""
+    """Return the majority class (N,) of counts (N, 3).
+
+    A tie goes to the tied class nearest to the mean rating, the lower one first.
+    """
     mean = counts @ np.arange(3) / counts.sum(1)
     distance = np.round(np.abs(np.arange(3)[None, :] - mean[:, None]), 9)
     return np.where(counts == counts.max(1, keepdims=True), distance, np.inf).argmin(1)
@@ -62,23 +64,32 @@ def human_pairs(
     votes: Iterable[Vote],
     min_gap: float = 1.0,
 ) -> list[Pair]:
-    """Pairs that raters decided, by clip: complexity 0 as in arXiv 2603.11089, source "human" or "simulated".
+    """Return the pairs that raters decided: complexity 0 (arXiv 2603.11089), source "human" or "simulated".
 
     From ratings, a clip's best- and worst-rated candidate if their mean ratings are `min_gap` classes apart;
-    score_chosen and score_rejected are the shares of raters who said good. From votes, every two candidates
+    score_chosen and score_rejected are the shares of ratings that are good. From votes, every two candidates
     whose votes do not cancel out; the scores are the shares of votes won. A vote outranks ratings on the same
-    two candidates, and people outrank simulated raters on the same clip or two candidates. `clip_of` names
+    two candidates, and humans outrank simulated raters on the same clip or two candidates. `clip_of` names
     the candidates that may be paired; ids break ties.
     """
-    found: dict[frozenset[str], Pair] = {}
+    pairs: dict[frozenset[str], Pair] = {}
     for pair in (*_from_votes(clips, clip_of, votes), *_from_ratings(clips, clip_of, ratings, min_gap)):
-        found.setdefault(frozenset((pair.chosen, pair.rejected)), pair)
-    return sorted(found.values(), key=lambda pair: (pair.clip_id, pair.pair_id))
+        pairs.setdefault(frozenset((pair.chosen, pair.rejected)), pair)
+    return sorted(pairs.values(), key=lambda pair: (pair.clip_id, pair.pair_id))
 
 
 def _pair(clip: Clip, chosen: str, rejected: str, scores: tuple[float, float], source: str) -> Pair:
-    pair_id = Pair.make_id(clip.clip_id, chosen, rejected, source)
-    return Pair(pair_id, clip.clip_id, clip.prompt, chosen, rejected, *scores, 0.0, source)
+    return Pair(
+        pair_id=Pair.make_id(clip.clip_id, chosen, rejected, source),
+        clip_id=clip.clip_id,
+        prompt=clip.prompt,
+        chosen=chosen,
+        rejected=rejected,
+        score_chosen=scores[0],
+        score_rejected=scores[1],
+        complexity=0.0,
+        source=source,
+    )
 
 
 def _from_votes(
@@ -90,14 +101,14 @@ def _from_votes(
         if known and vote.first != vote.second:
             low, high = sorted((vote.first, vote.second))
             by_pair[vote.clip_id, low, high].append(vote)
-    for (clip_id, low, high), cast in sorted(by_pair.items(), key=lambda item: item[0]):
-        source = HUMAN if any(v.source == HUMAN for v in cast) else SIMULATED
-        counted = [v.preference if v.first == low else -v.preference for v in cast if v.source == source]
+    for (clip_id, low, high), ballots in sorted(by_pair.items(), key=lambda item: item[0]):
+        source = HUMAN if any(v.source == HUMAN for v in ballots) else SIMULATED
+        counted = [v.preference if v.first == low else -v.preference for v in ballots if v.source == source]
         won, lost = (sum(p == sign for p in counted) / len(counted) for sign in (1, -1))
         if won > lost:
-            yield _pair(clips[clip_id], low, high, (won, lost), source)
+            yield _pair(clips[clip_id], low, high, (won, lost), source=source)
         elif lost > won:
-            yield _pair(clips[clip_id], high, low, (lost, won), source)
+            yield _pair(clips[clip_id], high, low, (lost, won), source=source)
 
 
 def _from_ratings(
@@ -117,4 +128,4 @@ def _from_ratings(
         best, worst = max(mean, key=mean.__getitem__), min(mean, key=mean.__getitem__)
         if mean[best] - mean[worst] >= min_gap - 1e-9:
             good, bad = (labels[c].count(2) / len(labels[c]) for c in (best, worst))
-            yield _pair(clips[clip_id], best, worst, (good, bad), source)
+            yield _pair(clips[clip_id], best, worst, (good, bad), source=source)

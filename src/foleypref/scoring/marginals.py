@@ -1,7 +1,7 @@
-"""The frozen marginal q of the per-sample inception score, KL(p_i ‖ q): made once a workspace, never moved.
+"""The frozen marginal q of the per-sample inception score, KL(p_i ‖ q): made once per workspace.
 
-q is the mean posterior of the clips' own sound outside the test split, so a score does not depend on which
-candidates were judged with it, and stays the same when clips are added.
+q is the mean posterior of the clips' own sound outside the test split. A score therefore does not depend on
+which candidates were judged with it, and stays the same when clips are added.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BATCH = 16
 
 
 def with_marginal(workspace: Workspace, name: str, scorer: Scorer, device: str) -> Scorer:
-    """`scorer` with the workspace's marginal if it is one that takes a marginal and has none, else itself."""
+    """Return `scorer`, with the workspace's marginal if it takes one and has none yet."""
     from foleypref.scoring.scorers.panns import Panns, freeze_marginal  # torch networks: only where asked for
 
     if not isinstance(scorer, Panns) or scorer.marginal:
@@ -40,19 +40,19 @@ def with_marginal(workspace: Workspace, name: str, scorer: Scorer, device: str) 
 
 
 def _true_logits(workspace: Workspace, scorer: Scorer, device: str) -> Tensor:
-    """Finite logits (clips, K) of the clips' own sound."""
+    """Return finite logits (clips, K) of the clips' own sound."""
     clips = [c for c in workspace.read(Clip) if c.has_audio and c.split != "test"][:MAX_CLIPS]
     loaded = copy.copy(scorer).load(device) if clips else scorer
-    found = [torch.zeros(0, 0)]
+    batches = [torch.zeros(0, 0)]
     with progress_bar("marginal", len(clips)) as advance:
         for begin in range(0, len(clips), BATCH):
             batch = clips[begin : begin + BATCH]
             items = [item for clip in batch if (item := _item(workspace.root, clip)) is not None]
             if items:
                 logits = loaded.judge(items).embeddings["logits"].cpu()
-                found.append(logits[logits.isfinite().all(1)])
+                batches.append(logits[logits.isfinite().all(1)])
             advance(len(batch))
-    return torch.cat([part for part in found if part.numel()] or found[:1])
+    return torch.cat([part for part in batches if part.numel()] or batches[:1])
 
 
 def _item(root: Path, clip: Clip) -> ScoreItem | None:

@@ -1,7 +1,7 @@
-"""Pairs out of a workspace and into one, as a folder that the `datasets` library loads.
+"""Export a workspace's pairs, or import them, as a folder that the `datasets` library loads.
 
-    FOLDER/data/train-00000-of-00001.parquet   one row a pair
-    FOLDER/README.md                           YAML front matter and what the columns mean
+    FOLDER/data/train-00000-of-00001.parquet   one row per pair
+    FOLDER/README.md                           YAML front matter and the meaning of the columns
 
 `clip_id`, `chosen` and `rejected` are the workspace's ids. Sound is not copied: chosen_latents and
 rejected_latents say where the latents lie, "tensors/<shard>.safetensors#<row>" relative to the workspace,
@@ -97,7 +97,7 @@ def export_pairs(workspace: Workspace, folder: str | Path) -> Path:
 
 
 def latents_place(candidate: Candidate) -> str:
-    """Where a candidate's latents lie, relative to the workspace; "" if it has none."""
+    """Return where a candidate's latents lie, relative to the workspace; "" if it has none."""
     return f"tensors/{candidate.shard}.safetensors#{candidate.row}" if candidate.shard else ""
 
 
@@ -132,7 +132,7 @@ def import_pairs(workspace: Workspace, folder: str | Path) -> StageCount:
 
 
 def _rows(folder: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(where, row) of every row: Parquet if there is any, metadata otherwise."""
+    """Yield (place, row) of every row, from Parquet if there is any, else from the metadata file."""
     parts = sorted(folder.glob("data/*.parquet")) or [folder / m for m in METADATA if (folder / m).is_file()]
     if not parts:
         raise ValueError(f"{folder} holds no pairs: no data/*.parquet, {' or '.join(METADATA)}")
@@ -154,7 +154,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def _pair(row: Any, clips: Mapping[str, Clip], candidates: Mapping[str, Candidate]) -> Pair:
-    """The record of a row. Raises ValueError saying what is wrong with it."""
+    """Return the record of a row. Raises ValueError that says what is wrong with it."""
     if not isinstance(row, dict):
         raise ValueError(f"a row is an object with columns, found {type(row).__name__}")
     clip_id, chosen, rejected = (str(row.get(name) or "") for name in ("clip_id", "chosen", "rejected"))
@@ -171,10 +171,17 @@ def _pair(row: Any, clips: Mapping[str, Clip], candidates: Mapping[str, Candidat
     if not -1 <= complexity <= 1:
         raise ValueError(f"complexity is in [-1, 1], found {complexity}")
     source = str(row.get("source") or "human")
-    prompt = str(row.get("prompt") or clips[clip_id].prompt)
-    scores = _number(row, "score_chosen"), _number(row, "score_rejected")
-    pair_id = Pair.make_id(clip_id, chosen, rejected, source)
-    return Pair(pair_id, clip_id, prompt, chosen, rejected, *scores, complexity, source)
+    return Pair(
+        pair_id=Pair.make_id(clip_id, chosen, rejected, source),
+        clip_id=clip_id,
+        prompt=str(row.get("prompt") or clips[clip_id].prompt),
+        chosen=chosen,
+        rejected=rejected,
+        score_chosen=_number(row, "score_chosen"),
+        score_rejected=_number(row, "score_rejected"),
+        complexity=complexity,
+        source=source,
+    )
 
 
 def _number(row: Mapping[str, Any], name: str) -> float:

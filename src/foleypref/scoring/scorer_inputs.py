@@ -91,7 +91,7 @@ def decode_clip(root: Path, clip: Clip, streams: Sequence[FrameStream], seconds:
             frames = read_streams(path, streams, start_s=clip.start_s, duration_s=seconds)
         except MediaError as error:
             damage.append(str(error))
-    return DecodedClip(clip, seconds, frames, sound, "; ".join(damage))
+    return DecodedClip(clip, seconds, frames, sound, damage="; ".join(damage))
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 """Simulated raters for the embedded world: a hidden taste over the oracles' scores, and disagreement.
 
-They stand in for the annotators of V2A-DPO (arXiv 2603.11089, 2.1) where nobody can be asked. Their ratings
-say so in `source` and in every name. AudioScore never sees the oracle scores they rate by; it has to find the
-taste again through the judges. Thresholds are absolute, so a tuned model may be all good.
+They stand in for the annotators of V2A-DPO (arXiv 2603.11089, 2.1) where no human rates. The `source` of
+their ratings and their names say so. AudioScore never sees the oracle scores that they rate by; it has to
+recover the taste from the judges. Thresholds are absolute, so a tuned model may be all good.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from foleypref.flow.convention import seed_of
 from foleypref.scoring.agreement import krippendorff_alpha
 from foleypref.settings.parts import Settings
 from foleypref.workspace.records import GROUND_TRUTH, LABELS, Candidate, Clip, Rating
-from foleypref.workspace.score_matrix import score_matrix, score_table, scored_versions
+from foleypref.workspace.score_matrix import fullest_version, score_matrix, score_table, scored_versions
 from foleypref.workspace.selection import clips_of_split
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
@@ -29,10 +29,10 @@ DIMENSIONS = (
     "oracle_noise/noise_excess_db",
     "oracle_noise/noise_floor_db",
     "oracle_envelope/level_correlation",
-    "oracle_joint_onset/onset_f1",  # of a joint model, whose events are in its own picture
+    "oracle_joint_onset/onset_f1",  # for a joint model, whose events are in its own picture
     "oracle_joint_onset/onset_error_s",
 )
-WORST_ONSET_ERROR_S = 0.3  # from here on, timing is simply wrong
+WORST_ONSET_ERROR_S = 0.3  # from here on, timing counts as wrong
 WORST_NOISE_DB = 24.0  # over the clip's own clean noise floor
 BATCH = 4096  # ratings appended at once
 
@@ -41,7 +41,7 @@ class RaterSettings(Settings):
     """Who rates what, and the taste: a utility in [0, 1] of class, timing and noise, cut in two places."""
 
     split: str = "align"
-    num_clips: int | None = Field(None, ge=1)  # a random choice of so many; None is all
+    num_clips: int | None = Field(None, ge=1)  # a random choice; None is all
     weights: str | None = None  # fingerprint of the model whose candidates are rated; None is any
     num_raters: int = Field(5, ge=1)
     raters_per_item: int = Field(3, ge=1)
@@ -65,19 +65,19 @@ class RaterSettings(Settings):
 
 
 class RaterReport(BaseModel):
-    """What the simulated raters said, over all their ratings of the chosen clips' candidates."""
+    """Summary of all ratings of the chosen clips' candidates."""
 
     model_config = ConfigDict(frozen=True)
 
     num_candidates: int  # rated
-    num_unscored: int  # candidates without any oracle score, which nobody rates
+    num_unscored: int  # candidates without any oracle score; they get no rating
     new: int
     skipped: int  # ratings that were there
     alpha: float | None  # Krippendorff's, ordinal
     label_shares: dict[str, float]
 
     def line(self) -> str:
-        """The stage's last line."""
+        """Return the last line that the stage prints."""
         shares = ", ".join(f"{share:.0%} {label}" for label, share in self.label_shares.items())
         alpha = "n/a" if self.alpha is None else f"{self.alpha:.2f}"
         return (
@@ -106,25 +106,25 @@ def simulate_ratings(workspace: Workspace, settings: RaterSettings) -> RaterRepo
                 f"none of {len(candidates)} candidates of split {settings.split!r} has an oracle score; "
                 "run `foleypref sample` and `foleypref score` with oracle_class and oracle_onset first"
             )
-        kept = [candidates[i] for i in np.flatnonzero(rated)]
-        ratings = [r for c, q in zip(kept, quality[rated]) for r in _rate(c, q, settings)]
+        scored = [candidates[i] for i in np.flatnonzero(rated)]
+        ratings = [r for c, q in zip(scored, quality[rated]) for r in _rate(c, q, settings)]
         existing = workspace.by_id(Rating)
         new = [r for r in ratings if r.rating_id not in existing]
         for begin in range(0, len(new), BATCH):
             workspace.append(new[begin : begin + BATCH])
         valid = [existing.get(r.rating_id, r) for r in ratings]
-        report = _report(valid, len(kept), int((~rated).sum()), len(new))
+        report = _report(valid, len(scored), int((~rated).sum()), len(new))
         say(report.line())
         return report
 
 
 def rater_name(index: int) -> str:
-    """The name of simulated rater 1, 2, …"""
+    """Return the name of simulated rater 1, 2, …"""
     return f"simulated-{index}"
 
 
 def utility(quality: np.ndarray, weights: np.ndarray) -> float:
-    """Weighted mean of (class, timing, noise) in [0, 1] over those that are known (not NaN): both (3,)."""
+    """Return the weighted mean of (class, timing, noise) in [0, 1], both (3,), over the entries not NaN."""
     known = np.isfinite(quality)
     return float((weights[known] * quality[known]).sum() / weights[known].sum())
 
@@ -136,34 +136,32 @@ def _choose_clips(workspace: Workspace, settings: RaterSettings) -> dict[str, Cl
 
 
 def _qualities(workspace: Workspace, candidates: list[Candidate], clips: Mapping[str, Clip]) -> np.ndarray:
-    """Class, timing and noise quality in [0, 1], NaN where no oracle knows: (N, 3)."""
+    """Return class, timing and noise quality in [0, 1], (N, 3), NaN without an oracle score."""
     ids = [c.candidate_id for c in candidates]
     scores = score_table(workspace, DIMENSIONS)
-    found = scored_versions(scores, ids)
-    latest = {
-        name: max(found.get(name, {"": 0}).items(), key=lambda v: (v[1], v[0]))[0] for name in DIMENSIONS
-    }
-    found_values = score_matrix(scores, ids, latest).T
-    correct, probability, f1, error_s, excess_db, floor_db, level, joint_f1, joint_error_s = found_values
+    counts = scored_versions(scores, ids)
+    versions = {name: fullest_version(counts.get(name, {"": 0})) for name in DIMENSIONS}
+    columns = score_matrix(scores, ids, versions).T
+    correct, probability, f1, error_s, excess_db, floor_db, level, joint_f1, joint_error_s = columns
     f1, error_s = np.where(np.isnan(f1), joint_f1, f1), np.where(np.isnan(error_s), joint_error_s, error_s)
     clean_db = np.array([clips[c.clip_id].meta.get("noise_floor_db", np.nan) for c in candidates], np.float64)
     excess_db = np.where(np.isfinite(excess_db), excess_db, np.maximum(floor_db - clean_db, 0))
     timely = 1 - np.minimum(error_s / WORST_ONSET_ERROR_S, 1)
     quiet = 1 - np.minimum(excess_db / WORST_NOISE_DB, 1)
     timing = _mean(f1, timely, 0.6)
-    # sounds without edges (scrapes, textures) are in time if their level follows what is seen
+    # sounds without edges (scrapes, textures) are in time if their level follows the picture
     timing = np.where(np.isnan(timing), np.maximum(level, 0), timing)
     return np.stack([_mean(correct, probability, 0.7), timing, quiet], 1)
 
 
 def _mean(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
-    """share · first + (1 − share) · second, or the one that is known."""
+    """Return share · first + (1 − share) · second, or the one that is not NaN."""
     both = share * first + (1 - share) * second
     return np.where(np.isnan(both), np.where(np.isnan(first), second, first), both)
 
 
 def _rate(candidate: Candidate, quality: np.ndarray, settings: RaterSettings) -> list[Rating]:
-    """The ratings of one candidate by the raters that drew it."""
+    """Return the ratings of one candidate by the raters that drew it."""
     c, s = candidate.candidate_id, settings
     draw = sorted(range(1, s.num_raters + 1), key=lambda i: seed_of(s.seed, "draws", rater_name(i), c))
     ratings = []

@@ -43,6 +43,11 @@ def scored_versions(scores: pa.Table, candidate_ids: Sequence[str] | pa.Array) -
     return {name: dict(sorted(found[name].items())) for name in sorted(found)}
 
 
+def fullest_version(counts: Mapping[str, int]) -> str:
+    """Return the version with the most values; among equals, the last by name."""
+    return max(counts.items(), key=lambda item: (item[1], item[0]))[0]
+
+
 def fitted_matrix(
     workspace: Workspace, candidate_ids: Sequence[str] | pa.Array, versions: Mapping[str, str]
 ) -> np.ndarray:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 from foleypref.settings.parts import FromDrawer, Part, part_help
-from foleypref.workspace.records import Candidate, Clip, Pair
+from foleypref.workspace.records import AUTO, Candidate, Clip, Pair
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,14 @@ def complexity(chosen: ScoredCandidate, rejected: ScoredCandidate) -> float:
 def make_pair(clip: Clip, chosen: ScoredCandidate, rejected: ScoredCandidate) -> Pair:
     """Return the record of a pair that AudioScore decided: p(good) of both and Eq. 3, source "auto"."""
     ids = chosen.candidate.candidate_id, rejected.candidate.candidate_id
-    pair_id = Pair.make_id(clip.clip_id, *ids, "auto")
-    scores = chosen.p_good, rejected.p_good
-    return Pair(pair_id, clip.clip_id, clip.prompt, *ids, *scores, complexity(chosen, rejected), "auto")
+    return Pair(
+        pair_id=Pair.make_id(clip.clip_id, *ids, AUTO),
+        clip_id=clip.clip_id,
+        prompt=clip.prompt,
+        chosen=ids[0],
+        rejected=ids[1],
+        score_chosen=chosen.p_good,
+        score_rejected=rejected.p_good,
+        complexity=complexity(chosen, rejected),
+        source=AUTO,
+    )

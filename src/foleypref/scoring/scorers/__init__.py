@@ -27,10 +27,10 @@ NEEDS = ("audio", "video", "text", "reference", "truth")
 
 @dataclass(frozen=True)
 class ScoreItem:
-    """One candidate as arrays, with what surrounds it. One decode of a clip feeds every scorer.
+    """One candidate as arrays, with its clip's caption, picture, sound and truth.
 
-    Candidates of one clip share its arrays, so what a scorer makes of the picture it can make once a clip:
-    `clip_id` is equal then, and never empty.
+    Candidates with one `clip_id`, which is then not empty, share the clip's arrays, so a scorer may embed the
+    picture once per clip.
     """
 
     candidate_id: str
@@ -47,12 +47,12 @@ class ScoreItem:
 
     @property
     def sound(self) -> np.ndarray:
-        """All channels, (C, N)."""
+        """The sound with all its channels, (C, N)."""
         return self.wave[None] if self.channels is None else self.channels
 
     @property
     def evaluated_s(self) -> float:
-        """Seconds that are judged."""
+        """Length of the evaluated window in seconds."""
         return len(self.wave) / self.sample_rate if self.seconds is None else self.seconds
 
 
@@ -82,9 +82,9 @@ class Judgement(NamedTuple):
         """Return a `Score` per item and dimension: all dimensions of the first item, then of the second, …"""
         assert all(len(values) == len(items) for values in self.values.values()), "one value per item"
         return [
-            Score.make(item.candidate_id, scorer, version, dimension, None, value.reason)
+            Score.make(item.candidate_id, scorer, version, dimension, value=None, reason=value.reason)
             if isinstance(value, Unscored)
-            else Score.make(item.candidate_id, scorer, version, dimension, value)
+            else Score.make(item.candidate_id, scorer, version, dimension, value=value)
             for row, item in enumerate(items)
             for dimension, values in self.values.items()
             for value in (values[row],)
@@ -192,12 +192,12 @@ def loaded(network: N | None) -> N:
 
 
 def is_oracle(scorer: Scorer) -> bool:
-    """True for scorers that read the truth; they measure, they never reward."""
+    """Return whether a scorer reads the truth: it may measure, but no reward may use it."""
     return "truth" in scorer.needs
 
 
 def is_silent(wave: np.ndarray, threshold_db: float = -70.0) -> bool:
-    """True if a wave has no sample worth judging: its level is under `threshold_db` dBFS, or it is empty."""
+    """Return whether a wave is empty or its level is under `threshold_db` dBFS."""
     if wave.size == 0:
         return True
     level = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))

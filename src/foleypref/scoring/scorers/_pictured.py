@@ -1,4 +1,4 @@
-"""What the judges of sound and picture share: why an item cannot be judged, and one look at a clip."""
+"""Helpers of the judges of sound and picture: reasons for unscored items, and one embedding per clip."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CheckLength = Callable[[int, int, int, float], None]
 
 
 def why_unseen(item: ScoreItem, key: str, check_length: CheckLength | None = None) -> str:
-    """Why a sound cannot be compared with the frames of stream `key`, or ""."""
+    """Return why a sound cannot be compared with the frames of stream `key`, or ""."""
     frames = item.frames.get(key)
     if is_silent(item.wave):
         return "silent"
@@ -29,20 +29,21 @@ def why_unseen(item: ScoreItem, key: str, check_length: CheckLength | None = Non
 
 
 def once_per_clip(item: ScoreItem, seen: dict[str, Tensor], look: Callable[[], Tensor]) -> Tensor:
-    """What `look` makes of the item's picture; `seen` keeps it, the last one used at its end.
+    """Return `look()`, the embedding of the item's picture, from the cache `seen` if it is there.
 
-    Kept by clip, evaluated length and some of the frames, as `seen` may outlive a batch.
+    The key holds the clip, the evaluated length and a checksum of some frames, because `seen` may outlive a
+    batch. The entry used last moves to the end of `seen`.
     """
-    some = [
-        (key, frames.shape, zlib.crc32(frames[:: max(1, len(frames) // 8)].tobytes()))
-        for key, frames in sorted(item.frames.items())
+    checksums = [
+        (stream, frames.shape, zlib.crc32(frames[:: max(1, len(frames) // 8)].tobytes()))
+        for stream, frames in sorted(item.frames.items())
     ]
-    name = f"{item.clip_id or item.candidate_id} {item.evaluated_s} {some}"
-    seen[name] = seen.pop(name) if name in seen else look()
-    return seen[name]
+    key = f"{item.clip_id or item.candidate_id} {item.evaluated_s} {checksums}"
+    seen[key] = seen.pop(key) if key in seen else look()
+    return seen[key]
 
 
 def forget_all_but_last(seen: dict[str, Tensor]) -> None:
-    """Forget all but the last: batches follow clips, and a clip's candidates may go on in the next one."""
+    """Drop all entries but the last, whose clip may have more candidates in the next batch."""
     for name in list(seen)[:-1]:
         del seen[name]

@@ -19,7 +19,7 @@ from foleypref.world.weights import file_hash, load_weights, weights_path
 N = TypeVar("N", bound=nn.Module)
 
 PICTURE = square(FPS, 48)
-"""What the world's judges see: 25 frames a second, 48 pixels a side."""
+"""The frames that the world's judges see: 25 per second, 48 pixels a side."""
 
 
 class WorldScorer(Scorer):
@@ -35,7 +35,7 @@ class WorldScorer(Scorer):
 
     @property
     def streams(self) -> tuple[FrameStream, ...]:
-        """25 frames a second, 48 pixels a side, if it looks at the picture."""
+        """25 frames per second, 48 pixels a side, if it looks at the picture."""
         return (PICTURE,) if "video" in self.needs else ()
 
 
@@ -48,7 +48,7 @@ def load_judge(name: str, network: N, device: str | torch.device) -> tuple[N, di
 
 
 def waves(items: Sequence[ScoreItem]) -> Tensor:
-    """Sounds stacked to (B, 64000): cut, or padded with silence."""
+    """Stack sounds to (B, 64000): resampled, cut, or padded with silence."""
     rows = torch.zeros(len(items), NUM_SAMPLES)
     for row, item in zip(rows, items):
         wave = resample(torch.from_numpy(item.wave), item.sample_rate, SAMPLE_RATE, HANN)[:NUM_SAMPLES]
@@ -57,5 +57,5 @@ def waves(items: Sequence[ScoreItem]) -> Tensor:
 
 
 def pictures(items: Sequence[ScoreItem]) -> Tensor:
-    """Frames stacked to (B, 100, H, W, 3) uint8; a shorter clip holds its last frame."""
+    """Stack frames to (B, 100, H, W, 3) uint8; a shorter clip holds its last frame."""
     return torch.from_numpy(np.stack([held(item.frames[PICTURE.key], NUM_FRAMES) for item in items]))

@@ -1,8 +1,8 @@
-"""Audiobox Aesthetics: how people would rate a sound by itself on four axes, 1 to 10 (arXiv 2502.05139).
+"""Audiobox Aesthetics: predicted ratings of a sound by itself on four axes, 1 to 10 (arXiv 2502.05139).
 
-CE content enjoyment, CU content usefulness, PC production complexity, PQ production quality. PC counts what
-there is to hear, from one source to many: more is not better, though the table must name a direction. 10 s
-windows, weighed by how much of each is sound. The weights are CC-BY-4.0, their WavLM part MIT.
+CE content enjoyment, CU content usefulness, PC production complexity, PQ production quality. PC grows with
+the number of sources in the sound: more is not better, though the table must name a direction. Windows of
+10 s are weighed by their share of sound. The weights are CC-BY-4.0, their WavLM part MIT.
 """
 
 from __future__ import annotations

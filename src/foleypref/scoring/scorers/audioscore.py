@@ -1,8 +1,8 @@
 """AudioScore: judge scores in, probabilities of bad, medium and good out (V2A-DPO, arXiv 2603.11089, 2.1).
 
-The paper feeds a vector of five scores and says nothing of scaling or of what is missing. Here a value is
+The paper feeds a vector of five scores and mentions neither scaling nor missing scores. Here a value is
 standardised with stored statistics, a missing one becomes the stored mean, and a validity bit tells the two
-apart: PESQ outside speech is missing, not bad. Oracles are refused, as no reward ever reads the truth.
+apart: PESQ outside speech is missing, not bad. Oracles are refused, because no reward may read the truth.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MARGINAL = "marginal."  # begins the keys of the judges' marginals
 
 
 def reads_truth(scorer: str) -> bool:
-    """True for an oracle, by name or by what it needs. Raises ValueError if no such scorer can be built."""
+    """Return whether a scorer is an oracle, by name or needs. Raises ValueError if it cannot be built."""
     return scorer.startswith("oracle") or is_oracle(build_scorer(scorer))
 
 
@@ -57,7 +57,7 @@ def refuse_oracles(dimensions: Iterable[str], *, unknown_ok: bool = False) -> No
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a fit leaves behind: K dimensions with their scorers' versions, frozen statistics, the network."""
+    """The result of a fit: K dimensions with their scorers' versions, frozen statistics, the network."""
 
     dimensions: tuple[str, ...]  # "scorer/dimension"
     versions: tuple[str, ...]
@@ -68,25 +68,25 @@ class Fitted:
     marginals: Mapping[str, bytes] = field(default_factory=dict)  # scorer -> the file of its frozen marginal
 
     def inputs(self, values: np.ndarray) -> Float64[Tensor, "N {2*len(self.dimensions)}"]:
-        """(N, K) with NaN for missing -> (N, 2K): standardised values, 0 where missing, and validity bits."""
+        """Return (N, 2K) from (N, K): standardised values, 0 where they are NaN, and validity bits."""
         x = torch.as_tensor(values, dtype=torch.float64)
         if x.ndim != 2 or x.shape[1] != len(self.dimensions):
-            wanted = ", ".join(self.dimensions)
-            raise ValueError(f"values are (N, {len(self.dimensions)}) for {wanted}; found {tuple(x.shape)}")
+            names = ", ".join(self.dimensions)
+            raise ValueError(f"values are (N, {len(self.dimensions)}) for {names}; found {tuple(x.shape)}")
         valid = torch.isfinite(x)
         return torch.cat([torch.where(valid, (x - self.mean) / self.std, 0.0), valid.double()], 1)
 
     @torch.no_grad()
     def probabilities(self, values: np.ndarray) -> Float64[np.ndarray, "N 3"]:
-        """(N, K) with NaN for missing -> (N, 3) over bad, medium, good."""
+        """Return (N, 3) over bad, medium, good, from values (N, K) with NaN for missing."""
         return self.network(self.inputs(values)).softmax(1).numpy()
 
     def serialise(self) -> bytes:
-        """The safetensors file, the same bytes for the same content."""
+        """Return the safetensors file: the same bytes for the same content."""
         tensors = {"mean": self.mean, "std": self.std, **self.network.state_dict()}
         for name, content in self.marginals.items():
             tensors[MARGINAL + name] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        said = {
+        metadata = {
             "format": FORMAT,
             "dimensions": self.dimensions,
             "versions": self.versions,
@@ -94,22 +94,24 @@ class Fitted:
             "notes": self.notes,
         }
         # One metadata key: the format does not fix the order of several.
-        return save({k: v.contiguous() for k, v in tensors.items()}, {NAME: json.dumps(said, sort_keys=True)})
+        return save(
+            {k: v.contiguous() for k, v in tensors.items()}, {NAME: json.dumps(metadata, sort_keys=True)}
+        )
 
     @staticmethod
     def read(path: Path) -> Fitted:
-        """The content of a file that `serialise` made. Raises ValueError for anything else."""
+        """Read a file that `serialise` made. Raises ValueError for anything else."""
         try:
             with safe_open(path, "pt") as file:
-                said = json.loads((file.metadata() or {})[NAME])
+                metadata = json.loads((file.metadata() or {})[NAME])
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, KeyError, OSError) as error:
             raise ValueError(
                 f"{path} holds no AudioScore ({error}); make one with `foleypref fit`"
             ) from error
-        if said["format"] != FORMAT:
-            raise ValueError(f"{path} is of format {said['format']}, here is {FORMAT}; fit again")
-        network = AudioScoreNetwork(len(said["dimensions"]), said["hidden"])
+        if metadata["format"] != FORMAT:
+            raise ValueError(f"{path} is of format {metadata['format']}, here is {FORMAT}; fit again")
+        network = AudioScoreNetwork(len(metadata["dimensions"]), metadata["hidden"])
         mean, std = tensors.pop("mean"), tensors.pop("std")
         marginals = {
             key.removeprefix(MARGINAL): tensors.pop(key).numpy().tobytes()
@@ -117,12 +119,20 @@ class Fitted:
             if key.startswith(MARGINAL)
         }
         network.load_state_dict(tensors)
-        dimensions, versions = tuple(said["dimensions"]), tuple(said["versions"])
-        return Fitted(dimensions, versions, mean, std, network.eval(), said["notes"], marginals)
+        dimensions, versions = tuple(metadata["dimensions"]), tuple(metadata["versions"])
+        return Fitted(
+            dimensions,
+            versions,
+            mean,
+            std,
+            network=network.eval(),
+            notes=metadata["notes"],
+            marginals=marginals,
+        )
 
 
 class AudioScore(Scorer):
-    """Settings: `weights`, the file that `fit` wrote. As a scorer it runs the judges that file names."""
+    """`weights` is the file that `fit` wrote. As a scorer, it runs the judges that the file names."""
 
     weights: str = ""
 
@@ -136,11 +146,11 @@ class AudioScore(Scorer):
 
     @classmethod
     def of(cls, fitted: Fitted) -> Self:
-        """An AudioScore in memory. Raises ValueError for oracle dimensions."""
+        """Return an AudioScore without a file. Raises ValueError for oracle dimensions."""
         refuse_oracles(fitted.dimensions, unknown_ok=True)
-        made = cls()
-        made._fitted = fitted
-        return made
+        score = cls()
+        score._fitted = fitted
+        return score
 
     def save(self, path: str | Path) -> Self:
         """Write the file, atomically; returns the AudioScore that reads it."""
@@ -148,7 +158,7 @@ class AudioScore(Scorer):
         return type(self)(weights=str(path)).load(self._device)
 
     def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read the file; the judges load at the first `score`, as `probabilities` does not need them."""
+        """Read the file; the judges load at the first `judge`, because `probabilities` does not need them."""
         if not self.weights and self._fitted is None:
             raise ValueError("audioscore: no weights given; fit one with `foleypref fit` and name its file")
         if self.weights:
@@ -160,7 +170,7 @@ class AudioScore(Scorer):
 
     @property
     def fitted(self) -> Fitted:
-        """Statistics, dimensions and network."""
+        """Statistics, dimensions and network of the fit."""
         if self._fitted is None:
             self.load(self._device)
         assert self._fitted is not None
@@ -168,21 +178,21 @@ class AudioScore(Scorer):
 
     @property
     def version(self) -> str:
-        """Hash of the file."""
+        """The first characters of the file's hash."""
         return hashlib.sha256(self.fitted.serialise()).hexdigest()[:16]
 
     @property
     def needs(self) -> frozenset[str]:
-        """What any of its judges needs; nothing while no file is named."""
+        """All inputs that its judges need; none while no file is named."""
         return frozenset().union(*(judge.needs for judge in self._built_judges().values()))
 
     @property
     def streams(self) -> tuple[FrameStream, ...]:
-        """What any of its judges looks at."""
+        """All frames that its judges look at."""
         return tuple({s.key: s for judge in self._built_judges().values() for s in judge.streams}.values())
 
     def probabilities(self, values: np.ndarray) -> Float64[np.ndarray, "N 3"]:
-        """(N, K) in the order of `fitted.dimensions`, NaN for missing -> (N, 3) over bad, medium, good."""
+        """Return (N, 3) over bad, medium, good, from (N, K) by `fitted.dimensions`, NaN for missing."""
         return self.fitted.probabilities(values)
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
@@ -210,10 +220,10 @@ class AudioScore(Scorer):
             refuse_oracles(self.fitted.dimensions)
             judges = {name: judge.load(self._device) for name, judge in self._built_judges().items()}
             for dimension, version in zip(self.fitted.dimensions, self.fitted.versions):
-                found = judges[Dimension.parse(dimension).scorer].version
-                if found != version:
+                current = judges[Dimension.parse(dimension).scorer].version
+                if current != version:
                     raise ValueError(
-                        f"AudioScore was fitted on {dimension} {version}, here it is {found}; fit again"
+                        f"AudioScore was fitted on {dimension} {version}, here it is {current}; fit again"
                     )
             self._judges = judges
         return self._judges

@@ -1,7 +1,7 @@
 """AV-Align: do onsets of the sound meet peaks of motion in the picture? Intersection over union, no weights.
 
-The measure of TempoTokens (arXiv 2309.16429) with parts of its own, so values are not comparable with
-published ones: motion is pyramidal Lucas-Kanade flow on a small grey picture, not Farneback's; onsets are
+The measure of TempoTokens (arXiv 2309.16429) with other parts, so values are not comparable with published
+ones: motion is pyramidal Lucas-Kanade flow on a small grey picture, not Farneback's; onsets are
 those of `scoring/scorers/onset.py`, not librosa's.
 
 Letters: T frames, N pairs of frames, H rows, W columns.
@@ -32,7 +32,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 class AvAlign(Scorer):
-    """av_align in [0, 1]. `least_motion` is in short sides a frame, the mean over the picture.
+    """av_align in [0, 1]. `least_motion` is in short sides per frame, the mean over the picture.
 
     Unscored: silence, no motion picture, and clips with neither onset nor peak, where the ratio is 0/0.
     """
@@ -77,9 +77,9 @@ class AvAlign(Scorer):
 
 
 def intersection_over_union(heard: np.ndarray, seen: np.ndarray, within_s: float) -> float:
-    """Matched onsets and peaks over all that there are; times in s. In order, each onset takes one free peak.
+    """Return matched onsets and peaks over the union of both, all times in s; NaN if there are neither.
 
-    NaN where there is nothing on either side.
+    In order of time, each onset takes one free peak within `within_s`.
     """
     free = [float(time) for time in seen]
     matches = 0
@@ -93,9 +93,9 @@ def intersection_over_union(heard: np.ndarray, seen: np.ndarray, within_s: float
 
 
 def motion_peaks_s(motion: np.ndarray, least: float) -> np.ndarray:
-    """Times in seconds of the local maxima of motion (T - 1,) that are `least` or more.
+    """Return the times in seconds of the local maxima of motion (T - 1,) that reach `least`.
 
-    Motion between two frames is dated by the second, the one that first shows it.
+    Motion between two frames is dated by the second frame, which shows it first.
     """
     middle = motion[1:-1]
     peak = (middle > motion[:-2]) & (middle >= motion[2:]) & (middle >= least)
@@ -104,7 +104,7 @@ def motion_peaks_s(motion: np.ndarray, least: float) -> np.ndarray:
 
 @torch.inference_mode()
 def motion(frames: np.ndarray) -> np.ndarray:
-    """Frames (T, H, W, 3) uint8 -> mean length of the flow to the next frame, (T - 1,), in short sides."""
+    """Return the mean length of the flow between frames (T, H, W, 3) uint8: (T - 1,), in short sides."""
     grey = (torch.from_numpy(frames).float() / 255 @ torch.tensor(LUMA))[:, None]  # (T, 1, H, W)
     pairs = zip(grey[:-1].split(PAIRS_AT_ONCE), grey[1:].split(PAIRS_AT_ONCE))
     lengths = [optical_flow(first, second).norm(dim=1).mean((1, 2)) for first, second in pairs]
@@ -114,7 +114,7 @@ def motion(frames: np.ndarray) -> np.ndarray:
 def optical_flow(
     first: Float[Tensor, "N 1 H W"], second: Float[Tensor, "N 1 H W"]
 ) -> Float[Tensor, "N 2 H W"]:
-    """Where pixels of `first` have gone in `second`: (x, y) in pixels, by pyramidal Lucas-Kanade."""
+    """Return how far pixels of `first` moved in `second`: (x, y) in pixels, by pyramidal Lucas-Kanade."""
     pyramid = [(first, second)]
     while len(pyramid) < LEVELS and min(pyramid[-1][0].shape[2:]) >= 4 * WINDOW:
         pyramid.append((F.avg_pool2d(pyramid[-1][0], 2), F.avg_pool2d(pyramid[-1][1], 2)))
@@ -128,7 +128,7 @@ def optical_flow(
 
 
 def _warped(image: Tensor, flow: Tensor) -> Tensor:
-    """image (N, 1, H, W) as seen from where the flow leads; beyond the border, its last pixel."""
+    """Sample an image (N, 1, H, W) where the flow leads; beyond the border, repeat its last pixel."""
     height, width = image.shape[2:]
     x = torch.arange(width) + flow[:, 0]
     y = torch.arange(height)[:, None] + flow[:, 1]
@@ -137,7 +137,7 @@ def _warped(image: Tensor, flow: Tensor) -> Tensor:
 
 
 def _step(before: Tensor, after: Tensor) -> Tensor:
-    """The displacement that best explains what is left, at most a pixel each way: (N, 2, H, W)."""
+    """Return the displacement that best explains the remaining difference, at most 1 pixel: (N, 2, H, W)."""
     mean = F.pad((before + after) / 2, (1, 1, 1, 1), mode="replicate")
     gx, gy = (
         (mean[..., 1:-1, 2:] - mean[..., 1:-1, :-2]) / 2,
@@ -151,7 +151,7 @@ def _step(before: Tensor, after: Tensor) -> Tensor:
 
 
 def _local(x: Tensor) -> Tensor:
-    """The mean around each pixel, near ones weighing more."""
+    """Return the mean around each pixel; near ones weigh more."""
     for _ in range(2):
         x = F.avg_pool2d(x, WINDOW, 1, WINDOW // 2, count_include_pad=False)
     return x

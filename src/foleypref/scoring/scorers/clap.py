@@ -1,8 +1,9 @@
-"""LAION-CLAP: cosine of what a sound and its caption mean, in [-1, 1] (arXiv 2211.06687).
+"""LAION-CLAP: cosine between the embeddings of a sound and its caption, in [-1, 1] (arXiv 2211.06687).
 
-Read and padded as av-benchmark does, but beyond 10 s the middle is heard and not a random part. The caption's
-tokens need RoBERTa's `vocab.json` and `merges.txt` in `roberta-base/` of the weights folder. The weights are
-CC0-1.0, their conversion `laion/larger_clap_general`, which `weights` takes as well, is Apache-2.0.
+Sound is read and padded as in av-benchmark, but of more than 10 s it hears the middle, not a random part.
+The caption's tokens need RoBERTa's `vocab.json` and `merges.txt` in `roberta-base/` of the weights folder.
+The weights are CC0-1.0; their conversion `laion/larger_clap_general`, which `weights` takes too, is
+Apache-2.0.
 """
 
 from __future__ import annotations

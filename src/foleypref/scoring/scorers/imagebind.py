@@ -25,10 +25,10 @@ PICTURE = bicubic(FPS, IMAGE, crop=False)
 
 
 class ImageBind(Scorer):
-    """`weights_folder` as for models. Higher is better; the sound is heard whole, whatever is evaluated.
+    """`weights_folder` as for models. It hears the whole sound, not only the evaluated window.
 
-    Unscored: silence, no picture, under 4 s evaluated, a picture shorter than what is evaluated, a sound
-    under 25 ms.
+    Unscored: silence, no picture, an evaluated window under 4 s or longer than the picture, a sound under
+    25 ms.
     """
 
     weights_folder: str = ""
@@ -43,7 +43,7 @@ class ImageBind(Scorer):
 
     @property
     def streams(self) -> tuple[FrameStream, ...]:
-        """One each 2 s, 224 pixels on the short side, uncropped."""
+        """One frame every 2 s, 224 pixels on the short side, uncropped."""
         return (PICTURE,)
 
     @property
@@ -52,7 +52,7 @@ class ImageBind(Scorer):
         return weights_version(locate(NAME, self.weights_folder or None))
 
     def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read the weights."""
+        """Read the weights and return itself."""
         self._judge, self._seen = IBScore(load_imagebind(self.weights_folder or None), device), {}
         return self
 

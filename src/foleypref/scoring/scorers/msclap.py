@@ -1,8 +1,9 @@
-"""Microsoft's CLAP of 2023: cosine of what a sound and its caption mean, in [-1, 1] (arXiv 2309.05767).
+"""Microsoft's CLAP of 2023: cosine between sound and caption embeddings, in [-1, 1] (arXiv 2309.05767).
 
-Read as the `msclap` package does, but beyond 7 s the middle is heard and not a random part; channels are not
-mixed but heard one after the other. What is evaluated is all of the sound, whatever the evaluated length. The
-caption's tokens need GPT-2's `vocab.json` and `merges.txt` in `gpt2/` of the weights folder. Weights: MS-PL.
+Sound is read as in the `msclap` package, but of more than 7 s it hears the middle, not a random part.
+Channels are not mixed but heard one after the other. It hears the whole sound, not only the evaluated window.
+The caption's tokens need GPT-2's `vocab.json` and `merges.txt` in `gpt2/` of the weights folder. The weights
+are MS-PL.
 """
 
 from __future__ import annotations

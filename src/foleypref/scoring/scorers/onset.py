@@ -1,8 +1,8 @@
 """Onsets against the clip's own sound: do the sounds start where those of the recording start?
 
 A reference-based judge that needs no weights and reads no truth: onsets of both sounds are peaks of spectral
-flux at 16 kHz, matched one to one within 60 ms. It rewards what the microphone heard, sounds from outside the
-picture too, and says little of sounds that start softly.
+flux at 16 kHz, matched one to one within 60 ms. It rewards all that the microphone heard, also sounds from
+outside the picture, and says little about sounds that start softly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, Unscored, is
 from foleypref.scoring.scorers.oracle_onset import OnsetAgreement, agreement, onset_judgement, onsets
 
 SAMPLE_RATE = 16000  # Hz, of both sounds: the bands of the flux follow the rate
-EDGE_S = 0.035  # what the detector's window and lag reach
+EDGE_S = 0.035  # reach of the detector's window and lag
 
 
 class Onset(Scorer):
@@ -30,7 +30,7 @@ class Onset(Scorer):
 
     @property
     def version(self) -> str:
-        """Raised when the definition changes."""
+        """A number that is raised when the definition changes."""
         return "1"
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
@@ -39,7 +39,7 @@ class Onset(Scorer):
 
 
 def onset_times_s(wave: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Onsets of a sound (N,) in seconds, 100 ms apart at least; none within 35 ms of its ends."""
+    """Return the onsets of a sound (N,) in seconds, at least 100 ms apart, none within 35 ms of its ends."""
     wave = resample(torch.from_numpy(wave), sample_rate, SAMPLE_RATE, HANN).numpy()
     times = onsets(wave, SAMPLE_RATE)
     # A sound that is cut off, at either end, has an edge there that nothing in the scene made.

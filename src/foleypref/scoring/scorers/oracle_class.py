@@ -15,7 +15,7 @@ from foleypref.world import CLASSES
 
 
 class OracleClass(WorldScorer):
-    """class_correct: 1 if the top class is a true one; class_probability: what the true classes get."""
+    """class_correct: 1 if the top class is a true one; class_probability: the sum over the true classes."""
 
     trained: ClassVar[str] = "oracle_tagger"
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "truth"})
@@ -25,7 +25,7 @@ class OracleClass(WorldScorer):
     _network: SecondTagger | None = PrivateAttr(default=None)
 
     def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read the weights."""
+        """Read the weights and return itself."""
         self._network, _ = load_judge(self.trained, SecondTagger(len(CLASSES)), device)
         return self
 

@@ -1,4 +1,4 @@
-"""Oracle: does the level follow what is seen? Correlation of the frame level with the true clean sound's."""
+"""Oracle: does the level follow the picture? Correlation of the frame level with the true clean sound's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class OracleEnvelope(Scorer):
 
     @property
     def version(self) -> str:
-        """Raised when the definition changes."""
+        """A number that is raised when the definition changes."""
         return "1"
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
@@ -39,7 +39,7 @@ def _value(item: ScoreItem) -> Value:
 
 
 def frame_level_db(wave: np.ndarray, num_frames: int) -> np.ndarray:
-    """Level of `num_frames` equal frames of a wave, dBFS, not under -60: (num_frames,)."""
+    """Return the levels of `num_frames` equal frames of a wave, in dBFS, at least -60: (num_frames,)."""
     size = max(1, len(wave) // num_frames)
     frames = np.resize(wave[: size * num_frames], (num_frames, size)).astype(np.float64)
     return np.maximum(10 * np.log10(np.mean(frames**2, axis=1) + 1e-12), FLOOR_DB)

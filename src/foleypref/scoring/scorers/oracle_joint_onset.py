@@ -29,8 +29,8 @@ from foleypref.scoring.scorers.oracle_onset import (
 )
 from foleypref.world import FPS
 
-THRESHOLD = 0.5  # probability a frame, at a peak
-GAP = 2  # frames that an event has to itself on either side
+THRESHOLD = 0.5  # least probability at a peak
+GAP = 2  # frames on either side of a peak without another
 
 
 class OracleJointOnset(WorldScorer):
@@ -45,7 +45,7 @@ class OracleJointOnset(WorldScorer):
     _device: torch.device = PrivateAttr(default=torch.device("cpu"))
 
     def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read the weights."""
+        """Read the weights and return itself."""
         self._device = torch.device(device)
         self._network, _ = load_judge(self.trained, EventFinder(), device)
         return self
@@ -72,7 +72,7 @@ class OracleJointOnset(WorldScorer):
 
 
 def event_times_s(probability: Tensor) -> np.ndarray:
-    """Peaks of a probability a frame (T,), in seconds: 120 ms apart at least."""
+    """Return the peaks of a probability per frame (T,), in seconds, at least 120 ms apart."""
     p = probability.numpy()
     around = np.lib.stride_tricks.sliding_window_view(np.pad(p, GAP), 2 * GAP + 1).max(1)
     peaks: list[int] = []

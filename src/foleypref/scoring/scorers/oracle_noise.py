@@ -22,7 +22,7 @@ class OracleNoise(Scorer):
 
     @property
     def version(self) -> str:
-        """Raised when the definition changes."""
+        """A number that is raised when the definition changes."""
         return "1"
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
@@ -40,7 +40,7 @@ def _excess_db(floor: float, item: ScoreItem) -> Value:
 
 
 def noise_floor_db(wave: np.ndarray, sample_rate: int) -> float:
-    """10th percentile of the level of 20 ms frames, dBFS, not under -100."""
+    """Return the 10th percentile of the levels of 20 ms frames, in dBFS, at least -100."""
     size = round(FRAME_S * sample_rate)
     frames = wave[: len(wave) // size * size].reshape(-1, size).astype(np.float64)
     if len(frames) == 0:

@@ -30,7 +30,7 @@ class OracleOnset(Scorer):
 
     @property
     def version(self) -> str:
-        """Raised when the definition changes."""
+        """A number that is raised when the definition changes."""
         return "1"
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
@@ -67,7 +67,7 @@ def _compare(item: ScoreItem) -> OnsetAgreement | Unscored:
 
 
 def onsets(wave: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Onset times in seconds: peaks of the rectified rise of log-compressed band energy."""
+    """Return onset times in seconds: peaks of the rectified rise of log-compressed band energy."""
     if is_silent(wave):
         return np.zeros(0)
     hop, size = round(HOP_S * sample_rate), round(0.032 * sample_rate)
@@ -75,7 +75,7 @@ def onsets(wave: np.ndarray, sample_rate: int) -> np.ndarray:
     starts = np.arange(0, len(wave), hop)
     frames = padded[starts[:, None] + np.arange(size)] * np.hanning(size)
     spectrum = np.abs(np.fft.rfft(frames, axis=1))
-    bands = np.stack([s.mean(1) for s in np.array_split(spectrum[:, 1:], 32, axis=1)], axis=1)
+    bands = np.stack([band.mean(1) for band in np.array_split(spectrum[:, 1:], 32, axis=1)], axis=1)
     level = np.log1p(1000 * bands / max(1e-9, float(np.percentile(bands, 99.5))))
     rise = np.maximum(level[2:] - level[:-2], 0).mean(1)
     flux = np.concatenate([[level[0].mean()], rise, [0.0]])
@@ -83,7 +83,7 @@ def onsets(wave: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def _peaks(flux: np.ndarray, gap: int = 10) -> np.ndarray:
-    """Indices that top their neighbourhood and stand out of it: 100 ms apart at least."""
+    """Return the indices of local maxima that stand out of their neighbourhood, at least 100 ms apart."""
     width = 3
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(flux, width), 2 * width + 1)
     local = np.lib.stride_tricks.sliding_window_view(np.pad(flux, 15, mode="reflect"), 31).mean(1)

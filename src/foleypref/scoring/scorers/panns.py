@@ -1,4 +1,4 @@
-"""PANNs Cnn14: how sure an AudioSet tagger is of what it hears, and its logits and features (IS, KL, FD).
+"""PANNs Cnn14: how sure an AudioSet tagger is of its classes, and its logits and features (IS, KL, FD).
 
 The benchmarks' tagger at 16 kHz (`panns`), or at 32 kHz (`panns-32k`). V2A-DPO's per-sample inception score
 has no formula in the paper: `inception` is KL(p_i ‖ q) in nats to a frozen marginal q, the very term that one
@@ -35,7 +35,7 @@ class Panns(Scorer):
     """`weights` and `marginal` are files; "" is the published one, and the marginal in its folder, if any.
 
     Unscored: silence, and sound under 0.31 s, which has no embedding either. Silence has one, as in the
-    benchmarks: a system that says nothing must not escape their distances.
+    benchmarks, so that a silent system does not escape their distances.
     """
 
     variant: Variant = "16k"
@@ -97,7 +97,7 @@ class Panns(Scorer):
         return usual if usual.is_file() else None
 
     def _unscored(self, wave: Tensor) -> str:
-        """Why a sound cannot be judged, or ""."""
+        """Return why a sound cannot be judged, or ""."""
         assert self._network is not None
         if is_silent(wave.numpy()):
             return "silent"
@@ -111,7 +111,7 @@ class Panns(Scorer):
 
 
 def marginal_path(variant: Variant = "16k", folder: str = "") -> Path:
-    """Where the marginal is looked for if none is named: in the weights folder."""
+    """Return the default path of the marginal, in the weights folder."""
     return weights_folder(folder or None) / f"Cnn14_{variant}_marginal.safetensors"
 
 
@@ -131,7 +131,7 @@ def freeze_marginal(path: Path | str, logits: Float[Tensor, "B K"], variant: Var
 
 
 def read_marginal(path: Path, variant: Variant = "16k") -> Float[Tensor, " K"]:
-    """q (527,), float64, from a file of `freeze_marginal`. Raises ValueError for anything else."""
+    """Read q (527,), float64, from a file of `freeze_marginal`. Raises ValueError for anything else."""
     try:
         with safe_open(path, "pt") as file:
             q, about = file.get_tensor("marginal").double(), file.metadata() or {}

@@ -1,6 +1,6 @@
 """PaSST: the second AudioSet tagger of the benchmarks, for their logits (KL) and features (FD).
 
-Hears 10 s at 32 kHz; what is shorter is followed by silence. Its `confidence`, Σ p log p of the softmax in
+It hears 10 s at 32 kHz; shorter sound is followed by silence. Its `confidence`, Σ p log p of the softmax in
 nats, may check a reward that was made with PANNs. Weights and code are Apache-2.0 (arXiv 2110.05069).
 """
 

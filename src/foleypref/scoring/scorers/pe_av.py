@@ -36,7 +36,7 @@ FPS, SIDE = 25, 336  # the original takes all frames of a file, at the file's ra
 
 
 def _stretched(frame: Any, sar: Fraction | None) -> np.ndarray:
-    """A decoded frame as (336, 336, 3) uint8, both sides stretched as torchvision's bilinear resize does."""
+    """Stretch a decoded frame to (336, 336, 3) uint8, as torchvision's bilinear resize does."""
     image = torch.from_numpy(shown_pixels(frame, sar)).permute(2, 0, 1)[None]
     image = F.interpolate(image, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
     return image[0].permute(1, 2, 0).contiguous().numpy()
@@ -48,7 +48,7 @@ PICTURE = FrameStream(f"stretched{SIDE}@{FPS}", FPS, _stretched)
 class PeAv(Scorer):
     """`weights` is a folder or repository of the hub, "" facebook/pe-av-{variant}; `video` adds the picture.
 
-    Unscored: silence, which has an embedding, and what has no caption or no picture.
+    Unscored: silence, which has an embedding, and items without a caption or a picture.
     """
 
     variant: Variant = "large"
@@ -62,22 +62,22 @@ class PeAv(Scorer):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Sound and caption, and the picture if it is looked at."""
+        """Sound and caption, and the picture with `video`."""
         return frozenset({"audio", "text", *(["video"] if self.video else [])})
 
     @property
     def dimensions(self) -> tuple[str, ...]:
-        """audio_text, and audio_video if the picture is looked at."""
+        """audio_text, and audio_video with `video`."""
         return ("audio_text", *(["audio_video"] if self.video else []))
 
     @property
     def higher_is_better(self) -> dict[str, bool]:
-        """Both ways up."""
+        """True for both: a higher logit is a better match."""
         return dict.fromkeys(self.dimensions, True)
 
     @property
     def streams(self) -> tuple[FrameStream, ...]:
-        """25 frames a second of 336 pixels square, if the picture is looked at."""
+        """25 frames per second of 336 pixels square, with `video`."""
         return (PICTURE,) if self.video else ()
 
     @property

@@ -1,8 +1,8 @@
 """PESQ of generated speech against the clip's own soundtrack (ITU-T P.862; extra `pesq`, never vendored).
 
 The gate is decided on the clip, not on the candidate, so all candidates of a clip share it: the caption must
-speak of speech, or PANNs must hear it in the clip's own sound. Every failure
-mode of the C code becomes an unscored value with its reason.
+mention speech, or PANNs must hear it in the clip's own sound. Every failure of the C code becomes an unscored
+value with its reason.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ RATE = 16000  # Hz; other sound is resampled
 
 
 class Pesq(Scorer):
-    """Settings: `mode` wb or nb; `gate` by the `speech_words` of the caption ("" any clip), or by PANNs.
+    """Wide- or narrow-band PESQ of the clips that `gate` lets through.
 
-    PANNs must give AudioSet's class Speech a probability over 0.5 in the clip's own soundtrack.
+    "caption": the caption holds one of `speech_words` ("" lets every clip through). "panns": PANNs gives
+    AudioSet's class Speech a probability over 0.5 in the clip's own soundtrack.
     """
 
     mode: Literal["wb", "nb"] = "wb"

@@ -2,8 +2,8 @@
 
 The mean of |offset| over the first and the last 14 segments (4.8 s each), as av-benchmark has it: multiples
 of 0.1 s in [0, 2]. The weights, `synchformer_state_dict.pth`, come with MMAudio, whose checkpoints are
-CC-BY-NC 4.0; of their own they state no licence. MMAudio sees the video through the same network: where it
-made the sound, this judge is no stranger to it.
+CC-BY-NC 4.0; they state no licence themselves. MMAudio sees the video through this very network, so for its
+sounds this judge is not independent.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PAIRS_AT_ONCE = 64  # whose tokens are held together
 class Synchformer(Scorer):
     """`weights_folder` as for models. Lower is better; the signed offsets are in the embedding's argmax.
 
-    Unscored: silence, no picture, under 4.8 s evaluated, picture or sound shorter than what is evaluated.
+    Unscored: silence, no picture, an evaluated window under 4.8 s or longer than picture or sound.
     """
 
     weights_folder: str = ""
@@ -54,7 +54,7 @@ class Synchformer(Scorer):
 
     @property
     def streams(self) -> tuple[FrameStream, ...]:
-        """25 a second, the centre square of 224 pixels."""
+        """25 frames per second, the centre square of 224 pixels."""
         return (PICTURE,)
 
     @property
@@ -84,7 +84,7 @@ class Synchformer(Scorer):
         return Judgement({"desync_s": values}, {"offset_logits": rows})
 
     def _logits(self, items: Sequence[ScoreItem], seconds: float) -> Tensor:
-        """Logits (B, 2, 21) of items of one evaluated length."""
+        """Return logits (B, 2, 21) of items of one evaluated length."""
         judge = self._judge
         assert judge is not None
 

@@ -1,8 +1,8 @@
 """VGGish: embeddings of each 0.96 s of sound, for the oldest Fréchet audio distance (FD over all patches).
 
-A clip's row holds its patches in order, (P, 128), P as many as fit into what is evaluated; a shorter sound's
-row ends in NaN. `Frechet(embedding="vggish/patches", rows_of=128)` takes the rows apart again. Weights and
-code are Apache-2.0 (arXiv 1609.09430).
+A clip's row holds its patches in order, (P, 128), P as many as fit into the evaluated window; the row of a
+shorter sound ends in NaN. `Frechet(embedding="vggish/patches", rows_of=128)` takes the rows apart again.
+Weights and code are Apache-2.0 (arXiv 1609.09430).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Vggish(Scorer):
 
 
 def _unscored(wave: Tensor, count: int) -> str:
-    """Why a sound with `count` patches cannot be judged, or ""."""
+    """Return why a sound with `count` patches cannot be judged, or ""."""
     if is_silent(wave.numpy()):
         return "silent"
     return "" if count else "shorter than one patch of 0.975 s"

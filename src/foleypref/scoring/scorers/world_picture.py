@@ -13,14 +13,14 @@ from foleypref.networks.world_features import WorldFeatures
 from foleypref.scoring.scorers import Judgement, ScoreItem, Unscored, Value, loaded
 from foleypref.scoring.scorers._world import PICTURE, WorldScorer, load_judge, pictures
 
-SCENE_STRIDE = 12  # frames between the pictures whose content is looked at
+SCENE_STRIDE = 12  # frames from one embedded picture to the next
 
 
 class WorldPicture(WorldScorer):
     """Motion, the mean change of a pixel from frame to frame in [0, 255]; features (192,) of a picture.
 
-    The features are what the world's video-to-audio model is shown: scene tokens (mean and maximum over time)
-    and the spread of its motion features over time. Of a video-to-audio model they are the clip's own.
+    The features are those that condition the world's video-to-audio model: scene tokens (mean and maximum
+    over time) and the spread of motion features over time. A video-to-audio model's are those of the clip.
     """
 
     trained: ClassVar[str] = "features"
@@ -34,7 +34,7 @@ class WorldPicture(WorldScorer):
     _device: torch.device = PrivateAttr(default=torch.device("cpu"))
 
     def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read the weights."""
+        """Read the weights and return itself."""
         self._device = torch.device(device)
         self._network, _ = load_judge(self.trained, WorldFeatures(), device)
         return self

@@ -12,11 +12,11 @@ from foleypref.networks.world_towers import AudioVideoJudge
 from foleypref.scoring.scorers import Judgement, ScoreItem, judge_usable, loaded
 from foleypref.scoring.scorers._world import WorldScorer, load_judge, pictures, waves
 
-SCENE_STRIDE = 12  # frames between the pictures it looks at
+SCENE_STRIDE = 12  # frames from one embedded picture to the next
 
 
 class WorldSemantic(WorldScorer):
-    """Cosine in [-1, 1]."""
+    """Cosine of picture and sound in [-1, 1]."""
 
     trained: ClassVar[str] = "judge_semantic"
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "video"})
@@ -26,7 +26,7 @@ class WorldSemantic(WorldScorer):
     _network: AudioVideoJudge | None = PrivateAttr(default=None)
 
     def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read the weights."""
+        """Read the weights and return itself."""
         self._network, _ = load_judge(self.trained, AudioVideoJudge(), device)
         return self
 

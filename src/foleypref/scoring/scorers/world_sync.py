@@ -25,7 +25,7 @@ class WorldSync(WorldScorer):
     _network: SyncJudge | None = PrivateAttr(default=None)
 
     def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read the weights."""
+        """Read the weights and return itself."""
         self._network, _ = load_judge(self.trained, SyncJudge(), device)
         return self
 

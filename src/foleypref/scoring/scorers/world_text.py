@@ -14,7 +14,7 @@ from foleypref.scoring.scorers._world import WorldScorer, load_judge, waves
 
 
 class WorldText(WorldScorer):
-    """Cosine in [-1, 1]."""
+    """Cosine of caption and sound in [-1, 1]."""
 
     trained: ClassVar[str] = "judge_text"
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "text"})
@@ -24,7 +24,7 @@ class WorldText(WorldScorer):
     _network: AudioTextJudge | None = PrivateAttr(default=None)
 
     def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read the weights."""
+        """Read the weights and return itself."""
         self._network, _ = load_judge(self.trained, AudioTextJudge(), device)
         return self
 
