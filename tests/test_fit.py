@@ -22,20 +22,20 @@ from foleypref.scoring.human_labels import majority_labels
 from foleypref.scoring.scorers import ScoreItem
 from foleypref.scoring.scorers.audioscore import AudioScore
 from foleypref.workspace.records import Rating, Score
-from tests import scored_workspace as made
+from tests import scored_workspace as scored
 from tests.judged import scores_of
 
 QUICK = FitSettings(num_steps=150, num_shuffles=2)
-J0, J1, J2 = made.JUDGES
+J0, J1, J2 = scored.JUDGES
 LOUDNESS, CHEAT = (f"tests.scored_workspace:{name}/rms" for name in ("Loudness", "Cheat"))
 
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
     """A workspace with 60 clips, rated by the rule, and its fit."""
-    values = made.rule_values(300)
-    workspace, candidates = made.fill(tmp_path_factory.mktemp("fit") / "w", 60, values)
-    made.rate(workspace, candidates, made.rule_labels(values), ("ann", "bob"))
+    values = scored.rule_values(300)
+    workspace, candidates = scored.fill(tmp_path_factory.mktemp("fit") / "w", 60, values)
+    scored.rate(workspace, candidates, scored.rule_labels(values), ("ann", "bob"))
     return workspace, fit(workspace, QUICK)
 
 
@@ -50,13 +50,13 @@ def test_a_known_rule_is_recovered(fitted):
     assert report.num_ratings == 600
     assert report.left_out == {}
     score = AudioScore(weights=str(workspace.root / "audioscore" / "audioscore.safetensors")).load()
-    order = [score.fitted.dimensions.index(name) for name in made.JUDGES]
-    fresh = made.rule_values(500, seed=9)
-    values = np.stack([fresh[name] for name in made.JUDGES], 1)[:, np.argsort(order)]
-    found = score.probabilities(values)
-    assert found.shape == (500, 3)
-    np.testing.assert_allclose(found.sum(1), 1)
-    assert (found.argmax(1) == made.rule_labels(fresh)).mean() > 0.85
+    order = [score.fitted.dimensions.index(name) for name in scored.JUDGES]
+    fresh = scored.rule_values(500, seed=9)
+    values = np.stack([fresh[name] for name in scored.JUDGES], 1)[:, np.argsort(order)]
+    probabilities = score.probabilities(values)
+    assert probabilities.shape == (500, 3)
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+    assert (probabilities.argmax(1) == scored.rule_labels(fresh)).mean() > 0.85
 
 
 def test_contributions_name_what_matters(fitted):
@@ -139,7 +139,7 @@ def test_folds_hold_whole_clips_and_are_even():
 
 
 def test_cross_validation_does_not_leak_clips():
-    """Values name the clip and labels are drawn a clip: only who has seen the clip can know its label."""
+    """Values identify a clip and labels are random per clip: only a model that saw it knows its label."""
     rng = np.random.default_rng(3)
     clip_ids = np.repeat([f"c{i:02d}" for i in range(40)], 10)
     values = np.repeat(rng.normal(size=(40, 6)), 10, axis=0)
@@ -156,20 +156,20 @@ def test_cross_validation_does_not_leak_clips():
 
 
 def test_oracles_are_refused_and_left_out(tmp_path):
-    values = {**made.rule_values(50), "oracle_onset/onset_f1": np.linspace(0, 1, 50)}
+    values = {**scored.rule_values(50), "oracle_onset/onset_f1": np.linspace(0, 1, 50)}
     values[CHEAT] = values["audioscore/p_good"] = np.linspace(0, 1, 50)
-    values["nobody_knows/it"] = np.linspace(0, 1, 50)
-    workspace, candidates = made.fill(tmp_path / "w", 10, values)
-    made.rate(workspace, candidates, made.rule_labels(values))
+    values["unknown_scorer/it"] = np.linspace(0, 1, 50)
+    workspace, candidates = scored.fill(tmp_path / "w", 10, values)
+    scored.rate(workspace, candidates, scored.rule_labels(values))
     for name in ("oracle_onset/onset_f1", CHEAT):
         with pytest.raises(ValueError, match="reads the truth"):
             fit(workspace, QUICK.model_copy(update={"dimensions": (J0, name)}))
     with pytest.raises(ValueError, match="own output"):
         fit(workspace, QUICK.model_copy(update={"dimensions": ("audioscore/p_good",)}))
     with pytest.raises(ValueError, match="no part is called"):
-        fit(workspace, QUICK.model_copy(update={"dimensions": ("nobody_knows/it",)}))
+        fit(workspace, QUICK.model_copy(update={"dimensions": ("unknown_scorer/it",)}))
     report = fit(workspace, QUICK)
-    assert set(report.dimensions) == set(made.JUDGES)
+    assert set(report.dimensions) == set(scored.JUDGES)
     assert report.left_out["oracle_onset/onset_f1"] == "reads the truth"
     assert len(report.left_out) == 4
     model = fit_audioscore(
@@ -194,13 +194,13 @@ def test_as_a_scorer_it_runs_its_judges(tmp_path):
     assert score.needs == {"audio"}
     waves = {"loud": np.full(160, 0.8), "soft": np.full(160, 0.05), "none": np.zeros(160)}
     items = [ScoreItem(name, wave.astype(np.float32), 16000) for name, wave in waves.items()]
-    found = {(s.candidate_id, s.dimension): s for s in scores_of(score, items)}
-    assert len(found) == 9
-    assert found["loud", "p_good"].value > 0.9
-    assert found["soft", "p_bad"].value > 0.9
-    assert found["none", "p_bad"].value is None
-    assert found["none", "p_bad"].reason == "no judge scored it"
-    assert found["loud", "p_good"].version == score.version
+    scores = {(s.candidate_id, s.dimension): s for s in scores_of(score, items)}
+    assert len(scores) == 9
+    assert scores["loud", "p_good"].value > 0.9
+    assert scores["soft", "p_bad"].value > 0.9
+    assert scores["none", "p_bad"].value is None
+    assert scores["none", "p_bad"].reason == "no judge scored it"
+    assert scores["loud", "p_good"].version == score.version
     old = fit_audioscore(np.ones((2, 1)), np.eye(3)[:2], {LOUDNESS: "0"}, Training(num_steps=1))
     with pytest.raises(ValueError, match="fit again"):
         scores_of(AudioScore.of(old), items)
@@ -209,17 +209,17 @@ def test_as_a_scorer_it_runs_its_judges(tmp_path):
 
 
 def test_too_little_to_fit_says_what_was_found(tmp_path):
-    values = made.rule_values(40)
-    workspace, candidates = made.fill(tmp_path / "w", 8, values)
+    values = scored.rule_values(40)
+    workspace, candidates = scored.fill(tmp_path / "w", 8, values)
     with pytest.raises(ValueError, match="found 0 rated candidates"):
         fit(workspace, QUICK)
-    made.rate(workspace, candidates[:20], np.ones(20))
+    scored.rate(workspace, candidates[:20], np.ones(20))
     with pytest.raises(ValueError, match="found 20 rated candidates, 30 are needed"):
         fit(workspace, QUICK)
     lower = QUICK.model_copy(update={"min_ratings": 5})
     with pytest.raises(ValueError, match="every rated candidate is 'medium'"):
         fit(workspace, lower)
-    made.rate(workspace, candidates[20:24], np.zeros(4))
+    scored.rate(workspace, candidates[20:24], np.zeros(4))
     with pytest.raises(ValueError, match="come from 5 clips"):
         fit(workspace, lower.model_copy(update={"folds": 6}))
     with pytest.raises(ValueError, match="found 0 rated candidates"):
@@ -229,9 +229,9 @@ def test_too_little_to_fit_says_what_was_found(tmp_path):
 
 
 def test_the_version_with_most_values_is_used(tmp_path):
-    values = made.rule_values(50)
-    workspace, candidates = made.fill(tmp_path / "w", 10, values)
-    made.rate(workspace, candidates, made.rule_labels(values))
+    values = scored.rule_values(50)
+    workspace, candidates = scored.fill(tmp_path / "w", 10, values)
+    scored.rate(workspace, candidates, scored.rule_labels(values))
     workspace.append(
         [Score.make(c.candidate_id, "world_text", "2", "similarity", 9.0) for c in candidates[:9]]
     )
@@ -247,10 +247,8 @@ def test_one_label_from_several_raters():
 def test_soft_labels_reach_the_probabilities():
     values = np.zeros((50, 1))
     shares = np.tile([0.2, 0.3, 0.5], (50, 1))
-    found = fit_audioscore(values, shares, {"a": "1"}, Training(num_steps=400, weight_decay=0)).probabilities(
-        values[:1]
-    )
-    np.testing.assert_allclose(found[0], [0.2, 0.3, 0.5], atol=0.01)
+    model = fit_audioscore(values, shares, {"a": "1"}, Training(num_steps=400, weight_decay=0))
+    np.testing.assert_allclose(model.probabilities(values[:1])[0], [0.2, 0.3, 0.5], atol=0.01)
 
 
 def test_training_is_a_function_of_its_arguments():
@@ -262,7 +260,7 @@ def test_training_is_a_function_of_its_arguments():
 
 
 def test_ratings_of_unknown_candidates_do_not_count(tmp_path):
-    workspace, _ = made.fill(tmp_path / "w", 8, made.rule_values(40))
+    workspace, _ = scored.fill(tmp_path / "w", 8, scored.rule_values(40))
     workspace.append([Rating.make(f"ghost{i}", "ann", i % 3, "human") for i in range(40)])
     with pytest.raises(ValueError, match="found 0 rated candidates"):
         fit(workspace, QUICK)

@@ -35,7 +35,7 @@ def video(path: Path, seconds: float = 1.0, shade: int = 0, sound: float | None 
 
 
 def run(root: Path, folder: Path, **settings: object) -> tuple[StageCount, dict[str, Clip], list[str]]:
-    """Ingest; returns the count, the clips by file name, and the failures' reasons, sorted."""
+    """Ingest and return the count, the clips by file name, and the sorted reasons of failures."""
     workspace = Workspace(root)
     options = {"duration_s": 1.0, "num_workers": 2, **settings}
     count = ingest(workspace, IngestSettings.model_validate({"folder": folder, **options}))
@@ -43,7 +43,7 @@ def run(root: Path, folder: Path, **settings: object) -> tuple[StageCount, dict[
     return count, clips, sorted(failure.reason for failure in workspace.read(Failure))
 
 
-def test_each_kind_of_file_has_its_stated_end(tmp_path: Path) -> None:
+def test_each_kind_of_file_becomes_a_clip_or_a_reason(tmp_path: Path) -> None:
     folder = tmp_path / "videos"
     video(folder / "b/good.mp4", 2.0, 10)
     video(folder / "mute.mp4", 2.0, 20, sound=None)
@@ -164,7 +164,7 @@ def test_the_split_follows_the_bytes(tmp_path: Path) -> None:
     assert abs(splits.count("validation") / 4000 - 0.1) < 0.03
 
 
-def test_files_that_hang_or_crash_cost_themselves_alone(tmp_path: Path) -> None:
+def test_files_that_hang_or_crash_cost_no_other(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "hang.mp4")  # opening it waits for ever
     good = [str(video(tmp_path / f"{index}.mp4", shade=index)) for index in range(4)]
     jobs: list[tuple[str, float, float]] = [(path, 0.0, 1.0) for path in good]

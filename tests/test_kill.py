@@ -1,7 +1,7 @@
 """kill -9 at ten random moments in every stage, then the same command: nothing lost, doubled or changed.
 
-The whole recipe runs once unbroken and once with each stage killed ten times; both times in the same folder,
-as records and settings hold paths. Then every table, tensor, weight and report file must be the same.
+The whole recipe runs once unbroken and once with each stage killed ten times, in the same folder both times,
+because records and settings hold paths. Then every table, tensor, weight and report file must be the same.
 """
 
 from __future__ import annotations
@@ -73,13 +73,13 @@ def run_and_kill(root: Path, stage: str, after_s: float) -> bool:
 
 
 def contents(root: Path) -> dict[str, str]:
-    """What a workspace says, by name: table rows one by one, hashes of all other files."""
+    """Return the rows of all tables by id, and hashes of all other files by path."""
     workspace = Workspace(root, create=False)
-    found: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for name, cls in RECORDS.items():
         records = workspace.read(cls)
-        found[f"table {name}"] = f"{len(records)} rows"
-        found |= {f"{name} {r.record_id}": repr(r) for r in records}
+        by_name[f"table {name}"] = f"{len(records)} rows"
+        by_name |= {f"{name} {r.record_id}": repr(r) for r in records}
         parts = workspace.root.glob(f"tables/{name}/*.parquet")
         rows = [i for p in parts for i in workspace_ids(p, cls.id_field)]
         assert len(rows) == len(set(rows)), f"{name} has a record twice"
@@ -87,8 +87,8 @@ def contents(root: Path) -> dict[str, str]:
         relative = str(path.relative_to(root))
         skip = ("tables/", "locks/", "tensors/")
         if path.is_file() and not relative.startswith(skip) and "tensorboard" not in relative:
-            found[relative] = hashlib.sha256(without_times(path)).hexdigest()
-    return found
+            by_name[relative] = hashlib.sha256(without_times(path)).hexdigest()
+    return by_name
 
 
 def workspace_ids(part: Path, column: str) -> list[str]:
@@ -98,7 +98,7 @@ def workspace_ids(part: Path, column: str) -> list[str]:
 
 
 def without_times(path: Path) -> bytes:
-    """A file's bytes without what a clock wrote."""
+    """Return a file's bytes without measured times."""
     if path.name == "metrics.jsonl":
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         rows = [{k: v for k, v in row.items() if not k.startswith("time")} for row in rows]
@@ -111,7 +111,7 @@ def without_times(path: Path) -> bytes:
 
 
 def tensors(root: Path) -> dict[str, str]:
-    """Hashes of the shards that records point at."""
+    """Return hashes of the shards that records point at."""
     workspace = Workspace(root, create=False)
     shards = {r.shard for cls in ("candidates", "features") for r in workspace.read(RECORDS[cls]) if r.shard}
     folder = root / "tensors"
@@ -133,7 +133,7 @@ def test_ten_kills_in_every_stage_change_nothing(tmp_path):
         while kills[stage] < NUM_KILLS:
             if run_and_kill(root, stage, generator.uniform(0.2, max(0.5, seconds[stage]))):
                 kills[stage] += 1
-            else:  # it got to its end: kill the next one in a stage that is to be done anew
+            else:  # the stage ended first: start it anew and kill that
                 shutil.rmtree(root)
                 shutil.copytree(before, root)
         shutil.rmtree(before)

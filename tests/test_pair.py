@@ -1,4 +1,4 @@
-"""Pairs by hand-worked numbers, people's pairs, and what happens to clips that give none."""
+"""Pairs against numbers worked out by hand, pairs that raters decided, and reasons of clips without one."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from foleypref.scoring.pairings.margin import Margin, expected_score
 from foleypref.scoring.scorers.audioscore import AudioScore, Fitted
 from foleypref.workspace.records import GROUND_TRUTH, Clip, Pair, Rating, Score, Vote
 from foleypref.workspace.store import Workspace
-from tests import scored_workspace as made
+from tests import scored_workspace as scored
 
-NAME = made.JUDGES[0]
+NAME = scored.JUDGES[0]
 
 
 def transparent(workspace: Workspace, version: str = "1", name: str = NAME) -> AudioScore:
@@ -42,9 +42,9 @@ def p(value: float) -> np.ndarray:
 
 
 def group_of(*rows: tuple[float, float, float]) -> Group:
-    clip = made.make_clip(0)
+    clip = scored.make_clip(0)
     return Group(
-        clip, tuple(ScoredCandidate(made.make_candidate(clip, i), *row) for i, row in enumerate(rows))
+        clip, tuple(ScoredCandidate(scored.make_candidate(clip, i), *row) for i, row in enumerate(rows))
     )
 
 
@@ -54,10 +54,10 @@ def ids(group: Group) -> list[str]:
 
 def test_best_worst_by_hand():
     group = group_of((0.1, 0.2, 0.7), (0.6, 0.3, 0.1), (0.2, 0.2, 0.6))
-    (found,) = BestWorst().pairs(group).pairs
-    assert (found.chosen, found.rejected) == (ids(group)[0], ids(group)[1])
-    assert (found.score_chosen, found.score_rejected) == (0.7, 0.1)
-    assert found.complexity == pytest.approx(0.5 * ((0.7 - 0.1) + (0.6 - 0.1)))  # Eq. 3: 0.55
+    (only,) = BestWorst().pairs(group).pairs
+    assert (only.chosen, only.rejected) == (ids(group)[0], ids(group)[1])
+    assert (only.score_chosen, only.score_rejected) == (0.7, 0.1)
+    assert only.complexity == pytest.approx(0.5 * ((0.7 - 0.1) + (0.6 - 0.1)))  # Eq. 3: 0.55
     assert BestWorst(min_complexity=0.55 - 1e-9).pairs(group).pairs
     assert BestWorst(min_complexity=0.6).pairs(group) == ([], TOO_CLOSE)
 
@@ -65,7 +65,7 @@ def test_best_worst_by_hand():
 def test_best_worst_refilters():
     # Torn raters: the first is the likeliest good and the likeliest bad.
     assert BestWorst().pairs(group_of((0.5, 0, 0.5), (0.3, 0.6, 0.1))) == ([], SAME)
-    # As likely to be bad as the other: ahead in p(good) alone. A tie in p(bad) goes by id, so try both ways.
+    # As likely to be bad as the other: ahead only in p(good). A tie in p(bad) goes by id, so try both ways.
     ahead, behind = (0.4, 0.1, 0.5), (0.4, 0.3, 0.3)
     reasons = {BestWorst().pairs(group_of(*rows)).reason for rows in ((ahead, behind), (behind, ahead))}
     assert reasons == {SAME, NOT_AHEAD}
@@ -73,8 +73,8 @@ def test_best_worst_refilters():
 
 def test_best_worst_breaks_ties_by_id():
     group = group_of((0.1, 0.2, 0.7), (0.1, 0.2, 0.7), (0.7, 0.2, 0.1), (0.7, 0.2, 0.1))
-    (found,) = BestWorst().pairs(group).pairs
-    assert (found.chosen, found.rejected) == (min(ids(group)[:2]), min(ids(group)[2:]))
+    (only,) = BestWorst().pairs(group).pairs
+    assert (only.chosen, only.rejected) == (min(ids(group)[:2]), min(ids(group)[2:]))
 
 
 def test_margin_by_hand():
@@ -82,9 +82,9 @@ def test_margin_by_hand():
     group = group_of((0.1, 0.2, 0.7), (0.2, 0.4, 0.4), (0, 1, 0), (0.4, 0.4, 0.2), (0.6, 0.3, 0.1))
     assert [expected_score(j) for j in group.candidates] == pytest.approx([1.6, 1.2, 1.0, 0.8, 0.5])
     i = ids(group)
-    found = Margin(margin=0.35, max_pairs=5).pairs(group).pairs
-    assert [(q.chosen, q.rejected) for q in found] == [(i[0], i[4]), (i[1], i[3])]
-    assert [q.complexity for q in found] == pytest.approx([1.1 / 2, 0.4 / 2])  # half the gap
+    pairs = Margin(margin=0.35, max_pairs=5).pairs(group).pairs
+    assert [(q.chosen, q.rejected) for q in pairs] == [(i[0], i[4]), (i[1], i[3])]
+    assert [q.complexity for q in pairs] == pytest.approx([1.1 / 2, 0.4 / 2])  # half the gap
     assert len(Margin(margin=0.35, max_pairs=1).pairs(group).pairs) == 1
     assert len(Margin(margin=0.5).pairs(group).pairs) == 1
     assert Margin(margin=1.2).pairs(group).reason
@@ -93,19 +93,19 @@ def test_margin_by_hand():
 def test_the_stage_by_hand(tmp_path):
     x = np.nan
     values = np.array([2, 0, -1, 0, 0, 0, 1.5, x, x, x, x, x])  # 4 clips of 3
-    workspace, candidates = made.fill(tmp_path / "w", 4, {NAME: values}, num_candidates=3)
-    workspace.append([made.make_clip(4), made.make_clip(5, split="test")])
+    workspace, candidates = scored.fill(tmp_path / "w", 4, {NAME: values}, num_candidates=3)
+    workspace.append([scored.make_clip(4), scored.make_clip(5, split="test")])
     score = transparent(workspace)
     report = pair(workspace, PairSettings())
-    (found,) = workspace.read(Pair)
-    assert (found.clip_id, found.chosen, found.rejected) == (
+    (only,) = workspace.read(Pair)
+    assert (only.clip_id, only.chosen, only.rejected) == (
         "clip00000",
         candidates[0].candidate_id,
         candidates[2].candidate_id,
     )
-    assert found.score_chosen == pytest.approx(p(2)[2])
+    assert only.score_chosen == pytest.approx(p(2)[2])
     complexity = 0.5 * ((p(2)[2] - p(-1)[2]) + (p(-1)[0] - p(2)[0]))
-    assert found.complexity == pytest.approx(complexity)
+    assert only.complexity == pytest.approx(complexity)
     assert 0.7 < complexity < 0.8
     assert report.num_clips == 5
     assert report.num_candidates == 12
@@ -119,14 +119,14 @@ def test_the_stage_by_hand(tmp_path):
     text = (workspace.root / "pairs.json").read_text()
     assert PairReport.model_validate(json.loads(text)) == report
     assert pair(workspace, PairSettings()) == report  # the same again, not twice
-    assert workspace.read(Pair) == [found]
+    assert workspace.read(Pair) == [only]
     margin = pair(workspace, PairSettings(pairing={"name": "margin", "margin": 0.1}))
     assert margin.settings["pairing"]["name"] == "margin"
 
 
 def test_groups_do_not_depend_on_how_many_rows_are_held(tmp_path, monkeypatch):
-    values = made.rule_values(300)[NAME] * 8 - 2
-    workspace, _ = made.fill(tmp_path / "w", 60, {NAME: values})
+    values = scored.rule_values(300)[NAME] * 8 - 2
+    workspace, _ = scored.fill(tmp_path / "w", 60, {NAME: values})
     transparent(workspace)
     whole, pairs = pair(workspace, PairSettings()), workspace.read(Pair)
     assert len(pairs) > 30
@@ -137,11 +137,11 @@ def test_groups_do_not_depend_on_how_many_rows_are_held(tmp_path, monkeypatch):
 
 
 def test_candidates_can_be_picked(tmp_path):
-    workspace, candidates = made.fill(tmp_path / "w", 2, {NAME: np.array([1, -1, 1, -1])}, num_candidates=2)
+    workspace, candidates = scored.fill(tmp_path / "w", 2, {NAME: np.array([1, -1, 1, -1])}, num_candidates=2)
     transparent(workspace)
-    clip = made.make_clip(0)
-    tuned = made.make_candidate(clip, 7, weights="tuned")
-    truth = made.make_candidate(clip, 0, model=GROUND_TRUTH)
+    clip = scored.make_clip(0)
+    tuned = scored.make_candidate(clip, 7, weights="tuned")
+    truth = scored.make_candidate(clip, 0, model=GROUND_TRUTH)
     workspace.append([tuned, truth])
     workspace.append(
         [Score.make(c.candidate_id, "world_semantic", "1", "similarity", 9.0) for c in (tuned, truth)]
@@ -150,7 +150,7 @@ def test_candidates_can_be_picked(tmp_path):
     assert {q.chosen for q in workspace.read(Pair)} == {tuned.candidate_id, candidates[2].candidate_id}
     pair(workspace, PairSettings(weights="base"))
     assert {q.chosen for q in workspace.read(Pair)} == {candidates[i].candidate_id for i in (0, 2)}
-    workspace.append([made.make_candidate(clip, 1, model="mmaudio")])
+    workspace.append([scored.make_candidate(clip, 1, model="mmaudio")])
     with pytest.raises(ValueError, match="several models"):
         pair(workspace, PairSettings())
     assert pair(workspace, PairSettings(model="world", weights="base")).pairs == {"auto": 2}
@@ -158,14 +158,14 @@ def test_candidates_can_be_picked(tmp_path):
         pair(workspace, PairSettings(weights="no such"))
 
 
-def test_what_is_missing_is_said(tmp_path):
-    workspace, _ = made.fill(tmp_path / "w", 2, {NAME: np.array([1, -1, 1, -1.0])}, num_candidates=2)
+def test_the_error_names_the_missing_stage(tmp_path):
+    workspace, _ = scored.fill(tmp_path / "w", 2, {NAME: np.array([1, -1, 1, -1.0])}, num_candidates=2)
     with pytest.raises(ValueError, match="foleypref fit"):
         pair(workspace, PairSettings())
     transparent(workspace, version="2")
     with pytest.raises(ValueError, match="of version 2, these candidates have 1"):
         pair(workspace, PairSettings())
-    transparent(workspace, name=made.JUDGES[1])
+    transparent(workspace, name=scored.JUDGES[1])
     with pytest.raises(ValueError, match="foleypref score"):
         pair(workspace, PairSettings())
     transparent(workspace)
@@ -173,8 +173,8 @@ def test_what_is_missing_is_said(tmp_path):
         pair(workspace, PairSettings(split="train"))
 
 
-CLIP = made.make_clip(0)
-A, B, C = (made.make_candidate(CLIP, seed).candidate_id for seed in range(3))
+CLIP = scored.make_clip(0)
+A, B, C = (scored.make_candidate(CLIP, seed).candidate_id for seed in range(3))
 CLIPS, CLIP_OF = {CLIP.clip_id: CLIP}, dict.fromkeys((A, B, C), CLIP.clip_id)
 
 
@@ -189,10 +189,10 @@ def rated(source: str = "human", **labels: list[int]) -> list[Rating]:
 
 
 def test_pairs_from_ratings():
-    (found,) = human_pairs(CLIPS, CLIP_OF, rated(a=[2, 2, 1], b=[1, 1, 1], c=[0, 1, 1]), [])
-    assert (found.chosen, found.rejected) == (A, C)  # means 5/3 and 2/3
-    assert (found.complexity, found.source) == (0.0, "human")
-    assert (found.score_chosen, found.score_rejected) == pytest.approx((2 / 3, 0))
+    (only,) = human_pairs(CLIPS, CLIP_OF, rated(a=[2, 2, 1], b=[1, 1, 1], c=[0, 1, 1]), [])
+    assert (only.chosen, only.rejected) == (A, C)  # means 5/3 and 2/3
+    assert (only.complexity, only.source) == (0.0, "human")
+    assert (only.score_chosen, only.score_rejected) == pytest.approx((2 / 3, 0))
     assert human_pairs(CLIPS, CLIP_OF, rated(a=[2, 1], b=[1, 1]), []) == []  # half a class apart
     assert human_pairs(CLIPS, CLIP_OF, rated(a=[2]), []) == []
     (simulated,) = human_pairs(CLIPS, CLIP_OF, rated("simulated", a=[2], b=[0]), [])
@@ -206,9 +206,9 @@ def test_pairs_from_votes():
         return Vote.make(CLIP.clip_id, first, second, rater, preference, source)
 
     votes = [vote(A, B, "ann", 1), vote(B, A, "bob", -1), vote(A, B, "cat", -1), vote(A, B, "dan", 0)]
-    (found,) = human_pairs(CLIPS, CLIP_OF, [], votes)
-    assert (found.chosen, found.rejected) == (A, B)
-    assert (found.score_chosen, found.score_rejected) == (0.5, 0.25)
+    (only,) = human_pairs(CLIPS, CLIP_OF, [], votes)
+    assert (only.chosen, only.rejected) == (A, B)
+    assert (only.score_chosen, only.score_rejected) == (0.5, 0.25)
     assert human_pairs(CLIPS, CLIP_OF, [], votes[1:3]) == []  # one each
     over = human_pairs(CLIPS, CLIP_OF, rated(a=[2], b=[0]), [vote(A, B, "ann", -1)])
     assert [(q.chosen, q.rejected) for q in over] == [(B, A)]  # a direct comparison outranks ratings
@@ -218,13 +218,13 @@ def test_pairs_from_votes():
     assert [(q.chosen, q.source) for q in human_pairs(CLIPS, CLIP_OF, [], people)] == [(B, "human")]
 
 
-def test_people_settle_the_pairs_they_decided(tmp_path):
+def test_raters_overrule_automatic_pairs(tmp_path):
     values = np.tile([1.0, 0, -1], 6)
-    workspace, candidates = made.fill(tmp_path / "w", 6, {NAME: values}, num_candidates=3)
+    workspace, candidates = scored.fill(tmp_path / "w", 6, {NAME: values}, num_candidates=3)
     transparent(workspace)
-    made.rate(workspace, candidates[:9], np.array([0, 1, 2, 2, 0, 1, 1, 1, 1]))
+    scored.rate(workspace, candidates[:9], np.array([0, 1, 2, 2, 0, 1, 1, 1, 1]))
     report = pair(workspace, PairSettings())
-    # Clip 0: people turn the automatic pair around. Clip 1: they decide another pair. Clip 2: no verdict.
+    # Clip 0: raters turn the automatic pair around. Clip 1: they decide another pair. Clip 2: no verdict.
     assert report.pairs == {"auto": 5, "human": 2}
     assert report.settled == 1
     assert report.reasons == {"people decided these two candidates": 1}
@@ -238,12 +238,12 @@ def test_people_settle_the_pairs_they_decided(tmp_path):
 
 
 def test_a_table_of_columns_equals_the_records(tmp_path):
-    workspace, candidates = made.fill(tmp_path / "w", 3, {NAME: np.arange(15.0)})
+    workspace, candidates = scored.fill(tmp_path / "w", 3, {NAME: np.arange(15.0)})
     workspace.append([candidates[0]])  # once more, in another part
     rows = workspace.table(Score).to_pylist()
     assert [Score(**row) for row in rows] == workspace.read(Score)
     assert workspace.table(Clip, ("prompt",)).column_names == ["clip_id", "prompt"]
-    found = workspace.table(type(candidates[0]), ("clip_id",))
-    assert found["candidate_id"].to_pylist() == sorted(c.candidate_id for c in candidates)
+    table = workspace.table(type(candidates[0]), ("clip_id",))
+    assert table["candidate_id"].to_pylist() == sorted(c.candidate_id for c in candidates)
     assert workspace.table(Vote).num_rows == 0
     assert workspace.table(Vote).column_names == list(Vote.columns())

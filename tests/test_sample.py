@@ -1,4 +1,4 @@
-"""Sampling: counts, resume, the seed alone decides, features cached once, failures recorded."""
+"""Sampling: counts, resume, a candidate depends only on its seed, features cached once, failures recorded."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_more_seeds_keep_the_old_candidates(workspace):
     assert {i: after[i] for i in before} == before
 
 
-def test_one_candidate_can_be_made_again_alone(workspace, tmp_path):
+def test_one_candidate_can_be_made_again_without_the_others(workspace, tmp_path):
     sample(workspace, FAST)
-    other = world_workspace(tmp_path / "alone")
+    other = world_workspace(tmp_path / "one")
     sample(other, FAST.model_copy(update={"num_clips": 1, "num_candidates": 1, "first_seed": 1}))
-    (alone,) = other.read(Candidate)
-    same = workspace.by_id(Candidate)[alone.candidate_id]
+    (one,) = other.read(Candidate)
+    same = workspace.by_id(Candidate)[one.candidate_id]
     torch.testing.assert_close(
-        other.latents([alone])["audio"], workspace.latents([same])["audio"], rtol=2e-3, atol=2e-3
+        other.latents([one])["audio"], workspace.latents([same])["audio"], rtol=2e-3, atol=2e-3
     )
 
 
@@ -68,7 +68,7 @@ def test_features_are_cached_under_the_models_key(workspace):
     assert {f.item_id for f in workspace.read(Feature)} == {c.clip_id for c in workspace.read(Clip)}
 
 
-def test_a_clip_that_cannot_be_read_costs_itself_alone(workspace, tmp_path):
+def test_a_clip_that_cannot_be_read_costs_no_other(workspace, tmp_path):
     gone = dataclasses.replace(workspace.read(Clip)[0], clip_id="gone", path=str(tmp_path / "gone.mp4"))
     workspace.append([gone])
     count = sample(workspace, FAST)
@@ -78,7 +78,7 @@ def test_a_clip_that_cannot_be_read_costs_itself_alone(workspace, tmp_path):
     assert "no such file" in failure.reason
 
 
-def test_shares_and_workers_write_the_very_files_of_one_process(workspace, tmp_path):
+def test_shares_and_workers_write_the_files_of_one_process(workspace, tmp_path):
     gone = dataclasses.replace(workspace.read(Clip)[0], clip_id="0", path="gone.mp4")
     many = [dataclasses.replace(workspace.read(Clip)[0], clip_id=f"{i:02x}-again") for i in range(40)]
     settings = FAST.model_copy(update={"num_candidates": 1, "num_steps": 1, "guidance_scale": 1.0})
@@ -89,9 +89,9 @@ def test_shares_and_workers_write_the_very_files_of_one_process(workspace, tmp_p
         counts = [sample(other, settings.model_copy(update={"shard": shard})) for shard in shards]
         assert all(count.done for count in counts)
         assert (sum(c.done for c in counts), sum(c.failed for c in counts)) == (NUM_CLIPS + 40, 1)
-        found = [*other.root.glob("tensors/*/*"), *other.root.glob("tables/[!f]*/*")]  # failures name a path
-        found += other.root.glob("tables/features/*")
-        files.append({path.relative_to(other.root): path.read_bytes() for path in found})
+        paths = [*other.root.glob("tensors/*/*"), *other.root.glob("tables/[!f]*/*")]  # failures name a path
+        paths += other.root.glob("tables/features/*")
+        files.append({path.relative_to(other.root): path.read_bytes() for path in paths})
     assert files[0] == files[1]
     again = sample(other, settings.model_copy(update={"num_workers": 2}))
     assert (again.done, again.skipped, again.failed) == (0, NUM_CLIPS + 40, 1)

@@ -1,4 +1,4 @@
-"""Scoring: one score a candidate and dimension, ground truth too, resume by scorer, versions."""
+"""Scoring: one score per candidate and dimension, also of ground truth; resume by scorer and version."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ FEW = ScoreSettings(scorers=("world_tagger", "oracle_noise"), optional_scorers=(
 
 @pytest.fixture
 def workspace(tmp_path):
-    found = world_workspace(tmp_path)
-    sample(found, SampleSettings(num_candidates=2, num_steps=2, guidance_scale=1.0))
-    return found
+    workspace = world_workspace(tmp_path)
+    sample(workspace, SampleSettings(num_candidates=2, num_steps=2, guidance_scale=1.0))
+    return workspace
 
 
 def test_every_candidate_and_the_ground_truth_are_scored_once(workspace):
@@ -34,7 +34,7 @@ def test_every_candidate_and_the_ground_truth_are_scored_once(workspace):
     assert (again.done, again.skipped) == (0, total)
 
 
-def test_another_scorer_adds_its_scores_alone(workspace):
+def test_another_scorer_adds_only_its_scores(workspace):
     score(workspace, FEW)
     before = workspace.ids(Score)
     score(workspace, FEW.model_copy(update={"scorers": (*FEW.scorers, "oracle_envelope")}))
@@ -67,10 +67,10 @@ def test_one_scorer_at_a_time_gives_the_same_scores(workspace, tmp_path):
     together = {(s.score_id, s.value) for s in _scores_after(workspace, FEW)}
     other = world_workspace(tmp_path / "other")
     sample(other, SampleSettings(num_candidates=2, num_steps=2, guidance_scale=1.0))
-    alone = {
+    one_by_one = {
         (s.score_id, s.value) for s in _scores_after(other, FEW.model_copy(update={"scorers_at_once": 1}))
     }
-    assert alone == together
+    assert one_by_one == together
 
 
 def _scores_after(workspace, settings):

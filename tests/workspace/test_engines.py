@@ -1,4 +1,4 @@
-"""Several processes, or shards started apart: one process's records, and a killed worker costs nothing."""
+"""Several workers, or shards started apart, write one process's records; a killed worker loses no work."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ FEW = ScoreSettings(scorers=("world_tagger", "oracle_noise"), optional_scorers=(
 
 
 def workspace_of(folder: Path) -> Workspace:
-    found = world_workspace(folder)
-    sample(found, SampleSettings(num_candidates=2, num_steps=2, guidance_scale=1.0))
-    return found
+    workspace = world_workspace(folder)
+    sample(workspace, SampleSettings(num_candidates=2, num_steps=2, guidance_scale=1.0))
+    return workspace
 
 
 def content(workspace: Workspace) -> tuple[set, set]:
-    """Scores, and embeddings wherever their rows lie."""
+    """Return the scores and the embeddings, whatever shards hold them."""
     rows = {
         (f.feature_id, workspace.rows([f])["logits"].numpy().tobytes())
         for f in Workspace(workspace.root).read(Feature)
@@ -36,7 +36,7 @@ def content(workspace: Workspace) -> tuple[set, set]:
 
 
 class KillFirst(ScoreWork):
-    """Scoring whose first shard dies."""
+    """Scoring whose process dies in the first shard."""
 
     def __call__(self, shard: tuple[int, int]) -> StageCount:
         if shard[0] == 0:

@@ -1,4 +1,4 @@
-"""Ray as the engine: the same files as one process, though an actor or the driver is killed in the middle."""
+"""Ray as the engine: the same files as one process, even if an actor or the driver is killed on the way."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ class KilledOnce(SampleWork):
 
 
 def workspace_of(folder: Path) -> Workspace:
-    """Clips enough for several shares."""
-    found = world_workspace(folder)
-    first = found.read(Clip)
+    """A workspace with enough clips for several shares."""
+    workspace = world_workspace(folder)
+    first = workspace.read(Clip)
     copies = [dataclasses.replace(first[i % NUM_CLIPS], clip_id=f"{i:03d}") for i in range(NUM - NUM_CLIPS)]
-    found.append(copies)
-    return found
+    workspace.append(copies)
+    return workspace
 
 
 def files_of(root: Path) -> dict[Path, bytes]:
-    found = (*root.glob("tensors/*/*"), *root.glob("tables/*/*"))
-    return {path.relative_to(root): path.read_bytes() for path in found}
+    paths = (*root.glob("tensors/*/*"), *root.glob("tables/*/*"))
+    return {path.relative_to(root): path.read_bytes() for path in paths}
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +88,10 @@ def test_a_killed_actor_costs_nothing(tmp_path: Path, whole: dict[Path, bytes]) 
     from foleypref.workspace.engines import run_ray
 
     workspace = workspace_of(tmp_path / "ray")
-    count = run_ray(KilledOnce, workspace, FEW, 2)
+    count = run_ray(KilledOnce, workspace, FEW)
     assert (workspace.root / "killed").exists()
     assert count.done + count.skipped == 2 * NUM
-    assert count.skipped > 0  # what the dead actor had done was there for the one that took its share
+    assert count.skipped > 0  # the actor that took over the share found the work of the dead one
     (workspace.root / "killed").unlink()
     assert files_of(workspace.root) == whole
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,7 +136,7 @@ def test_a_folder_with_other_things_is_not_taken_over(tmp_path: Path) -> None:
 
 
 def test_a_workspace_whose_first_write_was_killed_can_be_opened(tmp_path: Path) -> None:
-    (tmp_path / ".workspace.json.999999999.tmp").write_bytes(b"{")
+    (tmp_path / ".workspace.json.0a1b2c3d-4e5f6a7b-99.tmp").write_bytes(b"{")
     Workspace(tmp_path)
 
 
@@ -200,8 +201,8 @@ def test_latents_follow_their_candidates(workspace: Workspace) -> None:
     rows = {"audio": torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(1))}
     ids = ["a", "b", "c"]
     shard = workspace.write_rows("latents", ids, rows)
-    made = [Candidate(i, "c0", "world", "w", n, "euler", 10, 2.0, shard, n) for n, i in enumerate(ids)]
-    workspace.append(made)
+    unplaced = Candidate.make("c0", "world", "w", solver="euler", num_steps=10, guidance_scale=2.0)
+    workspace.append([replace(unplaced, candidate_id=i, shard=shard, row=row) for row, i in enumerate(ids)])
     stored = Workspace(workspace.root)
     picked = [stored.by_id(Candidate)[i] for i in ("c", "a")]
     assert torch.equal(stored.latents(picked)["audio"], rows["audio"][[2, 0]])
@@ -211,18 +212,18 @@ def test_float16_rows_are_read_under_autocast_too(workspace: Workspace) -> None:
     rows = {"audio": torch.randn(3, 2, generator=torch.Generator().manual_seed(0)).half()}
     shard = workspace.write_rows("latents", ["a", "b", "c"], rows)
     with torch.autocast("cpu", torch.bfloat16):
-        found = workspace.shards.rows([(shard, 2), (shard, 0)], "audio")
-    assert found.dtype == torch.float16
-    assert torch.equal(found, rows["audio"][[2, 0]])
+        stored = workspace.shards.rows([(shard, 2), (shard, 0)], "audio")
+    assert stored.dtype == torch.float16
+    assert torch.equal(stored, rows["audio"][[2, 0]])
 
 
 def test_records_are_picked_over_many_parts(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "BLOCK_ROWS", 4)
-    made = [Candidate(f"c{n}", "clip", "world", "w", n, "euler", 10, 2.0, "s", n) for n in range(11)]
-    for begin in range(0, len(made), 3):
-        workspace.append(made[begin : begin + 3])
-    workspace.append(made[2:5])  # again, in another part
-    wanted = {"c0", "c4", "c10", "nobody"}
-    assert workspace.read(Candidate, among("candidate_id", wanted)) == [made[0], made[10], made[4]]
+    stored = [replace(Candidate.make("clip", "world"), candidate_id=f"c{n}", row=n) for n in range(11)]
+    for begin in range(0, len(stored), 3):
+        workspace.append(stored[begin : begin + 3])
+    workspace.append(stored[2:5])  # again, in another part
+    picked = {"c0", "c4", "c10", "absent"}
+    assert workspace.read(Candidate, among("candidate_id", picked)) == [stored[0], stored[10], stored[4]]
     assert workspace.read(Candidate, among("candidate_id", [])) == []
-    assert workspace.ids(Candidate) == {c.candidate_id for c in made}
+    assert workspace.ids(Candidate) == {c.candidate_id for c in stored}
