@@ -260,7 +260,7 @@ def item(name: str, seed: int, prompt: str = "dog barks", clip: str = "c") -> Sc
 @pytest.fixture
 def seeing(monkeypatch: pytest.MonkeyPatch, whole: tuple[PeAudioVideoModel, Path]) -> PeAv:
     """The scorer with the picture, the stand-in's config in place of timm's."""
-    monkeypatch.setattr(published, "_config", lambda said, video: whole_config())
+    monkeypatch.setattr(published, "_model_config", lambda said, video: whole_config())
     return PeAv(weights=str(whole[1]), video=True).load()
 
 
