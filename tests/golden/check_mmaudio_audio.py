@@ -129,7 +129,7 @@ def mel_shapes(path: Path) -> Quantities:
 def frieren_mel(path: Path) -> Quantities:
     """Frieren's front end is MMAudio's at 16 kHz."""
     golden, _ = read(path)
-    front_end = LogMelSpectrogram(16000, 1024, 256, 80, 0.0, 8000.0)
+    front_end = LogMelSpectrogram(16000, 1024, 256, 80, f_max=8000.0)
     yield "mel_basis", front_end.basis, golden["mel_basis"]
     yield "mel", front_end(golden["wav"]), golden["mel"]
     yield "silence_value", front_end(torch.zeros(1, 4096))[0, :, 3], golden["silence_value"]
@@ -144,7 +144,7 @@ def frieren_evalmel(path: Path) -> Quantities:
     """Diff-Foley's alignment classifier: centred, no clipping, no eps, decibels mapped to [0, 1]."""
     golden, _ = read(path)
     front_end = LogMelSpectrogram(
-        16000, 1024, 256, 128, 125.0, 7600.0, eps=0.0, padding=512, clip=False
+        16000, 1024, 256, 128, f_min=125.0, f_max=7600.0, eps=0.0, padding=512, clip=False
     ).double()
     decibels = 20 * front_end(golden["wav"][:, :-1])[0]
     yield "mel_basis128", front_end.basis, golden["mel_basis128"]

@@ -1,4 +1,4 @@
-"""What Frieren costs, counted on its networks at real size; the three variants cost the same."""
+"""The cost of Frieren, counted on its networks at real size; the three variants cost the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What LTX-2 costs, counted on its parts at the sizes that a folder configures, or the released ones."""
+"""The cost of LTX-2, counted on its parts at the sizes that a folder configures, or the released ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _GEMMA_12B = {
 
 @lru_cache
 def ltx2_cost(
-    folder: str, grid: tuple[int, int, int], audio_frames: int, num_tokens: int, dtype: str
+    folder: str, *, grid: tuple[int, int, int], audio_frames: int, num_tokens: int, dtype: str
 ) -> Cost:
     """Count the cost of clips of `grid` (F, rows, columns) and `audio_frames` latents.
 
@@ -42,7 +42,7 @@ def ltx2_cost(
         return first + (network.config.num_layers - 1) * (second - first)
 
     def run(network: Any, rows: int) -> Tensor:
-        return _velocity(rows, network, sizes, grid, audio_frames, num_tokens)
+        return _velocity(network, sizes, rows=rows, grid=grid, audio=audio_frames, tokens=num_tokens)
 
     with torch.no_grad():
         network_pass = at_size(lambda network: count(lambda: run(network, 1)))
@@ -67,7 +67,7 @@ def _network(config: dict[str, Any], num_layers: int | None) -> Any:
 
 
 def _velocity(
-    rows: int, network: Any, sizes: Sizes, grid: tuple[int, int, int], audio: int, tokens: int
+    network: Any, sizes: Sizes, *, rows: int, grid: tuple[int, int, int], audio: int, tokens: int
 ) -> Tensor:
     """Return the sums of both streams' outputs (2,), from which a gradient can be taken."""
     outputs = network(

@@ -1,4 +1,4 @@
-"""What an MMAudio variant costs, counted on its networks at real size."""
+"""The cost of an MMAudio variant, counted on its networks at real size."""
 
 from __future__ import annotations
 

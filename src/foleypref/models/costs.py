@@ -1,4 +1,4 @@
-"""What a model costs for one clip: floating-point operations, counted on the real networks, and bytes.
+"""The cost of a model for one clip: floating-point operations, counted on the real networks, and bytes.
 
 Counting runs on the meta device (shapes without memory), so it needs no weights and takes a second. It counts
 matrix products, convolutions and attention, which are nearly all of the work.

@@ -39,7 +39,9 @@ def ensure_features(
     def rows(batch: list[Clip]) -> dict[str, Tensor]:
         return model.condition(read_all(workspace, model, batch, audio=False))
 
-    return _ensure(workspace, "features", model.feature_key, clips, rows, batch_size, shard)
+    return _ensure(
+        workspace, clips, rows, kind="features", key=model.feature_key, batch_size=batch_size, shard=shard
+    )
 
 
 def ensure_clip_latents(
@@ -57,7 +59,9 @@ def ensure_clip_latents(
     def rows(batch: list[Clip]) -> dict[str, Tensor]:
         return model.encode_media(read_all(workspace, model, batch))
 
-    return _ensure(workspace, "truths", truth_key(model), clips, rows, batch_size, shard)
+    return _ensure(
+        workspace, clips, rows, kind="truths", key=truth_key(model), batch_size=batch_size, shard=shard
+    )
 
 
 def truth_key(model: Model) -> str:
@@ -78,10 +82,11 @@ def read_all(workspace: Workspace, model: Model, clips: Sequence[Clip], *, audio
 
 def _ensure(
     workspace: Workspace,
-    kind: str,
-    key: str,
     clips: Sequence[Clip],
     rows: Callable[[list[Clip]], dict[str, Tensor]],
+    *,
+    kind: str,
+    key: str,
     batch_size: int,
     shard: tuple[int, int],
 ) -> dict[str, Feature]:
@@ -92,14 +97,14 @@ def _ensure(
         place = workspace.write_rows(kind, ids, tensors)
         return [Feature(ids[row], clip.clip_id, key, place, row) for row, clip in enumerate(batch)]
 
-    found = cached(workspace, key)
-    if all(clip.clip_id in found for clip in clips):
-        return found
+    features = cached(workspace, key)
+    if all(clip.clip_id in features for clip in clips):
+        return features
     stage = Stage(
         name=kind,
         plan=clips,
         item_id=lambda clip: clip.clip_id,
-        done=found,
+        done=features,
         process=process,
         batch_size=batch_size,
     )

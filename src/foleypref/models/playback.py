@@ -21,18 +21,16 @@ from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import progress_bar, say
 
 Waves = Callable[[Sequence[str]], Mapping[str, tuple[np.ndarray, int]]]
-"""candidate_ids -> {candidate_id: (wave (N,) float32, sample rate in Hz)}; ids it cannot make are absent."""
-
+"""candidate_ids -> {candidate_id: (wave (N,) float32, sample rate in Hz)}, without ids that fail."""
 
 Pictures = Callable[[Sequence[str]], Mapping[str, tuple[np.ndarray, float]]]
-"""candidate_ids -> {candidate_id: (frames (T, H, W, 3) uint8, frames a second)} of a joint model."""
+"""candidate_ids -> {candidate_id: (frames (T, H, W, 3) uint8, frames per second)} of a joint model."""
 
-
-MAX_SIDE = 480  # pixels of the longer side of the gallery's video
+MAX_SIDE = 480  # pixels of the longer side of the gallery's videos
 
 
 class ModelMedia:
-    """What candidates sound and look like, decoded by the model, which is loaded once it is needed."""
+    """Candidates' sound and pictures, decoded by the model, which is loaded at the first use."""
 
     def __init__(self, workspace: Workspace, model: Model, device: str = "cpu") -> None:
         self._workspace, self._model, self._device = workspace, model, device
@@ -40,14 +38,14 @@ class ModelMedia:
         self._loaded: Model | None = None
 
     def waves(self, candidate_ids: Sequence[str]) -> dict[str, tuple[np.ndarray, int]]:
-        """`Waves`: decoded from latents, of the ground truth read from the clip."""
-        found: dict[str, tuple[np.ndarray, int]] = {}
+        """Implement `Waves`: decode candidates from latents, read ground truths from their clips."""
+        waves: dict[str, tuple[np.ndarray, int]] = {}
         rate = self._model.spec.sample_rate
-        made = self._made(candidate_ids)
-        if made:
-            decoded = self._decoded(made, lambda model, latents: model.decode(latents).float())
-            found = {c.candidate_id: (wave, rate) for c, wave in zip(made, decoded)}
-        for candidate_id in set(candidate_ids) - found.keys():
+        generated = self._generated(candidate_ids)
+        if generated:
+            decoded = self._decode(generated, lambda model, latents: model.decode(latents).float())
+            waves = {c.candidate_id: (wave, rate) for c, wave in zip(generated, decoded)}
+        for candidate_id in set(candidate_ids) - waves.keys():
             clip = self._clips[self._candidates[candidate_id].clip_id]
             seconds = self._model.spec.clip_seconds
             try:
@@ -57,32 +55,34 @@ class ModelMedia:
             except MediaError as error:
                 say(f"report: {error}")
                 continue
-            found[candidate_id] = (wave, rate)
-        return found
+            waves[candidate_id] = (wave, rate)
+        return waves
 
     def pictures(self, candidate_ids: Sequence[str]) -> dict[str, tuple[np.ndarray, float]]:
-        """`Pictures` of a joint model; of the ground truth there is none."""
-        video, made = self._model.spec.video, self._made(candidate_ids)
-        if not made or video is None:
+        """Implement `Pictures` for a joint model; ground truths have none."""
+        video, generated = self._model.spec.video, self._generated(candidate_ids)
+        if not generated or video is None:
             return {}
-        decoded = self._decoded(made, lambda model, latents: model.decode_video(latents))
-        return {c.candidate_id: (frames, video.fps) for c, frames in zip(made, decoded)}
+        decoded = self._decode(generated, lambda model, latents: model.decode_video(latents))
+        return {c.candidate_id: (frames, video.fps) for c, frames in zip(generated, decoded)}
 
-    def _made(self, candidate_ids: Sequence[str]) -> list[Candidate]:
-        found = (self._candidates[i] for i in candidate_ids)
-        return [candidate for candidate in found if candidate.model != GROUND_TRUTH]
+    def _generated(self, candidate_ids: Sequence[str]) -> list[Candidate]:
+        candidates = (self._candidates[i] for i in candidate_ids)
+        return [candidate for candidate in candidates if candidate.model != GROUND_TRUTH]
 
-    def _decoded(self, made: Sequence[Candidate], decode: Callable[[Model, Latents], Tensor]) -> np.ndarray:
+    def _decode(
+        self, candidates: Sequence[Candidate], decode: Callable[[Model, Latents], Tensor]
+    ) -> np.ndarray:
         if self._loaded is None:
             self._loaded = self._model.load(self._device)
-        rows = self._workspace.latents(made).items()
+        rows = self._workspace.latents(candidates).items()
         with torch.inference_mode():
             return decode(self._loaded, {k: v.float().to(self._device) for k, v in rows}).cpu().numpy()
 
 
 def write_videos(root: Path, clips: Sequence[Clip], media: Path) -> dict[str, str]:
-    """The silent pictures of clips as media/<clip_id>.mp4, where absent; returns what is wrong by clip_id."""
-    wrong: dict[str, str] = {}
+    """Write clips without sound as media/<clip_id>.mp4 unless there; return the failures by clip_id."""
+    failures: dict[str, str] = {}
     todo = [clip for clip in clips if not (media / f"{clip.clip_id}.mp4").exists()]
 
     def write(clip: Clip) -> tuple[str, str]:
@@ -95,29 +95,29 @@ def write_videos(root: Path, clips: Sequence[Clip], media: Path) -> dict[str, st
     with _workers() as pool, progress_bar("videos", len(todo)) as advance:
         for clip_id, reason in pool.map(write, todo):
             if reason:
-                wrong[clip_id] = reason
+                failures[clip_id] = reason
             advance(1)
-    return wrong
+    return failures
 
 
 def _write_silent(source: Path, clip: Clip, path: Path) -> None:
     info = probe(source)
-    size = _fitted(info.height or clip.height, info.width or clip.width)
-    found = read_clip(source, start_s=clip.start_s, duration_s=clip.duration_s, size=size, audio=False)
-    if found.frames is None:
+    size = _fit(info.height or clip.height, info.width or clip.width)
+    clip_media = read_clip(source, start_s=clip.start_s, duration_s=clip.duration_s, size=size, audio=False)
+    if clip_media.frames is None:
         raise MediaError(f"{source}: has no picture")
-    write_video(path, found.frames, info.fps or clip.fps or 25.0)
+    write_video(path, clip_media.frames, info.fps or clip.fps or 25.0)
 
 
-def _fitted(height: int, width: int) -> tuple[int, int]:
-    """(height, width) with the longer side at most MAX_SIDE, both even as H.264 wants."""
+def _fit(height: int, width: int) -> tuple[int, int]:
+    """Scale (height, width) so that the longer side is at most MAX_SIDE and both are even, as H.264 needs."""
     scale = min(1.0, MAX_SIDE / max(height, width))
     return max(2, round(height * scale / 2) * 2), max(2, round(width * scale / 2) * 2)
 
 
 @contextmanager
 def _workers() -> Iterator[ThreadPoolExecutor]:
-    """Threads, as codecs work outside of Python's lock; Ctrl-C waits for files at work and not for all."""
+    """Yield a pool of threads (codecs release Python's lock); Ctrl-C waits only for files in progress."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         try:
             yield pool
@@ -127,6 +127,6 @@ def _workers() -> Iterator[ThreadPoolExecutor]:
 
 
 def event_times(clip: Clip) -> list[float]:
-    """The true event times of a clip in seconds, if its metadata has them."""
+    """Return the true event times of a clip in seconds; [] unless its metadata has them."""
     times = clip.meta.get("event_times_s") or ()
     return [float(t) for t in times if isinstance(t, int | float)]

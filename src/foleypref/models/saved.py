@@ -1,8 +1,8 @@
-"""A hub folder on disk: its files, its config.json, and the checks that come before anything is opened.
+"""A hub folder on disk: its files, its config.json, and the checks before anything is opened.
 
-FOLDER/config.json                 which model and settings, what it was tuned from and how, licences
-       model.safetensors           the whole network; or, of a LoRA run,
-       adapter_model.safetensors   the adapters alone, with adapter_config.json, as peft has them
+FOLDER/config.json                 model and settings, base model, how it was tuned, licences
+       model.safetensors           the whole network; or, for a LoRA run,
+       adapter_model.safetensors   only the adapters, with adapter_config.json, in peft's layout
        README.md                   the model card
 """
 
@@ -27,16 +27,16 @@ from foleypref.published.terms import Used, card_licence
 CONFIG, CARD = "config.json", "README.md"
 WEIGHTS, ADAPTER, ADAPTER_CONFIG = "model.safetensors", "adapter_model.safetensors", "adapter_config.json"
 FILES = (CONFIG, CARD, WEIGHTS, ADAPTER, ADAPTER_CONFIG)
-"""All names that are ever written, read, fetched or pushed."""
+"""The only names that are written, read, fetched or pushed."""
 
 FORMAT = 1
 FLOW = "t = 0 is noise, t = 1 is data; x_t = (1 - t) x0 + t x1; velocity v = x1 - x0"
-PLACES = ("weights", "adapter", "weights_folder")  # settings that name files of one machine
+PLACES = ("weights", "adapter", "weights_folder")  # settings that name files of this computer
 MAX_JSON = 4 * 2**20  # bytes
 
 
 class Base(BaseModel):
-    """What a model was tuned from. `fingerprint` is `model_tools.fingerprint_of` its network."""
+    """The model that was tuned. `fingerprint` is `models.tools.fingerprint_of` its network."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,7 +46,7 @@ class Base(BaseModel):
 
 
 class HubConfig(BaseModel):
-    """config.json. `version` and `dimensions` are AudioScore's, `model` to `training` a model's."""
+    """config.json. Models have `model` to `training`, AudioScores have `version` and `dimensions`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
@@ -66,7 +66,7 @@ class HubConfig(BaseModel):
 
     @classmethod
     def made_with(cls, used: list[Used], **fields: Any) -> HubConfig:
-        """A config of this format and version, whose licence follows from the weights it was made with."""
+        """Return a config of this format and version; its licence follows from the weights used."""
         licence = card_licence(used)
         return cls(
             format=FORMAT,
@@ -79,27 +79,26 @@ class HubConfig(BaseModel):
 
     @property
     def is_adapter(self) -> bool:
-        """Whether the weights are adapters alone."""
+        """Whether the weights file holds only adapters."""
         return self.weights_file == ADAPTER
 
     def text(self) -> bytes:
-        """The file."""
-        whole = self.model_dump(mode="json", exclude_defaults=True) | {"flow": self.flow}
+        """Return the bytes of config.json."""
+        content = self.model_dump(mode="json", exclude_defaults=True) | {"flow": self.flow}
         if self.kind == "audioscore":
-            whole.pop("flow")
-        return (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode()
+            content.pop("flow")
+        return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def read_config(folder: Path) -> HubConfig:
-    """config.json of a hub folder. Raises ValueError for anything else."""
+    """Read config.json of a hub folder. Raises ValueError for anything else."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; `foleypref hub load` fetches a repository")
     path = checked_file(folder, CONFIG)
     data = read_json(path)
     if data.get("format") != FORMAT or "weights_file" not in data:
-        found = data.get("format", "none")
         raise ValueError(
-            f"{path} is of no hub folder that this foleypref reads (format {found}, it reads {FORMAT}); "
+            f"{path} has format {data.get('format', 'none')}, this foleypref reads format {FORMAT}; "
             "make one with `foleypref hub save`"
         )
     try:
@@ -107,18 +106,18 @@ def read_config(folder: Path) -> HubConfig:
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    wanted = (WEIGHTS, ADAPTER) if config.kind == "model" else (WEIGHTS,)
-    if config.weights_file not in wanted:
+    allowed = (WEIGHTS, ADAPTER) if config.kind == "model" else (WEIGHTS,)
+    if config.weights_file not in allowed:
         raise ValueError(
-            f"{path}: weights_file is {' or '.join(wanted)}, beside it; found {config.weights_file!r}"
+            f"{path}: weights_file is {' or '.join(allowed)}, beside it; found {config.weights_file!r}"
         )
     if places := [key for key, value in config.model.items() if key in PLACES or is_place(value)]:
-        raise ValueError(f"{path}: model.{places[0]} names a place on somebody's machine; take it out")
+        raise ValueError(f"{path}: model.{places[0]} names a place on one computer; take it out")
     return config
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object in a JSON file of no great size."""
+    """Read an object from a JSON file of at most `MAX_JSON` bytes. Raises ValueError."""
     if path.stat().st_size > MAX_JSON:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes; such a file has some thousand")
     try:
@@ -131,9 +130,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def checked_file(folder: Path, name: str) -> Path:
-    """A file of a hub folder: there, a file, and in the folder or in the hub cache that it is a snapshot of.
+    """Return the path of `name` after checking that it is a regular file of this folder.
 
-    Raises ValueError.
+    A link may lead only into the hub cache that the folder is a snapshot of. Raises ValueError.
     """
     assert name in FILES, f"{name} is no file of a hub folder"
     path = folder / name
@@ -148,7 +147,7 @@ def checked_file(folder: Path, name: str) -> Path:
 
 
 def checked_weights(folder: Path, name: str) -> Path:
-    """A file that is safetensors by its content, whatever it is called. Raises ValueError."""
+    """Return the path of a file whose content is safetensors. Raises ValueError for other formats."""
     path = checked_file(folder, name)
     kind = check_format(path)
     if kind != SAFETENSORS:
@@ -157,14 +156,14 @@ def checked_weights(folder: Path, name: str) -> Path:
 
 
 def is_place(value: Any) -> bool:
-    """Whether a setting is a path that means something on one machine alone."""
+    """Return whether a setting is a path that means something on one computer only."""
     if not isinstance(value, str):
         return False
     return bool(re.match(r"[/~]|\\\\|[A-Za-z]:[\\/]", value)) or ".." in PurePath(value).parts
 
 
 def without_places(value: Any) -> Any:
-    """Settings as data, paths of this machine replaced by the word PATH."""
+    """Return settings as data, with the word PATH in place of this computer's paths."""
     if isinstance(value, dict):
         return {key: without_places(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -173,9 +172,9 @@ def without_places(value: Any) -> Any:
 
 
 def fill_folder(out: Path, write: Callable[[Path], None]) -> Path:
-    """Let `write` make the files in a folder beside `out`, then put them in place, config.json last.
+    """Let `write` make the files in a folder beside `out`, then move them into place, config.json last.
 
-    What is no file of ours stays; a folder whose config.json or weights are somebody else's is refused.
+    Other files are kept. Raises ValueError for a folder whose config.json or weights we did not write.
     """
     if out.is_dir() and any((out / name).exists() for name in FILES if name != CARD):
         read_config(out)  # ValueError: not ours to fill
@@ -202,5 +201,5 @@ def fill_folder(out: Path, write: Callable[[Path], None]) -> Path:
 
 
 def is_plain_file(path: Path) -> bool:
-    """Whether it is a file itself and no link to one."""
+    """Return whether `path` is a file and not a link to one."""
     return path.exists() and stat.S_ISREG(path.lstat().st_mode)

@@ -1,7 +1,7 @@
-"""Adapters in a hub folder: peft's layout, checked before peft sees it, and merged where a model wants that.
+"""Adapters in a hub folder: peft's layout, checked before peft sees it, and merged if a model needs that.
 
-adapter_config.json has few keys here and names every adapted layer. What else peft would act on (modules to
-import, patterns, other methods than LoRA) is refused: a folder from elsewhere is data and nothing more.
+Our adapter_config.json has few keys and names every adapted layer. Other keys that peft would act on (modules
+to import, patterns, methods other than LoRA) are refused, so a downloaded folder is only ever data.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from foleypref.published.places import cache_folder
 from foleypref.published.sniff import safetensors_header
 from foleypref.workspace.records import digest
 
-_KEPT = (
+_KEYS = (
     "peft_version",
     "peft_type",
     "task_type",
@@ -45,9 +45,9 @@ _FIXED: dict[str, Any] = {"peft_type": "LORA", "bias": "none", "task_type": None
 
 
 def adapter_config(folder: Path) -> bytes:
-    """adapter_config.json of adapters that training wrote, with every layer named and no path in it."""
-    said = read_json(folder / ADAPTER_CONFIG)
-    config = {key: said[key] for key in _KEPT if key in said} | {
+    """Return adapter_config.json for adapters that training wrote, naming every layer and no path."""
+    written = read_json(folder / ADAPTER_CONFIG)
+    config = {key: written[key] for key in _KEYS if key in written} | {
         "target_modules": sorted(_ranks(folder / ADAPTER)),
         "base_model_name_or_path": None,
     }
@@ -58,34 +58,36 @@ def check_adapter(folder: Path) -> None:
     """Raise ValueError unless both files are plain LoRA and agree with each other."""
     path = checked_file(folder, ADAPTER_CONFIG)
     ranks = _ranks(checked_weights(folder, ADAPTER))
-    said = read_json(path)
-    foreign = sorted(key for key in said if key not in (*_KEPT, "target_modules", "base_model_name_or_path"))
-    wrong = [key for key, value in _FIXED.items() if said.get(key) != value]
-    if foreign or wrong or said.get("base_model_name_or_path"):
+    config = read_json(path)
+    foreign = sorted(
+        key for key in config if key not in (*_KEYS, "target_modules", "base_model_name_or_path")
+    )
+    wrong = [key for key, value in _FIXED.items() if config.get(key) != value]
+    if foreign or wrong or config.get("base_model_name_or_path"):
         key = (foreign or wrong or ["base_model_name_or_path"])[0]
-        raise ValueError(f"{path}: {key} = {said.get(key)!r} is not plain LoRA; only that is loaded")
-    if said.get("target_modules") != sorted(ranks):
+        raise ValueError(f"{path}: {key} = {config.get(key)!r} is not plain LoRA; only that is loaded")
+    if config.get("target_modules") != sorted(ranks):
         raise ValueError(f"{path}: target_modules are not the {len(ranks)} layers that {ADAPTER} adapts")
-    if not all(isinstance(said.get(key), int | float) for key in ("r", "lora_alpha")):
-        raise ValueError(f"{path}: r and lora_alpha are numbers, found {said.get('r')!r}")
-    if set(ranks.values()) != {said["r"]}:
-        raise ValueError(f"{path}: r is {said['r']}, the adapters have {sorted(set(ranks.values()))}")
+    if not all(isinstance(config.get(key), int | float) for key in ("r", "lora_alpha")):
+        raise ValueError(f"{path}: r and lora_alpha are numbers, found {config.get('r')!r}")
+    if set(ranks.values()) != {config["r"]}:
+        raise ValueError(f"{path}: r is {config['r']}, the adapters have {sorted(set(ranks.values()))}")
 
 
 def check_base(base: Model, config: HubConfig) -> None:
-    """Raise ValueError unless a loaded model is the one that the adapters were trained on."""
-    wanted = "" if config.base is None else config.base.fingerprint
-    if wanted and (found := fingerprint_of(base.network)) != wanted:
+    """Raise ValueError unless a loaded model has the weights that the adapters were trained on."""
+    expected = "" if config.base is None else config.base.fingerprint
+    if expected and (actual := fingerprint_of(base.network)) != expected:
         raise ValueError(
-            f"the adapters were trained on a {config.model['name']} of fingerprint {wanted}, here it is "
-            f"{found}; get the same base weights, or a folder with the whole network (`hub save --merged`)"
+            f"the adapters were trained on a {config.model['name']} of fingerprint {expected}, here it is "
+            f"{actual}; get the same base weights, or a folder with the whole network (`hub save --merged`)"
         )
 
 
 def merged_folder(part: Model, folder: Path, config: HubConfig) -> Path:
-    """A hub folder with the whole network, checked adapters merged, in our cache; made at the first use.
+    """Return a cached hub folder with the checked adapters merged into the whole network.
 
-    For models that take no adapters: their weights, and so their fingerprint, are then the tuned ones.
+    It serves models that have no `adapter` setting, and is written at the first use.
     """
     with (folder / ADAPTER).open("rb") as file:
         adapter = hashlib.file_digest(file, "sha256").hexdigest()
@@ -104,16 +106,16 @@ def merged_folder(part: Model, folder: Path, config: HubConfig) -> Path:
 
 
 def _ranks(path: Path) -> dict[str, int]:
-    """The adapted layers of a file with their ranks. Raises ValueError for anything but LoRA's A and B."""
+    """Return the rank of every adapted layer. Raises ValueError for tensors other than LoRA's A and B."""
     ranks: dict[str, int] = {}
     keys = {key: entry for key, entry in safetensors_header(path).items() if key != "__metadata__"}
     for key, entry in keys.items():
-        found, shape = _KEY.fullmatch(key), cast(list[int], entry["shape"])
-        if found is None or len(shape) < 2:
+        match, shape = _KEY.fullmatch(key), cast(list[int], entry["shape"])
+        if match is None or len(shape) < 2:
             raise ValueError(f"{path}: {key!r} is no LoRA tensor; only plain LoRA is loaded")
-        rank = shape[0] if found[2] == "A" else shape[1]
-        if ranks.setdefault(found[1], rank) != rank:
-            raise ValueError(f"{path}: the two tensors of {found[1]} have different ranks")
+        rank = shape[0] if match[2] == "A" else shape[1]
+        if ranks.setdefault(match[1], rank) != rank:
+            raise ValueError(f"{path}: the two tensors of {match[1]} have different ranks")
     if not ranks or len(keys) != 2 * len(ranks):
         raise ValueError(f"{path}: {len(keys)} tensors for {len(ranks)} layers; two each were expected")
     return ranks

@@ -13,13 +13,13 @@ from foleypref.settings.errors import one_line_errors
 
 
 def part_of(folder: str | Path, **settings: Any) -> Model:
-    """The model of a hub folder as a part that is not loaded: what `--model FOLDER` means."""
+    """Return the model of a hub folder, not loaded: the meaning of `--model FOLDER`."""
     path = Path(folder).expanduser()
     return _part(path, read_config(path), settings, ())
 
 
 def check_folder(folder: Path) -> HubConfig:
-    """config.json of a hub folder whose files are all there and are what it says. Raises ValueError."""
+    """Read config.json of a hub folder and check the files that it names. Raises ValueError."""
     config = read_config(folder)
     checked_weights(folder, config.weights_file)
     if config.is_adapter:
@@ -33,8 +33,8 @@ def _part(folder: Path, config: HubConfig, settings: dict[str, Any], own: Sequen
             f"{folder} holds an AudioScore; `foleypref hub load {folder} --workspace WORKSPACE` takes it"
         )
     check_folder(folder)
-    said = dict(config.model)
-    name = str(said.pop("name", ""))
+    stored = dict(config.model)
+    name = str(stored.pop("name", ""))
     if ":" in name and name not in own:
         raise ValueError(
             f"{folder} wants {name!r}, which is code outside foleypref; if you trust it, pass own=({name!r},)"
@@ -42,12 +42,12 @@ def _part(folder: Path, config: HubConfig, settings: dict[str, Any], own: Sequen
     if "/" in name:  # a folder in a folder
         raise ValueError(f"{folder}: no model is called {name!r}")
     with one_line_errors(str(folder)):
-        place = _place(folder, config, build_model(name, **{**said, **settings}))
-        return build_model(name, **{**said, **place, **settings})
+        place = _place(folder, config, build_model(name, **{**stored, **settings}))
+        return build_model(name, **{**stored, **place, **settings})
 
 
 def _place(folder: Path, config: HubConfig, base: Model) -> dict[str, str]:
-    """The setting by which a model finds the folder's weights."""
+    """Return the setting by which a model finds the folder's weights."""
     if not config.is_adapter:
         return {"weights": str(folder / config.weights_file)}
     if "adapter" in type(base).model_fields:

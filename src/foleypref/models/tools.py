@@ -1,6 +1,6 @@
-"""What can be done with any model: reading a clip, views and frozen copies, sampling from noise.
+"""Functions for any model: reading a clip, views and frozen copies, sampling from noise.
 
-The contract itself is in `foleypref.models.backbones`; nothing here knows one model from another.
+The contract is `foleypref.models.backbones.Model`; nothing here depends on a particular model.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from foleypref.models.backbones import Conditions, Media, Model
 from foleypref.models.sharding import unshard
 from foleypref.workspace.records import Clip
 
-SHORT_S = 0.5  # a picture that ends this much before the model's length holds its last frame
+SHORT_S = 0.5  # a picture may end this much before the model's length; its last frame is then held
 
 M = TypeVar("M", bound=Model)
 
 
 def read_clip_media(root: Path, clip: Clip, model: Model, *, audio: bool = True) -> Media:
-    """Decode a clip the way a model wants it. Raises MediaError, also where the picture is too short for it.
+    """Decode a clip into the streams that a model takes. Raises MediaError, also if the picture is too short.
 
-    `root` is the workspace's, against which relative paths are read; `audio=False` leaves the sound out.
+    Relative paths are read against `root`, the workspace's folder; `audio=False` leaves the sound out.
     """
     media = model.read(root / clip.path, clip.start_s, clip.prompt, audio=audio and clip.has_audio)
-    wanted = model.spec.clip_seconds
-    if media.seconds is not None and media.seconds < wanted - SHORT_S:
+    seconds = model.spec.clip_seconds
+    if media.seconds is not None and media.seconds < seconds - SHORT_S:
         raise MediaError(
             f"{clip.path}: {media.seconds:.2f} s of picture from {clip.start_s:g} s on, the model takes "
-            f"{wanted:g} s; set its duration lower or leave the clip out"
+            f"{seconds:g} s; set its duration lower or leave the clip out"
         )
     return media
 
@@ -50,29 +50,29 @@ def with_weights(model: M, weights: str | Path) -> M:
 
 
 def with_network(model: M, network: nn.Module) -> M:
-    """A view of `model` around another flow network; everything else (autoencoder, settings) is shared."""
+    """Return a view of `model` with another flow network; autoencoder and settings are shared."""
     view = copy.copy(model)
     view.set_network(network)
     return view
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
-    """The network itself, out of the wrappers (DDP) that keep it as their `module`."""
+    """Return the network inside wrappers (DDP) that keep it as their `module`."""
     while isinstance(inner := getattr(network, "module", None), nn.Module):
         network = inner
     return network
 
 
 def frozen_copy(model: M) -> M:
-    """The reference: a view of `model` around a frozen copy of its flow network, as it is now.
+    """Return the reference: a view of `model` with a frozen copy of its present flow network.
 
-    Take it before the network is wrapped (DDP): a wrapper would be copied with it.
+    Call it before the network is wrapped (DDP), because a wrapper would be copied too.
     """
     return with_network(model, copy.deepcopy(model.network).requires_grad_(False).eval())
 
 
 def fingerprint_of(network: nn.Module) -> str:
-    """Hash of a network's parameters and buffers, names and bytes: 16 hex characters."""
+    """Hash a network's parameters and buffers, names and bytes: 16 hex characters."""
     state = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -95,10 +95,10 @@ def sample_latents(
     solver: AnySolver = "euler",
     negative: Conditions | None = None,
 ) -> Latents:
-    """Integrate the flow from seeded noise, both guidance halves in one forward: latents (B, L, D).
+    """Integrate the guided flow from seeded noise: latents (B, L, D).
 
-    Row i's noise depends on seeds[i] alone. `negative` takes the place of the null conditions. At a scale of
-    1 or less the conditional flow is followed alone.
+    Row i's noise depends only on seeds[i]. `negative` takes the place of the null conditions. Up to a
+    guidance scale of 1 only the conditional flow is followed.
     """
     if solver in COUPLED and len(seeds) > 1:
         rows = [

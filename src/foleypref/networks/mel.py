@@ -20,7 +20,7 @@ _LOG_STEP = math.log(6.4) / 27
 
 
 def slaney_basis(sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float) -> Tensor:
-    """Triangles on Slaney's mel scale, each of unit area over Hz: (num_mels, n_fft // 2 + 1), float64."""
+    """Return triangles of unit area over Hz on Slaney's mel scale: (num_mels, n_fft // 2 + 1), float64."""
     mels = torch.linspace(_to_mel(f_min), _to_mel(f_max), num_mels + 2, dtype=torch.float64)
     above = _KNEE_HZ * torch.exp(_LOG_STEP * (mels - _KNEE_MEL))
     edges = torch.where(mels < _KNEE_MEL, _LINEAR_HZ * mels, above)[:, None]
@@ -38,9 +38,9 @@ class LogMelSpectrogram(nn.Module):
     """log(mel) of mono sound: (B, N) -> (B, num_mels, N // hop).
 
     `log` is the logarithm, `floor` its smallest argument: silence is log(floor). `padding` samples are
-    reflected at both ends, by default (n_fft - hop) / 2, which makes N // hop frames. `eps` stands under the
-    root of the magnitude. `clip` cuts samples beyond [-1, 1]. Works in the precision of its buffers, whatever
-    the autocast.
+    reflected at both ends, by default (n_fft - hop) / 2, which makes N // hop frames. `eps` is added under
+    the root of the magnitude. `clip` clamps samples to [-1, 1]. Autocast is ignored: the work is done in the
+    precision of the buffers.
     """
 
     basis: Tensor
@@ -52,6 +52,7 @@ class LogMelSpectrogram(nn.Module):
         n_fft: int,
         hop: int,
         num_mels: int,
+        *,
         f_min: float = 0.0,
         f_max: float | None = None,
         log: Literal["log10", "ln"] = "log10",
@@ -63,15 +64,19 @@ class LogMelSpectrogram(nn.Module):
         super().__init__()
         self.n_fft, self.hop, self.log, self.floor, self.eps, self.clip = n_fft, hop, log, floor, eps, clip
         self.padding = (n_fft - hop) // 2 if padding is None else padding
-        basis = slaney_basis(sample_rate, n_fft, num_mels, f_min, sample_rate / 2 if f_max is None else f_max)
+        basis = slaney_basis(
+            sample_rate, n_fft, num_mels, f_min=f_min, f_max=sample_rate / 2 if f_max is None else f_max
+        )
         self.register_buffer("basis", basis.float(), persistent=False)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
-        """Raises ValueError for sound that is not (B, N) or too short to reflect."""
+        """Compute the log-mel of sound (B, N). Raises ValueError for other shapes and too short sound."""
         if wave.ndim != 2 or wave.shape[1] <= self.padding:
-            found = f"sound of shape {tuple(wave.shape)}"
-            raise ValueError(f"{found} has no mel frames: give (batch, more than {self.padding} samples)")
+            raise ValueError(
+                f"sound of shape {tuple(wave.shape)} has no mel frames: give (batch, more than "
+                f"{self.padding} samples)"
+            )
         wave = wave.to(self.basis)
         if self.clip:
             wave = wave.clamp(-1, 1)

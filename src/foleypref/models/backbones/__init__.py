@@ -174,7 +174,7 @@ class Model(Part, ABC):
             )
         return self
 
-    # Keys of what is kept on disk, and the price.
+    # Cache keys, and the cost.
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What both models of the embedded world share: 4 s of 16 kHz sound by one codec, packaged weights."""
+"""The base of both models of the embedded world: 4 s of 16 kHz sound by one codec, packaged weights."""
 
 from __future__ import annotations
 

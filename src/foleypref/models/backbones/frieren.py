@@ -1,14 +1,15 @@
-"""Frieren (arXiv 2406.00320): base, reflow and distilled, from the released checkpoints; it hears no prompt.
+"""Frieren (arXiv 2406.00320): base, reflow and distilled, from the released checkpoints; takes no prompt.
 
-`frieren` (which is `frieren-base`), `frieren-reflow`, `frieren-distilled`: one network, three trainings. All
-want guidance at 4.5, also the last two, which were trained through it; base and reflow take 25 Euler steps,
-distilled one. Tune from base: without guidance, the others' velocity is no flow's. The weights' licence is
-not stated. Files are looked for in `weights_folder`, in $FOLEYPREF_WEIGHTS or in ~/.cache/foleypref/weights.
+`frieren` (the same as `frieren-base`), `frieren-reflow` and `frieren-distilled` are one network, trained in
+three ways. All need guidance at 4.5, also the last two, which were trained through it; base and reflow take
+25 Euler steps, distilled one. Tune from base: without guidance, the velocity of the others is not that of a
+flow. The weights' licence is not stated. Files are looked for in `weights_folder`, in $FOLEYPREF_WEIGHTS or
+in ~/.cache/foleypref/weights.
 
-Sees 32 frames, 4 a second, by CAVP: 8.000 s of picture, each frame spread over 256 ms of 8.192 s of sound.
-The network was trained with that drift and undoes it, so nothing here does. Other lengths are made of
-windows. A picture of fewer frames holds its last one until there are 32. CAVP looks at up to 40 frames at a
-time, what comes after the 32 included, as for the released features.
+The model sees 32 frames at 4 fps through CAVP: 8.000 s of picture, each frame spread over 256 ms of 8.192 s
+of sound. The network was trained with that drift and corrects it, so this file does not. Other lengths are
+made of windows. A picture of fewer frames holds its last one until there are 32. As for the released
+features, CAVP looks at up to 40 frames at a time, including those after the 32.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ LATENT_HOP = 512  # samples
 
 
 class Frieren(Model):
-    """Which network. `weights` is a tuned network's file ("" the released one)."""
+    """The variant and its weights: `weights` is a tuned network's file ("" is the released one)."""
 
     variant: Variant = "base"
     weights: str = ""
@@ -66,7 +67,7 @@ class Frieren(Model):
 
     @property
     def spec(self) -> ModelSpec:
-        """256 latent frames of 20 channels, 31.25 a second: 8.192 s of 16 kHz sound, and no other length."""
+        """256 latent frames of 20 channels at 31.25 Hz: 8.192 s of 16 kHz sound, and no other length."""
         latents = FRAME_LATENTS * NUM_FRAMES
         return ModelSpec({"audio": (latents, LATENT_DIM)}, SAMPLE_RATE, latents * LATENT_HOP / SAMPLE_RATE)
 
@@ -77,22 +78,22 @@ class Frieren(Model):
 
     @property
     def feature_key(self) -> str:
-        """Hash of CAVP, its grouping and the decoder; the same for every variant."""
+        """Names CAVP, its grouping and the decoder; the same for every variant."""
         return f"frieren/{self._loaded.cavp_hash()}/fps{FPS}x{GROUP}/av{av.__version__}"
 
     @property
     def latent_key(self) -> str:
-        """The autoencoder and the decoder."""
+        """Names the autoencoder and the decoder."""
         return f"frieren/{fingerprint_of(self._loaded.codec.vae)}/av{av.__version__}"
 
     def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read the network; the codec and CAVP follow when they are first wanted."""
+        """Read the network; the codec and CAVP are read at their first use."""
         self._parts = FrierenParts(self.variant, self.weights, self.weights_folder, torch.device(device))
         self._network = self._parts.load_network(getattr(torch, self.dtype), merging(self.adapter))
         return self
 
     def read(self, path: Path, start_s: float = 0.0, prompt: str = "", *, audio: bool = True) -> Media:
-        """Up to 40 frames, 4 a second by ffmpeg's rule, as stream "cavp"; `seconds` counts the first 32."""
+        """Read up to 40 frames at 4 fps by ffmpeg's rule as stream "cavp"; `seconds` counts the first 32."""
         picker = FramePicker(FPS, GROUP / FPS, lambda frame, sar: cavp_frame(shown_pixels(frame, sar)))
         collect_frames(path, [picker], start_s=start_s)
         frames = np.stack(picker.frames)
@@ -103,34 +104,34 @@ class Frieren(Model):
 
     @torch.no_grad()
     def condition(self, media: Sequence[Media]) -> Conditions:
-        """cavp (B, 32, 512), a vector of length 1 a frame, zeros without a picture; prompts are not heard.
+        """Compute cavp (B, 32, 512): one unit vector per frame, zeros without a picture; prompts are ignored.
 
-        Null conditions are zeros too, in CAVP's own space: the condition stage then says its bias.
+        Null conditions are zeros too, in CAVP's space: the condition stage then returns its bias.
         """
         parts = self._loaded
-        found = torch.zeros(len(media), NUM_FRAMES, FEATURE_DIM, device=parts.device)
-        for row, item in enumerate(media):  # one clip at a time: its 40 frames are batch enough
+        features = torch.zeros(len(media), NUM_FRAMES, FEATURE_DIM, device=parts.device)
+        for row, item in enumerate(media):  # one clip at a time: its 40 frames fill a batch
             frames = item.frames.get("cavp", np.empty(0))
             if len(frames):
-                seen = held(frames, max(NUM_FRAMES, len(frames)))
-                found[row] = parts.cavp_features(seen)[:NUM_FRAMES]
-        return {"cavp": found}
+                padded = held(frames, max(NUM_FRAMES, len(frames)))
+                features[row] = parts.cavp_features(padded)[:NUM_FRAMES]
+        return {"cavp": features}
 
     def prepare(self, conditions: Conditions) -> Conditions:
-        """The network's projections of frames, which depend on neither x_t nor t."""
+        """Project the frames' features, which depend on neither x_t nor t."""
         return cast(Network, self.network).prepare_conditions(conditions)
 
     def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
-        """v(x_t, t | conditions) of latents {"audio": (B, 256, 20)}.
+        """Return v(x_t, t | conditions) of latents {"audio": (B, 256, 20)}.
 
-        The network cuts t to whole thousandths, as it was trained, and looks at x_t once for all groups of
-        rows that conditions may have.
+        The network truncates t to thousandths, as in its training, and embeds x_t once for all groups of rows
+        that conditions may have.
         """
         return {"audio": self.network(x_t["audio"], t, conditions)}
 
     @torch.no_grad()
     def encode(self, waves: Tensor) -> Latents:
-        """Waves (B, N), cut or padded to 131072 -> {"audio": (B, 256, 20)}, the posterior's mean."""
+        """Encode waves (B, N), cut or padded to 131072 samples, to the posterior's mean (B, 256, 20)."""
         parts, samples = self._loaded, self._samples
         waves = F.pad(waves, (0, max(0, samples - waves.shape[1])))[:, :samples]
         return {"audio": parts.codec.encode(waves.to(parts.device))}
@@ -148,7 +149,7 @@ class Frieren(Model):
         return frieren_cost(NUM_FRAMES)
 
     def export(self, path: str) -> None:
-        """Write the tuned network: .safetensors alone, .ckpt as a whole checkpoint that the release loads."""
+        """Write the tuned network as .safetensors, or as a .ckpt that the released code loads."""
         self._loaded.export_network(unwrapped(self.network), Path(path).expanduser())
 
     @property
@@ -162,5 +163,5 @@ class Frieren(Model):
 
 
 def cavp_frame(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> (224, 224, 3), stretched; Pillow's bilinear, which averages where it shrinks."""
+    """Stretch (H, W, 3) uint8 to (224, 224, 3); Pillow's bilinear filter averages when it shrinks."""
     return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR))

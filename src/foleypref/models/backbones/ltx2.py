@@ -1,13 +1,13 @@
 """LTX-2 (arXiv 2601.03233): video and sound from a prompt, through diffusers, from a local folder.
 
-A joint model of 19 B parameters: 14 B see, 5 B hear, and two attentions a block, `audio_to_video_attn` and
-`video_to_audio_attn`, are all that lies between; these are what LoRA tunes. The weights are under the LTX-2
-Community License, which is no open-source licence. Their folder is `weights_folder`, or `LTX-2` where weights
-are looked for; docs/ltx2.md says how to get it.
+A joint model of 19 B parameters: 14 B for video, 5 B for audio, linked only by two attentions per block,
+`audio_to_video_attn` and `video_to_audio_attn`, which LoRA tunes. The weights are under the LTX-2 Community
+License, which is not an open-source licence. Their folder is `weights_folder`, or `LTX-2` where weights are
+looked for; docs/ltx2.md says how to get it.
 
-LTX-2 counts from data to noise, z = (1 - σ) x + σ ε, and predicts ε - x: σ = 1 - t and v = -output. Latents
-are rows in time, of the picture (F, S, C) with S latents a frame, of the sound (L, D). Nothing but the prompt
-conditions; the empty one is the null.
+LTX-2's time runs from data to noise, z = (1 - σ) x + σ ε, and it predicts ε - x: σ = 1 - t and v = -output.
+Latents have time first: video (F, S, C) with S latents per frame, audio (L, D). The prompt is the only
+condition, and the empty prompt is the null.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 class LTX2(Model):
-    """Which folder, what picture, how exact. `weights` is a tuned transformer's file ("" the folder's)."""
+    """Folder, picture and precision. `weights` is a tuned transformer's file ("" is the folder's)."""
 
     weights: str = ""
     adapter: str = ""  # folder of peft adapters, merged into the transformer at load
@@ -49,9 +49,9 @@ class LTX2(Model):
     width: int = Field(768, ge=8)
     num_frames: int = Field(121, ge=1)  # one more than a multiple of 8
     fps: float = Field(24.0, gt=0)
-    text_tokens: int = Field(1024, ge=8)  # as trained; fewer are cached in less space, and are another prompt
+    text_tokens: int = Field(1024, ge=8)  # as trained; fewer take less cache, and change the conditions
     dtype: Dtype = "bfloat16"  # of the transformer's weights; adapters stay float32
-    schedule: Literal["shifted", "equal"] = "shifted"  # of a solver's steps; as released, or as elsewhere
+    schedule: Literal["shifted", "equal"] = "shifted"  # of a solver's steps: "shifted" as released
     feature_dtype: Dtype = "bfloat16"  # of text encoder and video autoencoder; cached apart
 
     notice: ClassVar[str] = (
@@ -66,7 +66,7 @@ class LTX2(Model):
 
     @property
     def spec(self) -> ModelSpec:
-        """Latents of picture and sound of `num_frames` frames. Raises ValueError off the grid of latents."""
+        """Latents of `num_frames` frames and their sound. Raises ValueError for sizes off the grid."""
         sizes = self._sizes
         frames, rows, columns = sizes.video_grid(self.num_frames, self.height, self.width)
         seconds = self.num_frames / self.fps
@@ -85,17 +85,17 @@ class LTX2(Model):
 
     @property
     def feature_key(self) -> str:
-        """Hash of text encoder and connectors, and the number of tokens: no picture conditions."""
+        """Names text encoder, connectors and the number of tokens; no picture conditions this model."""
         return f"ltx2/{self._loaded.text_hash()}/{self.text_tokens}{self._exactness}"
 
     @property
     def latent_key(self) -> str:
-        """Hash of the codecs, the picture's size and rate, and the decoder: what latents of clips hang on."""
+        """Names the codecs, the picture's size and rate, and the decoder."""
         picture = f"{self.width}x{self.height}x{self.num_frames}@{self.fps:g}"
         return f"ltx2/{self._loaded.codec_hash()}/{picture}/av{av.__version__}{self._exactness}"
 
     def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read the transformer; text encoder and codecs follow when they are first wanted."""
+        """Read the transformer; text encoder and codecs are read at their first use."""
         self._parts = LTX2Parts(self.weights_folder, torch.device(device), getattr(torch, self.feature_dtype))
         self._network = self._parts.load_network(
             self.weights, getattr(torch, self.dtype), merging(self.adapter)
@@ -103,11 +103,11 @@ class LTX2(Model):
         return self
 
     def with_duration(self, seconds: float) -> Self:
-        """A view of the next length on the grid of frames that is no shorter; everything loaded is shared."""
+        """Return a view of the shortest length on the grid that covers `seconds`; weights are shared."""
         return self.model_copy(update={"num_frames": self._sizes.frames_for(seconds * self.fps)})
 
     def read(self, path: Path, start_s: float = 0.0, prompt: str = "", *, audio: bool = True) -> Media:
-        """Frames at the model's rate as stream "video", scaled to cover its size and cropped; mono sound."""
+        """Read frames as stream "video", scaled to cover the model's size and cropped; mono sound."""
         size, seconds = (self.height, self.width), self.num_frames / self.fps
         picker = FramePicker(self.fps, seconds, lambda frame, sar: covering(shown_pixels(frame, sar), size))
         collect_frames(path, [picker], start_s=start_s)
@@ -118,11 +118,11 @@ class LTX2(Model):
         return Media({"video": frames}, wave, prompt, len(frames) / self.fps)
 
     def condition(self, media: Sequence[Media]) -> Conditions:
-        """video_text (B, K, Wv), audio_text (B, K, Wa), text_mask (B, K): prompts after the connectors."""
+        """Encode prompts: video_text (B, K, Wv), audio_text (B, K, Wa), text_mask (B, K)."""
         return self._loaded.text_states([item.prompt for item in media], self.text_tokens)
 
     def null(self, conditions: Conditions) -> Conditions:
-        """The empty prompt's."""
+        """Return the conditions of the empty prompt."""
         empty = self._loaded.null_states(self.text_tokens)
         return {
             key: empty[key].to(value).expand(len(value), *empty[key].shape[1:]).contiguous()
@@ -130,14 +130,14 @@ class LTX2(Model):
         }
 
     def times(self, num_steps: int) -> list[float] | None:
-        """Shifted towards noise by the number of the picture's latents, as the released pipeline has them."""
+        """Return times shifted towards noise by the number of video latents, as in the released pipeline."""
         if self.schedule == "equal":
             return None
         frames, rows, columns = self._sizes.video_grid(self.num_frames, self.height, self.width)
         return shifted_times(find_folder(self.weights_folder), frames * rows * columns, num_steps)
 
     def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
-        """v(x_t, t | conditions) of {"video": (B, F, S, C), "audio": (B, L, D)}, one t for both."""
+        """Return v(x_t, t | conditions) of {"video": (B, F, S, C), "audio": (B, L, D)}, one t for both."""
         self._loaded.release_text()
         x_t, t = repeated(x_t, t, len(conditions["text_mask"]))
         frames, rows, columns = self._sizes.video_grid(self.num_frames, self.height, self.width)
@@ -163,40 +163,44 @@ class LTX2(Model):
         return {key: v[key].to(x_t[key].dtype) for key in x_t}
 
     def encode(self, waves: Tensor) -> Latents:
-        """Mono waves (B, N), cut or padded to the picture's length -> {"audio": (B, L, D)}."""
+        """Encode mono waves (B, N), cut or padded to the picture's length, to {"audio": (B, L, D)}."""
         num = self._samples
         waves = F.pad(waves, (0, max(0, num - waves.shape[1])))[:, :num]
         return {"audio": self._loaded.encode_audio(waves, self.spec.latents["audio"][0])}
 
     def encode_media(self, media: Sequence[Media]) -> Latents:
-        """Both modalities; a picture that ends early holds its last frame. ValueError if one is missing."""
+        """Encode both modalities; a short picture holds its last frame. ValueError if one is missing."""
         audio = super().encode_media(media)
-        if blind := sum(len(item.frames.get("video", ())) == 0 for item in media):
-            raise ValueError(f"{blind} of {len(media)} clips have no picture to encode")
+        if num_blind := sum(len(item.frames.get("video", ())) == 0 for item in media):
+            raise ValueError(f"{num_blind} of {len(media)} clips have no picture to encode")
         frames = (held(item.frames["video"], self.num_frames) for item in media)
         return {"video": torch.stack([self._loaded.encode_video(one) for one in frames]), **audio}
 
     def decode(self, latents: Latents) -> Tensor:
-        """{"audio": (B, L, D)} -> mono waves (B, N) of the picture's length, the mean of two channels.
+        """Decode {"audio": (B, L, D)} to mono waves (B, N) of the picture's length, the mean of two channels.
 
-        Latents end up to 50 ms before the picture does: there is silence.
+        Latents end up to 50 ms before the picture; the rest is silence.
         """
         num = self._samples
         waves = torch.cat([self._loaded.decode_audio(row) for row in latents["audio"].split(1)])
         return F.pad(waves, (0, max(0, num - waves.shape[1])))[:, :num]
 
     def decode_video(self, latents: Latents) -> Tensor:
-        """{"video": (B, F, S, C)} -> frames (B, T, H, W, 3) uint8 on the CPU, one clip at a time."""
+        """Decode {"video": (B, F, S, C)} to frames (B, T, H, W, 3) uint8 on the CPU, one clip at a time."""
         _, rows, columns = self._sizes.video_grid(self.num_frames, self.height, self.width)
         return torch.stack([self._loaded.decode_video(row, rows, columns) for row in latents["video"]])
 
     def cost(self) -> Cost:
-        """Counted on the parts' configurations, the folder's or else the released ones."""
+        """Count the cost on the parts' configurations, the folder's or else the released ones."""
         from foleypref.models.cost_ltx2 import ltx2_cost  # diffusers: seconds to import
 
-        grid = self._sizes.video_grid(self.num_frames, self.height, self.width)
-        audio = self.spec.latents["audio"][0]
-        return ltx2_cost(self.weights_folder, grid, audio, self.text_tokens, self.dtype)
+        return ltx2_cost(
+            self.weights_folder,
+            grid=self._sizes.video_grid(self.num_frames, self.height, self.width),
+            audio_frames=self.spec.latents["audio"][0],
+            num_tokens=self.text_tokens,
+            dtype=self.dtype,
+        )
 
     def export(self, path: str) -> None:
         """Write the transformer with diffusers' keys as .safetensors, in `dtype`."""
@@ -225,7 +229,7 @@ class LTX2(Model):
 
 
 def covering(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 -> (height, width, 3): scaled with its aspect kept until it covers, centre cropped."""
+    """Scale (H, W, 3) uint8, keeping its aspect, to cover (height, width), and crop the centre."""
     height, width = size
     scale = max(height / pixels.shape[0], width / pixels.shape[1])
     shape = (max(width, round(pixels.shape[1] * scale)), max(height, round(pixels.shape[0] * scale)))

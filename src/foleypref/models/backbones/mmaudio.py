@@ -1,9 +1,9 @@
 """MMAudio (arXiv 2412.15322), all five variants, from the official weights; these are CC-BY-NC 4.0.
 
-`mmaudio-large-44k-v2`, `-large-44k`, `-medium-44k`, `-small-44k`, `-small-16k`. Sees the video through CLIP
-(8 frames a second) and Synchformer (25), makes any length of sound but was trained at 8 s. What is tuned from
-the weights stays non-commercial. Files are looked for in `weights_folder`, in $FOLEYPREF_WEIGHTS or in
-~/.cache/foleypref/weights; `foleypref weights list mmaudio-large-44k-v2` says which.
+`mmaudio-large-44k-v2`, `-large-44k`, `-medium-44k`, `-small-44k`, `-small-16k`. The model sees the video
+through CLIP (8 fps) and Synchformer (25 fps). It generates any length of sound but was trained at 8 s. Models
+tuned from the weights stay non-commercial. Files are looked for in `weights_folder`, in $FOLEYPREF_WEIGHTS or
+in ~/.cache/foleypref/weights; `foleypref weights list mmaudio-large-44k-v2` says which.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TEXT_LENGTH = 77  # tokens
 
 
 class MMAudio(Model):
-    """Which network, how long, how exact. `weights` is a tuned network's file ("" the official one)."""
+    """Variant, length and precision. `weights` is a tuned network's file ("" is the official one)."""
 
     variant: Variant = "large-44k-v2"
     weights: str = ""
@@ -55,7 +55,7 @@ class MMAudio(Model):
 
     @property
     def spec(self) -> ModelSpec:
-        """L latent frames of 20 (16 kHz) or 40 (44.1 kHz) channels, 31.25 or 43.07 of them a second."""
+        """L latent frames of 20 (16 kHz) or 40 (44.1 kHz) channels, at 31.25 or 43.07 Hz."""
         shape = (self._lengths.latent, int(self._sizes["latent_dim"]))
         return ModelSpec({"audio": shape}, self._sample_rate, self.duration, any_length=True)
 
@@ -67,21 +67,21 @@ class MMAudio(Model):
 
     @property
     def feature_key(self) -> str:
-        """Hash of CLIP and Synchformer, frame rule, length and decoder; the same for every variant."""
+        """Names CLIP, Synchformer, frame rule, length and decoder; the same for every variant."""
         encoders = self._loaded.encoder_hash()
         dtype = "" if self.feature_dtype == "float32" else f"/{self.feature_dtype}"
         return f"mmaudio/{encoders}/{self.frame_rule}/{self.duration:g}s/av{av.__version__}{dtype}"
 
     @property
     def latent_key(self) -> str:
-        """The autoencoder, the latents' statistics, the length and the decoder."""
+        """Names the autoencoder, the latents' statistics, the length and the decoder."""
         parts = self._loaded
         statistics = parts.statistics.mean.tolist(), parts.statistics.std.tolist()
         codec = digest(fingerprint_of(parts.codec.vae), *statistics)
         return f"mmaudio/{codec}/{self.duration:g}s/av{av.__version__}"
 
     def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read the network; the codec and the encoders of conditions follow when they are first wanted."""
+        """Read the network; the codec and the encoders of conditions are read at their first use."""
         feature_dtype = getattr(torch, self.feature_dtype)
         self._parts = MMAudioParts(self.variant, self.weights_folder, torch.device(device), feature_dtype)
         network = self._parts.load_network(self.weights, getattr(torch, self.dtype), merging(self.adapter))
@@ -91,53 +91,53 @@ class MMAudio(Model):
         return self
 
     def with_duration(self, seconds: float) -> Self:
-        """A view for another length; everything loaded is shared."""
+        """Return a view for another length; everything loaded is shared."""
         return self.model_copy(update={"duration": seconds})
 
     def read(self, path: Path, start_s: float = 0.0, prompt: str = "", *, audio: bool = True) -> Media:
-        """Both frame streams, `clip` and `sync`, in one pass; the sound, if wanted, in another."""
-        found = read_conditioning_frames(path, start_s, self.duration, self.frame_rule)
+        """Read both frame streams, `clip` and `sync`, in one pass; the sound in another."""
+        streams = read_conditioning_frames(path, start_s, self.duration, self.frame_rule)
         wave = None
         if audio:
             wave, _ = read_wave(path, self._sample_rate, start_s=start_s, duration_s=self.duration)
-        frames = {"clip": found.clip_frames, "sync": found.sync_frames}
-        return Media(frames, wave, prompt, found.duration_s)
+        frames = {"clip": streams.clip_frames, "sync": streams.sync_frames}
+        return Media(frames, wave, prompt, streams.duration_s)
 
     @torch.no_grad()
     def condition(self, media: Sequence[Media]) -> Conditions:
-        """clip (B, C, 1024), sync (B, S, 768), text (B, 77, 1024), and has_video, has_text (B, 1).
+        """Compute clip (B, C, 1024), sync (B, S, 768), text (B, 77, 1024), and has_video, has_text (B, 1).
 
-        A picture that ends early holds its last frame. Rows without one, or without a prompt, are zeros here
-        and become the network's own stand-ins in `prepare`, which training may move.
+        A picture that ends early holds its last frame. Rows without picture or prompt are zeros here;
+        `prepare` replaces them by the network's learned null features, which training may change.
         """
         parts, lengths = self._loaded, self._lengths
-        shown = [row for row, item in enumerate(media) if item.frames]
-        said = [row for row, item in enumerate(media) if item.prompt.strip()]
-        found = self._nothing(len(media))
-        for row in shown:  # one clip at a time: its 264 frames are batch enough
+        with_video = [row for row, item in enumerate(media) if item.frames]
+        with_text = [row for row, item in enumerate(media) if item.prompt.strip()]
+        conditions = self._zeros(len(media))
+        for row in with_video:  # one clip at a time: its 264 frames fill a batch
             frames = media[row].frames
-            found["clip"][row] = parts.clip_vectors(_held(frames["clip"], lengths.clip, CLIP_SIDE))
+            conditions["clip"][row] = parts.clip_vectors(_held(frames["clip"], lengths.clip, CLIP_SIDE))
             sync = _held(frames["sync"], int(SYNC_FPS * self.duration), SYNC_SIDE)
-            found["sync"][row] = parts.sync_tokens(sync)
-        if said:
-            found["text"][said] = parts.text_states([media[row].prompt for row in said])
-        found["has_video"][shown], found["has_text"][said] = 1.0, 1.0
-        return found
+            conditions["sync"][row] = parts.sync_tokens(sync)
+        if with_text:
+            conditions["text"][with_text] = parts.text_states([media[row].prompt for row in with_text])
+        conditions["has_video"][with_video], conditions["has_text"][with_text] = 1.0, 1.0
+        return conditions
 
     def prepare(self, conditions: Conditions) -> Conditions:
-        """The network's projections of conditions, which depend on neither x_t nor t."""
+        """Project conditions, which depends on neither x_t nor t."""
         return cast(Network, self.network).prepare_conditions(conditions)
 
     def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
-        """v(x_t, t | conditions) of normalised latents {"audio": (B, L, dim)}.
+        """Return v(x_t, t | conditions) of normalised latents {"audio": (B, L, dim)}.
 
-        The network looks at x_t once for all groups of rows that conditions may have.
+        The network embeds x_t once for all groups of rows that conditions may have.
         """
         return {"audio": self.network(x_t["audio"], t, conditions)}
 
     @torch.no_grad()
     def encode(self, waves: Tensor) -> Latents:
-        """Waves (B, N) -> {"audio": (B, L, dim)}: the posterior's mean, normalised."""
+        """Encode waves (B, N) to the posterior's mean, normalised: {"audio": (B, L, dim)}."""
         parts, lengths = self._loaded, self._lengths
         waves = waves[:, : lengths.samples].to(parts.device).float()
         waves = nn.functional.pad(waves, (0, lengths.samples - waves.shape[1]))
@@ -145,13 +145,13 @@ class MMAudio(Model):
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Tensor:
-        """{"audio": (B, L, dim)} -> waves (B, N), the spec's rate times its length, up to a whole frame."""
+        """Decode {"audio": (B, L, dim)} to waves (B, N), N rounded up to whole latent frames."""
         parts = self._loaded
         audio = latents["audio"].to(parts.device).float()
         return parts.codec.decode(parts.statistics.unnormalise(audio), rows_at_once=parts.vocoder_rows)
 
     def cost(self) -> Cost:
-        """Counted on the networks of this variant at this length."""
+        """Count the cost on the networks of this variant, at this length."""
         from foleypref.models.cost_mmaudio import mmaudio_cost  # transformers: seconds to import
 
         return mmaudio_cost(self.variant, self.duration)
@@ -177,7 +177,7 @@ class MMAudio(Model):
     def _lengths(self) -> Lengths:
         return sequence_lengths(self.duration, self._sample_rate)
 
-    def _nothing(self, rows: int) -> Conditions:
+    def _zeros(self, rows: int) -> Conditions:
         clip, sync, text = self._loaded.feature_dims
         shapes = {
             "clip": (self._lengths.clip, clip),
@@ -190,7 +190,7 @@ class MMAudio(Model):
 
 
 def _held(frames: np.ndarray, num: int, side: int) -> np.ndarray:
-    """Exactly `num` frames: a picture that ends early holds its last one."""
+    """Return exactly `num` frames: a picture that ends early holds its last one."""
     if len(frames) == 0:
         return np.zeros((num, side, side, 3), np.uint8)
     return held(frames, num)
