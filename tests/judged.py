@@ -1,4 +1,4 @@
-"""What a scorer says of some items, as the records that the score stage would write."""
+"""A scorer's judgement of some items as the records that the score stage would write."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from foleypref.published.places import MissingWeights
 from foleypref.scoring.marginals import with_marginal
 from foleypref.scoring.scorer_inputs import decode_candidates, decode_clip, evaluated_seconds, make_score_item
 from foleypref.scoring.scorer_sets import expand_sets
-from foleypref.scoring.scorers import ScoreItem, Scorer, build_scorer
+from foleypref.scoring.scorers import ScoreItem, Scorer, build_scorer, streams_of
 from foleypref.workspace.dimensions import ScorerVersion
 from foleypref.workspace.engines import MapSettings, run_map
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Failure, Feature, Record, Score
@@ -117,7 +117,7 @@ class ScoreWork:
         self, batch: list[Candidate], scorers: list[LoadedScorer], score_ids: set[str]
     ) -> list[Record]:
         """Decode a batch of candidates and return the records of all scorers, scores last."""
-        streams = tuple({s.key: s for judge in scorers for s in judge.scorer.streams}.values())
+        streams = streams_of(judge.scorer for judge in scorers)
         decoded = {}
         for clip in (self.clips[i] for i in sorted({c.clip_id for c in batch})):
             seconds = evaluated_seconds(clip, self.model)

@@ -177,7 +177,7 @@ def test_the_trunk_keeps_every_frame_with_sound_in_it(state: dict[str, Tensor]) 
 
 @torch.no_grad()
 def test_what_is_behind_the_sound_is_not_rated(state: dict[str, Tensor]) -> None:
-    """Frames behind it are left out: the noise there reaches the sound through the first norm alone."""
+    """Frames behind it are left out: the noise there reaches the sound only through the first norm."""
     network = build_aesthetics(state, ABOUT)
     norm = network.trunk.feature_extractor.conv_layers[0].layer_norm
     norm.forward = lambda x: x  # type: ignore[method-assign]

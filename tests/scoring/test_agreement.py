@@ -42,7 +42,7 @@ def test_alpha_of_the_published_binary_example():
 def test_alpha_at_its_ends():
     assert krippendorff_alpha(np.array([[0, 1, 2, X], [0, 1, 2, 1]])) == pytest.approx(1.0)
     assert np.isnan(krippendorff_alpha(np.array([[1.0, 1, 1], [1, 1, 1]])))  # nothing to disagree on
-    assert np.isnan(krippendorff_alpha(np.array([[1.0, 2, X]])))  # nobody to disagree with
+    assert np.isnan(krippendorff_alpha(np.array([[1.0, 2, X]])))  # only one rater, so no disagreement
     random = np.random.default_rng(0).integers(0, 3, (4, 5000)).astype(float)
     assert abs(krippendorff_alpha(random)) < 0.03
     with pytest.raises(ValueError, match="nominal, ordinal or interval"):

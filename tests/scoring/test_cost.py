@@ -1,4 +1,4 @@
-"""What judges cost: closed forms of what is counted, and what does not depend on what."""
+"""Costs of judges: closed forms of the operations counted, and quantities that must not matter."""
 
 from __future__ import annotations
 

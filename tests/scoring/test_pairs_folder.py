@@ -1,4 +1,4 @@
-"""Pairs out and in again: equal, and a bad row costs itself alone."""
+"""Pairs are equal after export and import, and a bad row costs only itself."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_imported_pairs_stay_when_pair_runs_again_and_its_own_are_replaced(tmp_p
     assert "left in place" not in first.line()
 
     ids = [c.candidate_id for c in candidates]
-    rows = [  # a source of their own, none at all (human), and the two that the stage itself makes
+    rows = [  # another source, none at all (human), and the two that the stage itself makes
         {"clip_id": candidates[3].clip_id, "chosen": ids[4], "rejected": ids[3], "source": "shop"},
         {"clip_id": candidates[3].clip_id, "chosen": ids[5], "rejected": ids[3]},
         {"clip_id": candidates[6].clip_id, "chosen": ids[7], "rejected": ids[6], "source": "auto"},

@@ -117,7 +117,7 @@ def test_the_golden_check_fails_for_another_network(tmp_path: Path) -> None:
 
 def test_the_mean_is_of_all_channels_and_of_the_whole_file() -> None:
     step = np.ones((1, 32000), np.float32)
-    step[:, 16000:] = -1  # a file mean of 0; the mean of what is kept would be 1
+    step[:, 16000:] = -1  # a file mean of 0; the mean of the evaluated part would be 1
     assert torch.equal(benchmark_wave(step, 16000, 16000, 1.0), torch.ones(16000))
     assert torch.equal(benchmark_wave(step + 3, 16000, 16000, 1.0), torch.ones(16000))
     both = np.stack([noise(1), -noise(1)])

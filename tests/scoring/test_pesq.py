@@ -46,7 +46,7 @@ def test_the_caption_decides_for_all_candidates_of_a_clip() -> None:
 
 
 class Listener:
-    """PANNs that hears speech in what is louder than 0.05."""
+    """A PANNs that hears speech in any sound louder than 0.05."""
 
     version = "w-1"
     heard = 0

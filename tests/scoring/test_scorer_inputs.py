@@ -1,4 +1,4 @@
-"""What scorers are shown: the clip's picture of a sound model, the candidate's own of a joint one."""
+"""Inputs of scorers: the clip's picture for a sound model, the candidate's own for a joint one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Joint(TinyModel):
 
 
 class Brightness(Scorer):
-    """A judge of the picture's first frame, which looks once at a clip."""
+    """A judge of the picture's first frame, which looks once at each clip."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "video"})
     dimensions: ClassVar[tuple[str, ...]] = ("grey",)
@@ -54,11 +54,10 @@ class Brightness(Scorer):
 
     @property
     def streams(self) -> tuple[FrameStream, ...]:
-        """Four frames a second."""
         return (STREAM,)
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
-        """The mean grey level."""
+        """Return the mean grey level of the first frame."""
         seen: dict[str, Tensor] = {}
         return Judgement({"grey": [float(self._look(i, seen)) for i in items]}, {})
 

@@ -11,7 +11,7 @@ from tests import scored_workspace as made
 
 
 def oracle_values(num: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """What an imperfect model's candidates look like to the oracles; some clips have no onsets."""
+    """Oracle scores of an imperfect model's candidates; some clips have no onsets."""
     rng = np.random.default_rng(seed)
     correct = (rng.random(num) < 0.7).astype(float)
     f1 = np.where(rng.random(num) < 0.2, np.nan, rng.beta(2, 1.5, num))

@@ -16,5 +16,5 @@ SCORER_SETS: dict[str, tuple[str, ...]] = {
 
 def expand_sets(names: Iterable[str]) -> tuple[str, ...]:
     """Names with every preset replaced by its scorers, each once, in order."""
-    found = (scorer for name in names for scorer in SCORER_SETS.get(name, (name,)))
-    return tuple(dict.fromkeys(found))
+    scorers = (scorer for name in names for scorer in SCORER_SETS.get(name, (name,)))
+    return tuple(dict.fromkeys(scorers))

@@ -162,20 +162,23 @@ def _mean(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
 
 def _rate(candidate: Candidate, quality: np.ndarray, settings: RaterSettings) -> list[Rating]:
     """Return the ratings of one candidate by the raters that drew it."""
-    c, s = candidate.candidate_id, settings
-    draw = sorted(range(1, s.num_raters + 1), key=lambda i: seed_of(s.seed, "draws", rater_name(i), c))
+    candidate_id = candidate.candidate_id
+    draw = sorted(
+        range(1, settings.num_raters + 1),
+        key=lambda i: seed_of(settings.seed, "draws", rater_name(i), candidate_id),
+    )
     ratings = []
-    for index in sorted(draw[: s.raters_per_item]):
+    for index in sorted(draw[: settings.raters_per_item]):
         name = rater_name(index)
-        taste = np.random.default_rng(seed_of(s.seed, "taste", name))
-        weights = np.array([s.class_weight, s.onset_weight, s.noise_weight])
-        weights = weights * np.exp(0.2 * s.spread * taste.standard_normal(3))
-        bias, shift_bad, shift_good = s.spread * taste.normal(0, (0.04, 0.02, 0.02))
-        mood = np.random.default_rng(seed_of(s.seed, "mood", name, c))
-        felt = utility(quality, weights) + bias + s.spread * mood.normal(0, 0.085)
-        label = int(felt >= s.bad_below + shift_bad) + int(felt >= s.good_from + shift_good)
+        taste = np.random.default_rng(seed_of(settings.seed, "taste", name))
+        weights = np.array([settings.class_weight, settings.onset_weight, settings.noise_weight])
+        weights = weights * np.exp(0.2 * settings.spread * taste.standard_normal(3))
+        bias, shift_bad, shift_good = settings.spread * taste.normal(0, (0.04, 0.02, 0.02))
+        mood = np.random.default_rng(seed_of(settings.seed, "mood", name, candidate_id))
+        felt = utility(quality, weights) + bias + settings.spread * mood.normal(0, 0.085)
+        label = int(felt >= settings.bad_below + shift_bad) + int(felt >= settings.good_from + shift_good)
         seconds = round(4 + 4 * float(mood.random()), 1)  # of a clip of 4 s, heard once or twice
-        ratings.append(Rating.make(c, name, label, "simulated", seconds))
+        ratings.append(Rating.make(candidate_id, name, label, "simulated", seconds))
     return ratings
 
 

@@ -18,7 +18,6 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from foleypref.flow.convention import Latents
-from foleypref.media.streams import FrameStream
 from foleypref.models.backbones import Model
 from foleypref.scoring.marginals import with_marginal
 from foleypref.scoring.scorer_inputs import (
@@ -28,7 +27,7 @@ from foleypref.scoring.scorer_inputs import (
     evaluated_seconds,
     make_score_item,
 )
-from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, build_scorer
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, build_scorer, streams_of
 from foleypref.scoring.scorers.audioscore import AudioScore, refuse_oracles
 from foleypref.workspace.dimensions import Dimension
 from foleypref.workspace.records import Clip
@@ -78,9 +77,7 @@ class Reward:
         refuse_oracles(self._audioscore.fitted.dimensions)
         self._watched = watched_scorers(workspace, watch, self._audioscore.fitted.dimensions, device)
         judges: list[Scorer] = [self._audioscore, *(judge for judge, _ in self._watched)]
-        self._streams: tuple[FrameStream, ...] = tuple(
-            {s.key: s for judge in judges for s in judge.streams}.values()
-        )
+        self._streams = streams_of(judges)
         self._decoded: OrderedDict[str, DecodedClip] = OrderedDict()
 
     @property

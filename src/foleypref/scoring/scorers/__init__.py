@@ -191,6 +191,11 @@ def loaded(network: N | None) -> N:
     return network
 
 
+def streams_of(scorers: Iterable[Scorer]) -> tuple[FrameStream, ...]:
+    """Return all frame streams that some scorers look at, each once."""
+    return tuple({stream.key: stream for scorer in scorers for stream in scorer.streams}.values())
+
+
 def is_oracle(scorer: Scorer) -> bool:
     """Return whether a scorer reads the truth: it may measure, but no reward may use it."""
     return "truth" in scorer.needs

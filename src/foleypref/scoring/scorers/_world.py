@@ -47,15 +47,20 @@ def load_judge(name: str, network: N, device: str | torch.device) -> tuple[N, di
     return network, {k.removeprefix("extra."): v for k, v in state.items() if k.startswith("extra.")}
 
 
-def waves(items: Sequence[ScoreItem]) -> Tensor:
-    """Stack sounds to (B, 64000): resampled, cut, or padded with silence."""
+def waves(items: Sequence[ScoreItem], network: nn.Module) -> Tensor:
+    """Stack sounds to (B, 64000) on the network's device: resampled, cut, or padded with silence."""
     rows = torch.zeros(len(items), NUM_SAMPLES)
     for row, item in zip(rows, items):
         wave = resample(torch.from_numpy(item.wave), item.sample_rate, SAMPLE_RATE, HANN)[:NUM_SAMPLES]
         row[: len(wave)] = wave
-    return rows
+    return rows.to(_device_of(network))
 
 
-def pictures(items: Sequence[ScoreItem]) -> Tensor:
-    """Stack frames to (B, 100, H, W, 3) uint8; a shorter clip holds its last frame."""
-    return torch.from_numpy(np.stack([held(item.frames[PICTURE.key], NUM_FRAMES) for item in items]))
+def pictures(items: Sequence[ScoreItem], network: nn.Module) -> Tensor:
+    """Stack frames to (B, 100, H, W, 3) uint8 on the network's device; a short clip holds its last frame."""
+    frames = np.stack([held(item.frames[PICTURE.key], NUM_FRAMES) for item in items])
+    return torch.from_numpy(frames).to(_device_of(network))
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device

@@ -26,7 +26,15 @@ from foleypref.media.files import write_atomic
 from foleypref.media.streams import FrameStream
 from foleypref.networks.audioscore import AudioScoreNetwork
 from foleypref.published.places import cache_folder
-from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, build_scorer, is_oracle, values_of
+from foleypref.scoring.scorers import (
+    Judgement,
+    ScoreItem,
+    Scorer,
+    build_scorer,
+    is_oracle,
+    streams_of,
+    values_of,
+)
 from foleypref.workspace.dimensions import Dimension, scorers_of
 
 FORMAT = 1
@@ -189,7 +197,7 @@ class AudioScore(Scorer):
     @property
     def streams(self) -> tuple[FrameStream, ...]:
         """All frames that its judges look at."""
-        return tuple({s.key: s for judge in self._built_judges().values() for s in judge.streams}.values())
+        return streams_of(self._built_judges().values())
 
     def probabilities(self, values: np.ndarray) -> Float64[np.ndarray, "N 3"]:
         """Return (N, 3) over bad, medium, good, from (N, K) by `fitted.dimensions`, NaN for missing."""

@@ -34,7 +34,7 @@ class OracleClass(WorldScorer):
         """Tag each sound. Silence is wrong (0), not unscored: the truth says that something should sound."""
         network = loaded(self._network)
         values: dict[str, list[Value]] = {name: [] for name in self.dimensions}
-        probabilities = network(waves(items)).softmax(1).cpu().numpy() if items else ()
+        probabilities = network(waves(items, network)).softmax(1).cpu().numpy() if items else ()
         for item, p in zip(items, probabilities):
             labels = [CLASSES.index(name) for name in item.meta.get("labels", ()) if name in CLASSES]
             correct: Value = float(int(p.argmax()) in labels)

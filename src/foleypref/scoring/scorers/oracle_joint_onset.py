@@ -42,11 +42,9 @@ class OracleJointOnset(WorldScorer):
     higher_is_better: ClassVar[dict[str, bool]] = {"onset_f1": True, "onset_error_s": False}
 
     _network: EventFinder | None = PrivateAttr(default=None)
-    _device: torch.device = PrivateAttr(default=torch.device("cpu"))
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the weights and return itself."""
-        self._device = torch.device(device)
         self._network, _ = load_judge(self.trained, EventFinder(), device)
         return self
 
@@ -67,7 +65,7 @@ class OracleJointOnset(WorldScorer):
         network = loaded(self._network)
         if not items:
             return []
-        logits = torch.cat([network(part.to(self._device)) for part in pictures(items).split(8)])
+        logits = torch.cat([network(pictures(items[i : i + 8], network)) for i in range(0, len(items), 8)])
         return [event_times_s(row) for row in logits.sigmoid().cpu()]
 
 

@@ -31,11 +31,9 @@ class WorldPicture(WorldScorer):
     asides: ClassVar[tuple[str, ...]] = ("motion",)
 
     _network: WorldFeatures | None = PrivateAttr(default=None)
-    _device: torch.device = PrivateAttr(default=torch.device("cpu"))
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the weights and return itself."""
-        self._device = torch.device(device)
         self._network, _ = load_judge(self.trained, WorldFeatures(), device)
         return self
 
@@ -45,7 +43,7 @@ class WorldPicture(WorldScorer):
         network, rows = loaded(self._network), torch.full((len(items), 192), torch.nan)
         seen = [i for i, item in enumerate(items) if len(item.frames.get(PICTURE.key, ()))]
         if seen:
-            frames = pictures([items[i] for i in seen]).to(self._device)
+            frames = pictures([items[i] for i in seen], network)
             scene = network.scene(frames[:, ::SCENE_STRIDE])  # (B, S, 64)
             moving = network.motion(frames).std(1)  # (B, 64)
             rows[seen] = torch.cat([scene.mean(1), scene.amax(1), moving], dim=1).float().cpu()

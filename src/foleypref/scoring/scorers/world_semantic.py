@@ -37,5 +37,5 @@ class WorldSemantic(WorldScorer):
 
     def _similarity(self, items: list[ScoreItem]) -> list[float]:
         network = loaded(self._network)
-        video = network.embed_video(pictures(items)[:, ::SCENE_STRIDE])
-        return (video * network.embed_audio(waves(items))).sum(1).tolist()
+        video = network.embed_video(pictures(items, network)[:, ::SCENE_STRIDE])
+        return (video * network.embed_audio(waves(items, network))).sum(1).tolist()

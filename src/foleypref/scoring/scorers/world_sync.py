@@ -36,5 +36,5 @@ class WorldSync(WorldScorer):
 
     def _offsets_s(self, items: list[ScoreItem]) -> list[float]:
         network = loaded(self._network)
-        logits = network(pictures(items), waves(items))
+        logits = network(pictures(items, network), waves(items, network))
         return ((logits.argmax(1) - network.num_lags).abs() / FPS).tolist()

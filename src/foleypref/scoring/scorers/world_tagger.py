@@ -44,11 +44,11 @@ class WorldTagger(WorldScorer):
         network, log_q = loaded(self._network), loaded(self._log_q)
         if not items:
             return Judgement({"inception": []}, {})
-        logits, features = network(waves(items))
+        logits, features = (rows.cpu() for rows in network(waves(items, network)))
 
         def divergences(usable: list[ScoreItem]) -> list[float]:
             # silence leaves the batch, whose size may show in the last bits of a value
-            own = logits if len(usable) == len(items) else network(waves(usable))[0]
+            own = logits if len(usable) == len(items) else network(waves(usable, network))[0].cpu()
             log_p = own.double().log_softmax(1)
             return (log_p.exp() * (log_p - log_q)).sum(1).tolist()
 

@@ -36,4 +36,4 @@ class WorldText(WorldScorer):
     def _similarity(self, items: list[ScoreItem]) -> list[float]:
         network = loaded(self._network)
         text = network.embed_text([item.prompt for item in items])
-        return (text * network.embed_audio(waves(items))).sum(1).tolist()
+        return (text * network.embed_audio(waves(items, network))).sum(1).tolist()
