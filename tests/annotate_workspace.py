@@ -132,10 +132,15 @@ def main(args: list[str]) -> None:
     """Serve a made-up workspace, made if it is not there."""
     from foleypref.annotate.serve import annotate
     from foleypref.settings.flags import parse
+    from foleypref.settings.parts import Settings
 
     root = Path(args.pop(0))
     workspace = Workspace(root) if (root / "workspace.json").exists() else fill(root, 12, 5)
-    annotate(workspace, parse(AnnotateSettings(), args, "annotate_workspace ROOT"), fake_waves())
+    annotate(
+        workspace,
+        parse(Settings, args, "annotate_workspace ROOT", settings=AnnotateSettings()).settings,
+        fake_waves(),
+    )
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from foleypref.cli import commands
+from foleypref.cli import hub, weights
 from foleypref.cli import main as cli
-from foleypref.cli import weights as weights_commands
 from foleypref.evaluate import EvaluateSettings
 from foleypref.models.saved import CONFIG, FORMAT, WEIGHTS
 from foleypref.recipes.recipe import resolve
@@ -105,7 +104,6 @@ def nothing_runs(yaml_texts: dict[str, str], tmp_path: Path, monkeypatch: pytest
         "compare.show_result",
         "generate.generate",
         "hub.audioscores.save_audioscore",
-        "cli.hub.load",
         "hub.remote.push_to_hub",
         "hub.saving.save_pretrained",
         "scoring.pairs_folder.export_pairs",
@@ -115,9 +113,10 @@ def nothing_runs(yaml_texts: dict[str, str], tmp_path: Path, monkeypatch: pytest
         "cli.about.show_workspace",
     ):
         monkeypatch.setattr(f"foleypref.{name}", note)
-    for name in ("_list", "_check", "_fetch", "_export"):
-        monkeypatch.setattr(weights_commands, name, lambda *args, **more: ran.append(args) or 0)
-    monkeypatch.setattr(commands, "open_workspace", note)
+    for command in (weights.List, weights.Check, weights.Fetch, weights.Export, hub.Load):
+        monkeypatch.setattr(command, "run", lambda self: ran.append(self))
+    for module in ("hub", "about", "recipes", "stages", "verbs"):
+        monkeypatch.setattr(f"foleypref.cli.{module}.open_workspace", note)
     return ran
 
 

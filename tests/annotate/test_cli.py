@@ -165,7 +165,7 @@ def test_without_its_extra_the_error_names_it(tmp_path: Path, package: str, anno
 
 def test_the_tool_s_packages_are_not_imported_before_they_are_needed() -> None:
     code = (
-        "import sys, foleypref.cli.main, foleypref.fit, foleypref.pair, foleypref.cli.annotate;"
+        "import sys, foleypref.cli.main, foleypref.fit, foleypref.pair, foleypref.cli.verbs;"
         "print([m for m in ('fastapi', 'uvicorn', 'sqlalchemy', 'psycopg') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -192,18 +192,21 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert cli.main(["annotate", "import", fresh, path]) == 0
     assert "10 done, 0 skipped, 0 failed" in capsys.readouterr().err
     for wrong, said in (
-        (["export", root], "wants its FILE first"),
-        (["import", root, path, "more"], "takes a workspace and a file, found 'more' as well"),
+        (["export", root], "missing: FILE"),
+        (["import", root, path, "more"], "Unrecognized options: more"),
         (["import", str(tmp_path / "nowhere"), path], "no such folder"),
         (["export", root, "labels.xlsx"], "labels are .parquet, .csv, .json files"),
         ([root, "--task", "guess"], "--task"),
     ):
         assert cli.main(["annotate", *wrong]) == 2
         assert said in capsys.readouterr().err
-    for asked in (["--help"], ["export", "--help"]):
+    for asked, shown in (
+        (["--help"], "foleypref annotate import"),
+        (["import", "--help"], "usage: foleypref annotate import [-h] WORKSPACE FILE"),
+    ):
         with contextlib.suppress(SystemExit):
             cli.main(["annotate", *asked])
-        assert "annotate import WORKSPACE FILE" in capsys.readouterr().out
+        assert shown in " ".join(capsys.readouterr().out.split())
 
 
 def test_files_that_are_none_are_said(tmp_path: Path) -> None:

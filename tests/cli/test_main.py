@@ -48,7 +48,8 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
 MISTAKES = {
     "unknown verb": (["algin"], "foleypref: no verb is called 'algin'; did you mean 'align'?"),
     "missing workspace": (["show", "/no/such"], "foleypref show: /no/such: no such folder"),
-    "no workspace": (["train"], "foleypref train: wants its WORKSPACE first"),
+    "no workspace": (["score"], "foleypref score: missing: WORKSPACE"),
+    "recipe after a flag": (["align", "--until", "fit"], "wants its RECIPE first, found '--until'"),
     "missing folder": (["ingest", "ws", "/no/such"], "foleypref ingest: /no/such: no such folder"),
     "unknown recipe": (["align", "world_dmeo"], "did you mean 'world_demo'?"),
     "missing yaml": (["align", "nope.yaml"], "foleypref align: nope.yaml: no such file"),
@@ -90,10 +91,10 @@ def test_a_mistake_in_a_process_of_its_own() -> None:
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(verb: str, args: list[str]) -> int:
+    def broken(args: list[str]) -> int:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(cli, "_run", broken)
+    monkeypatch.setattr(cli, "run", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         cli.main(["list"])
 
@@ -101,11 +102,11 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ctrl_c_is_one_line_and_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(verb: str, args: list[str]) -> int:
+    def interrupted(args: list[str]) -> int:
         signal.raise_signal(signal.SIGINT)
         return 0
 
-    monkeypatch.setattr(cli, "_run", interrupted)
+    monkeypatch.setattr(cli, "run", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     try:
         assert cli.main(["train", "x"]) == 130

@@ -27,6 +27,7 @@ from foleypref.annotate.settings import OPERATOR, AnnotateSettings
 from foleypref.annotate.tokens import Tokens
 from foleypref.media.mux import write_video
 from foleypref.settings.flags import parse
+from foleypref.settings.parts import Settings
 from foleypref.workspace.records import Candidate, Clip
 from foleypref.workspace.store import Workspace
 
@@ -168,7 +169,9 @@ def main(args: list[str]) -> None:
     """Serve a workspace, made if it is not there."""
     root = Path(args.pop(0))
     workspace = Workspace(root) if (root / "workspace.json").exists() else make_workspace(root)
-    annotate(workspace, parse(AnnotateSettings(), args, "e2e.site ROOT"), noise_waves)
+    annotate(
+        workspace, parse(Settings, args, "e2e.site ROOT", settings=AnnotateSettings()).settings, noise_waves
+    )
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from string import Formatter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import pyarrow.compute as pc
+from tyro.conf import Positional, arg
 
+from foleypref.cli.command import Command, WorkspaceFolder, open_workspace
 from foleypref.recipes.names import describe_recipe, recipe_names
 from foleypref.settings import parts as plugins
 from foleypref.workspace.paths import RunFiles
@@ -18,6 +20,29 @@ from foleypref.workspace.records import RECORDS, Candidate, Clip, Failure, Recor
 
 if TYPE_CHECKING:
     from foleypref.workspace.store import Workspace
+
+
+class List(Command):
+    drawers: Annotated[
+        tuple[str, ...], Positional, arg(metavar="[DRAWER …]", help="only these: models, scorers, …, recipes")
+    ] = ()
+
+    def run(self) -> None:
+        print(list_parts(self.drawers))
+
+
+class Show(Command):
+    workspace: WorkspaceFolder
+
+    def run(self) -> None:
+        print(show_workspace(open_workspace(self.workspace)))
+
+
+class Env(Command):
+    def run(self) -> None:
+        from foleypref.workspace.environment import environment
+
+        print(environment())
 
 
 def list_parts(drawers: Sequence[str] = ()) -> str:

@@ -1,74 +1,31 @@
-"""What is wrong with settings, in a line: pydantic's report with dotted paths and the nearest known key."""
+"""Pydantic's report as one line: the dotted path of each setting that is wrong, why, and what was found."""
 
 from __future__ import annotations
 
 import contextlib
-import types
-import typing
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from pydantic import ValidationError
 
-from foleypref.settings.nearest import nearest
-from foleypref.settings.parts import Part, Settings
-
 
 @contextlib.contextmanager
-def one_line_errors(source: str = "", data: Any = None) -> Iterator[None]:
-    """Turn pydantic's report into a ValueError of one line; `source` begins it, `data` is what was read."""
+def one_line_errors(source: str = "") -> Iterator[None]:
+    """Raise pydantic's report as a ValueError of one line that `source` (a file, a folder) begins."""
     try:
         yield
     except ValidationError as error:
-        lines = "; ".join(explain(error, data))
-        raise ValueError(f"{source}: {lines}" if source else lines) from error
+        raise ValueError(f"{source}: {explain(error)}" if source else explain(error)) from error
 
 
-def explain(error: ValidationError, data: Any = None) -> list[str]:
-    """What is wrong, a line an error: dotted path, what was found, the nearest known key."""
-    root = _subclass(Settings, lambda cls: cls.__name__ == error.title)
-    lines = []
+def explain(error: ValidationError) -> str:
+    """Return the errors of a report, each as `path: why`."""
+    return "; ".join(f"{path}: {why}" if path else why for path, why in problems(error))
+
+
+def problems(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """Yield the dotted path of each setting that is wrong ("" for all of them together), and why."""
     for item in error.errors():
-        path, loc = ".".join(map(str, item["loc"])), item["loc"]
-        if item["type"] == "extra_forbidden":
-            known = _fields_at(root, loc[:-1], data)
-            lines.append(f"{path}: unknown setting" + (f"; {nearest(str(loc[-1]), known)}" if known else ""))
-        elif isinstance(item.get("ctx", {}).get("error"), ValueError):
-            lines.append(f"{path}: {item['msg'].removeprefix('Value error, ')}")
-        else:
-            lines.append(f"{path}: {item['msg']}, found {item['input']!r}")
-    return lines
-
-
-def _subclass(base: type, wanted: Callable[[Any], bool]) -> type | None:
-    queue: list[type] = [base]
-    while queue:
-        cls = queue.pop()
-        if wanted(cls):
-            return cls
-        queue += cls.__subclasses__()
-    return None
-
-
-def _fields_at(cls: Any, loc: Sequence[int | str], data: Any) -> list[str]:
-    """Field names of the class that `loc` leads to from `cls`; a part is known by its name in `data`."""
-    for key in loc:
-        if isinstance(cls, type) and issubclass(cls, Settings):
-            cls = cls.model_fields[str(key)].annotation if key in cls.model_fields else None
-        elif typing.get_args(cls):
-            cls = typing.get_args(cls)[-1 if typing.get_origin(cls) is dict else 0]
-        while typing.get_origin(cls) in (typing.Union, types.UnionType, typing.Annotated):
-            cls = typing.get_args(cls)[0]
-        data = _item(data, key)
-        if isinstance(cls, type) and issubclass(cls, Part) and isinstance(data, dict):
-            name = str(data.get("name"))
-            known = {name, name.replace("-", "_"), name.partition("-")[0]}
-            cls = _subclass(cls, lambda part: part.part_name() in known)  # noqa: B023  called at once
-    return list(cls.model_fields) if isinstance(cls, type) and issubclass(cls, Settings) else []
-
-
-def _item(data: Any, key: int | str) -> Any:
-    try:
-        return data[key]
-    except (KeyError, IndexError, TypeError):
-        return None
+        why = item["msg"].removeprefix("Value error, ")
+        if item["type"] not in ("value_error", "unknown_setting"):  # ours say themselves what was found
+            why += f", found {item['input']!r}"
+        yield ".".join(map(str, item["loc"])), why

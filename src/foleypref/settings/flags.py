@@ -1,8 +1,8 @@
-"""Flags to settings and back to words: the command line of every verb.
+"""Flags to settings, and settings to the help that shows them: the command line of every verb.
 
-tyro fills the fields (it narrows a part to the class the default has) and writes the help. Two thin layers
-stand around it: `swap_parts` puts another part in place by its name before tyro looks, and `_one_line` takes
-tyro's report out of its box. What pydantic reports is worded in `setting_errors`.
+tyro fills the fields of a verb's class (it narrows a part to the class that the default has) and writes the
+help. Two thin layers stand around it: `swap_parts` puts another part in place by its name before tyro looks,
+and `_one_line` takes tyro's report out of its box.
 """
 
 from __future__ import annotations
@@ -11,200 +11,193 @@ import contextlib
 import inspect
 import io
 import itertools
+import operator
 import re
-import types
 import typing
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
-from foleypref.settings.errors import one_line_errors
+from pydantic import ValidationError, create_model
+
+from foleypref.settings.errors import problems
 from foleypref.settings.parts import Part, Settings
 
 S = TypeVar("S", bound=Settings)
 
 
-def parse(default: S, args: Sequence[str], prog: str, note: str = "") -> S:
-    """`default` with the flags in `args` applied. Raises ValueError with one line about what is wrong.
+def parse(
+    command: type[S], args: Sequence[str], prog: str, summary: str = "", settings: Settings | None = None
+) -> S:
+    """Return `command` with its fields filled from `args`. Raises ValueError of one line for what is wrong.
 
-    `--train.objective.beta 300` sets a field, `--train.objective sft` swaps a part; dashes and underscores
-    are the same. `--help` prints `note` and every flag with its present value, and exits.
+    `settings` becomes the field `settings`; its own fields are flags beside those of the command.
+    `--objective.beta 300` sets a field, `--objective sft` swaps a part; dashes and underscores are the same.
+    `--help` prints the docstrings (`summary` for a command without one) and every flag, and exits.
     """
     import tyro
 
-    settings, rest = swap_parts(default, args)
-    errors = io.StringIO()
+    rest, notes = list(args), [inspect.cleandoc(command.__doc__ or summary)]
+    if settings is not None:
+        settings, rest = swap_parts(settings, args)
+        flat: Any = Annotated[type(settings), tyro.conf.arg(name="")]  # type: ignore[valid-type]
+        command = create_model(command.__name__, __base__=command, settings=(flat, settings))
+        notes += [inspect.cleandoc(type(settings).__doc__ or ""), _part_flags(settings)]
+    box = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(box), _errors_by_flag():
             return tyro.cli(
-                type(settings),
-                default=settings,
+                command,
                 args=rest,
                 prog=prog,
-                description=_description(settings, note),
+                description="\n\n".join(filter(None, notes)),
                 config=(tyro.conf.AvoidSubcommands,),
             )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise ValueError(_one_line(errors.getvalue())) from None
+        raise ValueError(_nested_report(stop) or _one_line(box.getvalue())) from None
 
 
-def swap_parts(default: S, args: Sequence[str]) -> tuple[S, list[str]]:
-    """Replace the parts that `args` name, and return the settings with the arguments that are left.
+def swap_parts(settings: S, args: Sequence[str]) -> tuple[S, list[str]]:
+    """Replace the parts that `args` name; return the settings and the arguments that are left.
 
     Settings that are None get their defaults where a flag names something inside them.
     """
-    settings, rest, index = _woken(default, args), [], 0
+    rest, index = [], 0
     while index < len(args):
         flag, equals, value = args[index].partition("=")
-        path = flag[2:].replace("-", "_") if flag.startswith("--") else ""
-        place = _part_place(settings, path)
         index += 1
-        if place is None:
+        settings, steps = _way(settings, flag)
+        part = _part_at_the_end(steps)
+        if part is None:
             rest.append(args[index - 1])
             continue
-        keys, many = place
+        many = typing.get_origin(part.annotation) is tuple
         values = [value] if equals else []
         while not equals and index < len(args) and not args[index].startswith("--") and (many or not values):
             values.append(args[index])
             index += 1
         if not many and not values:
             raise ValueError(f"{flag} wants the name of a part, found nothing after it")
-        with one_line_errors(flag):
-            settings = _replaced(
-                settings, keys, [_unquote(v) for v in values] if many else _unquote(values[0])
-            )
+        names = [None if name in ("none", "None") else name for name in values]
+        with _errors_by_flag():
+            settings = _changed(settings, part.path, names if many else names[0])
     return settings, rest
 
 
-def _woken(settings: S, args: Sequence[str]) -> S:
-    """`--negatives.share 0.5` where `negatives` is None: its defaults first."""
-    for arg in (arg for arg in args if arg.startswith("--")):
-        keys = arg.partition("=")[0].removeprefix("--").replace("-", "_").split(".")
-        node: Any = settings
-        for depth, key in enumerate(keys[:-1]):
-            field = type(node).model_fields.get(key) if isinstance(node, Settings) else None
-            if field is None:
-                break
-            if getattr(node, key) is None and (asleep := _optional(field.annotation)) is not None:
-                settings = _replaced(settings, keys[: depth + 1], asleep())
-                break
-            node = getattr(node, key)
-    return settings
+class _Step(NamedTuple):
+    """A field or an item that a flag's dotted path leads through."""
+
+    path: tuple[Any, ...]  # keys from the top, as the settings spell them
+    annotation: Any
+    value: Any
+    left: tuple[str, ...]  # keys of the flag that come after it
 
 
-def _optional(annotation: Any) -> type[Settings] | None:
-    """The settings' class of a field that takes it or None."""
-    inner = typing.get_args(annotation) if _is_union(annotation) else ()
-    found = [cls for cls in inner if isinstance(cls, type) and issubclass(cls, Settings)]
-    return found[0] if len(found) == 1 else None
-
-
-def _is_union(annotation: Any) -> bool:
-    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
-
-
-def parts_of(settings: Settings, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every flag that takes the name of a part, with the parts that are there now."""
-    for name, field in type(settings).model_fields.items():
-        value, flag = getattr(settings, name), f"{prefix}{name.replace('_', '-')}"
-        if _takes_part(field.annotation):
-            found = value if isinstance(value, tuple) else (value,)
-            yield flag, " ".join(p.part_name() for p in found if isinstance(p, Part)) or "none"
-        for inner, child in _children(value):
-            yield from parts_of(child, f"{flag}.{inner}" if inner else f"{flag}.")
-
-
-def _children(value: Any) -> Iterator[tuple[str, Settings]]:
-    if isinstance(value, Settings):
-        yield "", value
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, tuple) else ()
-    yield from ((f"{key}.", item) for key, item in items if isinstance(item, Settings))
-
-
-def _part_place(settings: Settings, path: str) -> tuple[list[str], bool] | None:
-    """Keys down to the part (or tuple of parts) `path` names, and whether it is a tuple; None if none."""
-    keys = [key for key in path.split(".") if key]
-    if not keys:
-        return None
+def _way(settings: S, flag: str) -> tuple[S, list[_Step]]:
+    """Follow a flag as far as it leads; settings on its way that are None get their defaults."""
+    keys = tuple(flag[2:].replace("-", "_").split(".")) if flag.startswith("--") else ()
+    steps: list[_Step] = []
     node: Any = settings
+    path: tuple[Any, ...] = ()
     for depth, key in enumerate(keys):
-        last = depth == len(keys) - 1
-        if last and key == "name" and isinstance(node, Part) and "name" not in type(node).model_fields:
-            return keys[:-1], False
-        if isinstance(node, Settings):
-            field = type(node).model_fields.get(key)
-            if field is None:
-                return None
-            if last:
-                many = typing.get_origin(field.annotation) is tuple
-                return (keys, many) if _takes_part(field.annotation) else None
-            node = getattr(node, key)
-        else:
-            found = _lookup(node, key)
-            if found is None:
-                return None
-            node, keys[depth] = found
-            if last:
-                return (keys, False) if isinstance(node, Part) else None
-    return None
+        items = _items(node)
+        name = next((known for known in items if str(known).replace("-", "_") == key), None)
+        if name is None:
+            break
+        annotation, node, path = *items[name], (*path, name)
+        steps.append(_Step(path, annotation, node, keys[depth + 1 :]))
+    if steps and steps[-1].value is None and steps[-1].left:
+        classes = [cls for cls in typing.get_args(steps[-1].annotation) if _is_settings(cls)]
+        if len(classes) == 1:
+            return _way(_changed(settings, steps[-1].path, {}), flag)
+    return settings, steps
 
 
-def _lookup(node: Any, key: str) -> tuple[Any, str] | None:
-    """The item of a dict or tuple that `key` names, and the key as the node spells it."""
-    if isinstance(node, dict):
-        for known in node:
-            if str(known).replace("-", "_") == key:
-                return node[known], known
-    if isinstance(node, tuple) and key.isdigit() and int(key) < len(node):
-        return node[int(key)], key
-    return None
+def _items(node: Any) -> dict[Any, tuple[Any, Any]]:
+    """Return what lies in settings, a dictionary or a tuple: key -> (annotation, value)."""
+    if isinstance(node, Settings):
+        return {name: (f.annotation, getattr(node, name)) for name, f in type(node).model_fields.items()}
+    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, tuple) else ()
+    return {key: (type(value), value) for key, value in pairs}
+
+
+def _part_at_the_end(steps: list[_Step]) -> _Step | None:
+    """Return the step of a flag that names a part (`--objective`, `--objective.name`), else None."""
+    if not steps:
+        return None
+    last = steps[-1]
+    if last.left == ("name",) and isinstance(last.value, Part):
+        return last._replace(annotation=Part)
+    return last if not last.left and _takes_part(last.annotation) else None
 
 
 def _takes_part(annotation: Any) -> bool:
-    if isinstance(annotation, type) and issubclass(annotation, Part):
-        return True
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType, tuple, typing.Annotated):
-        return any(_takes_part(inner) for inner in typing.get_args(annotation))
-    return False
+    """Return whether a field's type is a part (or a drawer's base), a tuple of parts, or a part or None."""
+    return _is_settings(annotation, Part) or any(map(_takes_part, typing.get_args(annotation)))
 
 
-def _replaced(node: Any, keys: Sequence[str], value: Any) -> Any:
-    """A copy of `node` with the value at `keys` replaced, validated on the way up."""
-    if not keys:
-        return value
-    key, rest = keys[0], keys[1:]
-    if isinstance(node, dict):
-        return {**node, key: _replaced(node[key], rest, value)}
-    if isinstance(node, tuple):
-        at = int(key)
-        return (*node[:at], _replaced(node[at], rest, value), *node[at + 1 :])
-    shallow = {name: getattr(node, name) for name in type(node).model_fields}
-    return type(node).model_validate({**shallow, key: _replaced(shallow[key], rest, value)})
+def _is_settings(annotation: Any, base: type[Settings] = Settings) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, base)
 
 
-def _unquote(name: str) -> str | None:
-    return None if name in ("none", "None") else name
+def _changed(settings: S, path: Sequence[Any], value: Any) -> S:
+    """Return a copy with the value at `path` replaced, validated once as a whole."""
+    data: Any = settings.model_dump()
+    node = data
+    for key in path[:-1]:
+        if isinstance(node[key], tuple):
+            node[key] = list(node[key])
+        node = node[key]
+    node[path[-1]] = value
+    return type(settings).model_validate(data)
 
 
-def _description(settings: Settings, note: str) -> str:
+def parts_of(settings: Settings, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every flag that takes the name of a part, with the parts that are there now."""
+    for key, (annotation, value) in _items(settings).items():
+        flag = f"{prefix}{str(key).replace('_', '-')}"
+        if isinstance(settings, Settings) and _takes_part(annotation):
+            parts = value if isinstance(value, tuple) else (value,)
+            yield flag, " ".join(p.part_name() for p in parts if isinstance(p, Part)) or "none"
+        yield from parts_of(value, f"{flag}.")
+
+
+def _part_flags(settings: Settings) -> str:
+    """Return the lines of the help that show the flags which take a part."""
     parts = [f"--{flag} NAME (now {now})" for flag, now in parts_of(settings)]
-    if parts:
-        parts.insert(0, "Parts, swapped by name (`foleypref list` shows them):")
-    return "\n\n".join(filter(None, [inspect.getdoc(type(settings)), note, "\n".join(parts)]))
+    return "\n".join(["Parts, swapped by name (`foleypref list` shows them):", *parts] if parts else [])
+
+
+@contextlib.contextmanager
+def _errors_by_flag() -> Iterator[None]:
+    """Raise pydantic's report as a ValueError of one line that names flags."""
+    try:
+        yield
+    except ValidationError as error:
+        raise ValueError(_flag_report(error)) from error
+
+
+def _nested_report(stop: BaseException) -> str:
+    """Return pydantic's report of settings inside settings, which tyro put in a box; "" if there is none."""
+    prefix, error = "", stop.__context__
+    while error is not None and not isinstance(error, ValidationError):
+        prefix = str(getattr(error, "arg", prefix)).removeprefix("settings").lstrip(".")
+        error = error.__context__
+    return "" if error is None else _flag_report(error, prefix)
+
+
+def _flag_report(error: ValidationError, prefix: str = "") -> str:
+    rows = [(".".join(filter(None, (prefix, path))).replace("_", "-"), why) for path, why in problems(error)]
+    return "; ".join(f"--{flag}: {why}" if flag else why for flag, why in rows)
 
 
 def _one_line(report: str) -> str:
-    """tyro's boxed report as one line: what is wrong, and the flag it thinks was meant."""
+    """Return tyro's boxed report as one line: what is wrong, and the flag it thinks was meant."""
     lines = [line.strip("│╭╮╰╯─ \t") for line in report.splitlines()]
-    message, hint = [], ""
-    for line in lines[1:]:
-        if not line:
-            break
-        message.append(line)
-    for before, line in itertools.pairwise(lines):
-        if before.startswith("Perhaps you meant"):
-            hint = f"; did you mean {line.split()[0]}?"
-    text = " ".join(message) or "the arguments cannot be read"
-    text = re.sub(r"^Error parsing \w+: \d+ validation errors? for \w+ ", "", text)  # pydantic inside tyro
-    return re.sub(r" \[type=.*", "", text) + hint
+    lines = ["" if re.fullmatch("-*", line) else line for line in lines]  # rules, where the box is ASCII
+    message = itertools.takewhile(bool, itertools.dropwhile(operator.not_, lines[1:]))
+    hints = [after for before, after in itertools.pairwise(lines) if before.startswith("Perhaps you meant")]
+    hint = f"; did you mean {hints[0].split()[0]}?" if hints else ""
+    text = re.sub(r"^Missing from [^:]+: ", "missing: ", " ".join(message))
+    return (text or "the arguments cannot be read") + hint

@@ -14,8 +14,8 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from foleypref.settings.nearest import nearest
 
@@ -50,6 +50,24 @@ class Settings(BaseModel):
     """Base of everything a user can set: typed, frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, data: Any) -> Any:
+        """Refuse unknown settings with the nearest known one, which `extra="forbid"` would not name."""
+        unknown = [key for key in data if key not in cls.model_fields] if isinstance(data, dict) else []
+        if unknown:
+            hints = {key: f"unknown setting; {nearest(str(key), cls.model_fields)}" for key in unknown}
+            errors = [
+                InitErrorDetails(
+                    type=PydanticCustomError("unknown_setting", "{hint}", {"hint": hint}),
+                    loc=(key,),
+                    input=data[key],
+                )
+                for key, hint in hints.items()
+            ]
+            raise ValidationError.from_exception_data(cls.__name__, errors)
+        return data
 
 
 class Part(Settings):

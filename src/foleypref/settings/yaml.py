@@ -28,5 +28,5 @@ def read_yaml(path: str | Path, cls: type[S]) -> S:
         raise ValueError(f"{path}: is no YAML: {error}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path}: holds no settings (a mapping of names to values)")
-    with one_line_errors(str(path), data):
+    with one_line_errors(str(path)):
         return cls.model_validate(data)
