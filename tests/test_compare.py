@@ -12,12 +12,7 @@ import torch
 from foleypref import compare
 from foleypref.annotate.assignments import draw_task, make_assignments
 from foleypref.annotate.settings import AnnotateSettings
-<<<<<<< HEAD
-from foleypref.cli.commands import run_compare
-=======
-from foleypref.annotate.tasks import draw_task, make_plan
 from foleypref.cli.main import run
->>>>>>> ea2cdf8 (Every verb is one class whose fields are its arguments, which tyro parses and shows; unknown settings are refused by their own class with the nearest name)
 from foleypref.compare import CompareSettings, Contest, contest_of, model_of, outcome, result, workspace_of
 from foleypref.models.backbones.world import World
 from foleypref.sample import sample

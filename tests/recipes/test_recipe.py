@@ -200,17 +200,10 @@ def test_a_flag_inside_settings_that_are_none_takes_their_defaults() -> None:
     found = parse(Settings, flags, "train", settings=train).settings.negatives
     assert found is not None
     assert [rule.part_name() for rule in found.rules] == ["mute", "shift"]
-<<<<<<< HEAD
     assert found == RulePairSettings(rules=("mute", "shift"), share=0.5)
-    assert parse(train, ["--max-steps", "3"], "train").negatives is None
-    named = parse(train, ["--run-name", "negatives.v2"], "train")  # a value is no flag
-=======
-    assert found == NegativeSettings(rules=("mute", "shift"), share=0.5)
     assert parse(Settings, ["--max-steps", "3"], "train", settings=train).settings.negatives is None
-    named = parse(
-        Settings, ["--run-name", "negatives.v2"], "train", settings=train
-    ).settings  # a value is no flag
->>>>>>> ea2cdf8 (Every verb is one class whose fields are its arguments, which tyro parses and shows; unknown settings are refused by their own class with the nearest name)
+    flags = ["--run-name", "negatives.v2"]  # a value is no flag
+    named = parse(Settings, flags, "train", settings=train).settings
     assert (named.run_name, named.negatives) == ("negatives.v2", None)
 
 

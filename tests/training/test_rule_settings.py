@@ -8,6 +8,7 @@ import pytest
 from accelerate import Accelerator
 
 from foleypref.settings.flags import parse
+from foleypref.settings.parts import Settings
 from foleypref.train import TrainSettings, train
 from foleypref.training.curricula.ramp import Ramp
 from foleypref.training.inputs import make_rule_pairs
@@ -50,7 +51,7 @@ def test_flags_and_json_make_the_same_settings() -> None:
     again = TrainSettings.model_validate_json(settings.model_dump_json())
     assert again == settings
     flags = ["--negatives.rules", "shift", "mute", "--negatives.share", "0.5", "--curriculum", "ramp"]
-    changed = parse(settings, flags, "train")
+    changed = parse(Settings, flags, "train", settings=settings).settings
     assert [rule.part_name() for rule in changed.negatives.rules] == ["shift", "mute"]  # type: ignore[union-attr]
     assert changed.negatives.share == 0.5  # type: ignore[union-attr]
     assert changed.curriculum == Ramp()
