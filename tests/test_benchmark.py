@@ -165,7 +165,7 @@ def test_names_are_cleaned_only_where_the_name_itself_is_no_videos(folders: Path
         (["true", "--against", "empty"], "empty: holds no videos"),
         (["true", "--against", "other"], "no sound has the name of a video"),
         (["true", "--compare", "true", "--against", "videos"], "a folder is given twice"),
-        (["--against", "videos"], "wants its SOUNDS first"),
+        (["--against", "videos"], "wants its SOUNDS"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -409,7 +409,7 @@ def test_the_hubs_errors_are_one_line(
     monkeypatch.chdir(tmp_path)
     assert cli.main(["hub", "load", "ann/tuned"]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line == "foleypref hub: could not fetch ann/tuned: ConnectionError: no network"
+    assert line == "foleypref hub load: could not fetch ann/tuned: ConnectionError: no network"
 
 
 def test_the_hub_is_an_extra(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,7 +441,7 @@ def test_the_command_line(
     assert cli.main(["hub", "load", str(score), "--workspace", str(other), "--name", "theirs"]) == 0
     assert capsys.readouterr().out.strip() == str(other / "audioscore" / "theirs.safetensors")
     for args, message in [
-        (["save", str(out)], "missing: -o/--out"),
+        (["save", str(out)], "missing: -o FOLDER, --out FOLDER"),
         (["save", str(tmp_path), "--out", str(tmp_path / "x")], "is no training run"),
         (["sell"], "wants save, push or load"),
         (["load", str(out), "--workspace", str(other)], "holds a model"),
