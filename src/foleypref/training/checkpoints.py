@@ -46,9 +46,7 @@ def save(run: Path, checkpoint: Checkpoint, keep: int | None = None) -> Path:
     place = run / f"checkpoint-{checkpoint.step}"
     with atomic_folder(place) as partial:
         for name, tensors in checkpoint.networks.items():
-            # clones: safetensors refuses tensors that share memory, as tied weights do
-            whole = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-            save_file(whole, partial / f"{name}.safetensors")
+            save_file(separate(tensors), partial / f"{name}.safetensors")
         torch.save(checkpoint.optimizer, partial / "optimizer.pt")
         state = {"step": checkpoint.step, "identity": checkpoint.identity, "logs": checkpoint.logs}
         (partial / "state.json").write_text(json.dumps(state, indent=1))
@@ -56,6 +54,11 @@ def save(run: Path, checkpoint: Checkpoint, keep: int | None = None) -> Path:
         for step in steps(run)[:-keep]:
             _remove(run / f"checkpoint-{step}")
     return place
+
+
+def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors to the CPU; safetensors refuses tensors that share memory, as tied weights do."""
+    return {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
 
 
 def load(run: Path) -> Checkpoint | None:

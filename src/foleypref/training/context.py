@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from foleypref.training.reward import RewardModel
 from foleypref.training.rules import RulePairs
 from foleypref.workspace.records import Candidate, Feature
 from foleypref.workspace.store import Workspace
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,12 @@ class BatchLayout:
         return [
             slice((first + i) * size, (first + i + 1) * size) for i in range(self.gradient_accumulation_steps)
         ]
+
+    def shares(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
+        """Yield this process's share of held-out items, a micro-batch at a time."""
+        own = items[self.rank :: self.num_processes]
+        for begin in range(0, len(own), self.per_device_batch_size):
+            yield own[begin : begin + self.per_device_batch_size]
 
     def gather(self, values: Tensor) -> Tensor:
         """Concatenate the values (n, ...) of every process in the order of the global batch.

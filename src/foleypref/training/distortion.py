@@ -138,28 +138,24 @@ def distorted_media(root: Path, row: RuleRow, model: Model) -> Media:
     after = _after(root, row, model)
     if row.modality == "audio":
         assert own.wave is not None, "a clip without sound was encoded"
-        rate = float(model.spec.sample_rate)
         stream = Stream(
             torch.from_numpy(own.wave),
-            rate,
+            rate=float(model.spec.sample_rate),
             kind="wave",
             other=None if other is None or other.wave is None else torch.from_numpy(other.wave),
-            after=_tail(after.wave if after else None, len(own.wave), _extra_s(row, model) * rate),
         )
+        stream = _with_after(stream, after.wave if after else None, _extra_s(row, model))
         return replace(own, wave=row.distort(stream).numpy())
     frames = {}
     for name, pictures in own.frames.items():
-        rate = len(pictures) / (own.seconds or model.spec.clip_seconds)
         stream = Stream(
             torch.from_numpy(pictures),
-            rate,
+            rate=len(pictures) / (own.seconds or model.spec.clip_seconds),
             kind="frames",
             modality="video",
             other=None if other is None else torch.from_numpy(held(other.frames[name], len(pictures))),
-            after=_tail(
-                after.frames.get(name) if after else None, len(pictures), _extra_s(row, model) * rate
-            ),
         )
+        stream = _with_after(stream, after.frames.get(name) if after else None, _extra_s(row, model))
         frames[name] = row.distort(stream).numpy()
     return replace(own, frames=frames)
 
@@ -181,7 +177,9 @@ def _after(root: Path, row: RuleRow, model: Model) -> Media | None:
         return None  # the file ends earlier than its header says, so nothing follows
 
 
-def _tail(later: np.ndarray | None, num_steps: int, extra_steps: float) -> Tensor | None:
-    """Return the last `extra_steps` of a later window, if that has all its `num_steps`."""
-    num = int(extra_steps)
-    return torch.from_numpy(later[-num:]) if later is not None and len(later) == num_steps and num else None
+def _with_after(stream: Stream, later: np.ndarray | None, extra_s: float) -> Stream:
+    """Return the stream with the last `extra_s` seconds of a later window, if that has as many steps."""
+    num = int(extra_s * stream.rate)
+    if later is None or len(later) != len(stream) or not num:
+        return stream
+    return replace(stream, after=torch.from_numpy(later[-num:]))

@@ -30,7 +30,13 @@ def make_reference(
     # a GPU has no room for a reference beside it; sharding brings both back, a block at a time
     bare.network.to("cpu")
     reference = _prepare_networks(bare, settings, objective)
-    _refuse_whole_networks(settings, objective)
+    needs_whole = {
+        "ema_decay": settings.ema_decay is not None,
+        "precompute_reference_errors": settings.precompute_reference_errors,
+        f"the objective {objective.part_name()}, which samples": "reward" in objective.needs,
+    }
+    if names := [name for name, needed in needs_whole.items() if needed]:
+        raise ValueError(f"shard_weights does not go with {' or '.join(names)}; leave one of them off")
     shard(bare.network)
     if reference is not None and not settings.use_peft:
         shard(reference.network)
@@ -50,17 +56,6 @@ def _prepare_networks(bare: Model, settings: TrainSettings, objective: Objective
         bare.set_network(adapted)
         return with_network(bare, WithoutAdapters(adapted)) if needs_reference else None
     return frozen_copy(bare) if needs_reference else None
-
-
-def _refuse_whole_networks(settings: TrainSettings, objective: Objective) -> None:
-    """Raise a ValueError that names the settings which need a whole network on every process."""
-    needs_whole = {
-        "ema_decay": settings.ema_decay is not None,
-        "precompute_reference_errors": settings.precompute_reference_errors,
-        f"the objective {settings.objective.part_name()}, which samples": "reward" in objective.needs,
-    }
-    if names := [name for name, needed in needs_whole.items() if needed]:
-        raise ValueError(f"shard_weights does not go with {' or '.join(names)}; leave one of them off")
 
 
 def whole_policy(settings: TrainSettings, objective: Objective, state: dict[str, Tensor]) -> Model:

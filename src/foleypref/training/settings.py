@@ -60,7 +60,7 @@ class StepSettings(Settings):
 
 
 class OptimizerSettings(Settings):
-    """AdamW and the learning rate."""
+    """How a step changes the weights: AdamW, its learning rate, and the precision of gradients."""
 
     learning_rate: float = 5e-6
     warmup_steps: int = Field(1_000, ge=0)  # linear, then constant
@@ -68,11 +68,6 @@ class OptimizerSettings(Settings):
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
     max_grad_norm: float | None = 1.0
-
-
-class PrecisionSettings(Settings):
-    """The precision of a step, and how much it keeps for the backward pass."""
-
     bf16: bool = False  # autocast; weights, errors and optimizer stay float32
     gradient_checkpointing: bool = False  # compute blocks again in the backward pass: slower, less memory
 
@@ -115,7 +110,6 @@ class TrainSettings(
     SavingSettings,
     CopySettings,
     AdapterSettings,
-    PrecisionSettings,
     OptimizerSettings,
     StepSettings,
     DataSettings,

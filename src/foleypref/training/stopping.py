@@ -123,9 +123,7 @@ def check_limits(settings: StopSettings, first: Mapping[str, Any]) -> None:
 
 def keep(folder: Path, step: int, state: Mapping[str, Tensor]) -> None:
     """Write the weights of a step, and remove those that neither this run nor a resumed one can need."""
-    # clones: safetensors refuses tensors that share memory, as tied weights do
-    whole = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
-    write_atomic(kept_path(folder, step), save(whole))
+    write_atomic(kept_path(folder, step), save(checkpoints.separate(state)))
     newest = max(checkpoints.steps(folder), default=0)  # from which a killed run would go on
     before = max((s for s in kept_steps(folder) if s <= newest), default=step)
     for other in kept_steps(folder):

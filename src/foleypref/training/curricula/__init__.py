@@ -19,9 +19,9 @@ from foleypref.workspace.records import Pair
 class Curriculum(Part):
     """The base of every curriculum: pure functions of the step and the seed."""
 
-    @abstractmethod
     def pick(self, pairs: Sequence[Pair], step: int, max_steps: int, n: int, seed: int) -> list[Pair]:
-        """Return the `n` pairs of step `step` of `max_steps`; a long enough run sees every pair."""
+        """Return the `n` pairs of step `step` of `max_steps`: the next of an endless walk."""
+        return [pairs[i] for i in walk(len(pairs), step * n, n, seed, self.part_name())]
 
     def stage(self, pairs: Sequence[Pair], step: int, max_steps: int) -> int:
         """Return the stage of a step, counted from 0, for logs. `pairs` may be empty."""

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from foleypref.training.curricula import Curriculum, walk
+from foleypref.training.curricula import Curriculum
 from foleypref.workspace.records import Pair
 
 
@@ -27,10 +27,6 @@ class Ramp(Curriculum):
     kind: Literal["linear", "cosine", "stages"] = "linear"
     num_stages: int = Field(3, ge=2)
     hold: float = Field(0.0, ge=0, lt=1)
-
-    def pick(self, pairs: Sequence[Pair], step: int, max_steps: int, n: int, seed: int) -> list[Pair]:
-        """Return the next `n` pairs of an endless walk over all of them."""
-        return [pairs[i] for i in walk(len(pairs), step * n, n, seed, "ramp")]
 
     def stage(self, pairs: Sequence[Pair], step: int, max_steps: int) -> int:
         """Return the stair that a step is on, counted from 0."""

@@ -55,9 +55,9 @@ class Objective(Part):
     def summary(self, spec: ModelSpec) -> str:
         """Return one line for the start of a run: the settings that matter for a model of this spec."""
 
-    @abstractmethod
     def initial_loss(self, spec: ModelSpec) -> float | None:
         """Return the loss while policy = reference, or None if unknown; the trainer checks it at step 0."""
+        return None
 
     @abstractmethod
     def batches(self, context: TrainContext, step: int, policy: Model) -> list[Any]:

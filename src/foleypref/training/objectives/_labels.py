@@ -82,10 +82,7 @@ def fixed_labels(context: TrainContext, policy: Model) -> Iterator[LabelBatch]:
     The noise is seeded by the candidate's id and the bin.
     """
     grid = [(label, index) for label in context.data.labels for index in range(NUM_TIME_BINS)]
-    grid = grid[context.layout.rank :: context.layout.num_processes]
-    size = context.layout.per_device_batch_size
-    for begin in range(0, len(grid), size):
-        part = grid[begin : begin + size]
+    for part in context.layout.shares(grid):
         seeds = [seed_of("held-out", label.candidate_id, index) for label, index in part]
         x0 = noise_like_rows(policy.spec.latents, seeds)
         yield _load(context, [label for label, _ in part], x0, bin_middles([index for _, index in part]))

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foleypref.flow.convention import seed_of
-from foleypref.models.backbones import Model, ModelSpec
+from foleypref.models.backbones import Model
 from foleypref.models.tools import sample_latents
 from foleypref.training.context import TrainContext
 from foleypref.training.objectives import Loss, StatefulObjective
@@ -37,10 +37,6 @@ class OnlineObjective(StatefulObjective):
         eval_num_steps: int
         eval_guidance_scale: float
 
-    def initial_loss(self, spec: ModelSpec) -> float | None:
-        """Return None, because the loss depends on the samples."""
-        return None
-
     def eval_batches(self, context: TrainContext, policy: Model) -> Iterator[HeldOut]:
         """Sample every held-out clip of this process once by the ODE, from noise seeded by the clip.
 
@@ -53,10 +49,7 @@ class OnlineObjective(StatefulObjective):
     @torch.no_grad()
     def _held_out(self, context: TrainContext, policy: Model) -> Iterator[HeldOut]:
         assert context.reward is not None
-        layout = context.layout
-        clips = context.data.clips[layout.rank :: layout.num_processes]
-        for begin in range(0, len(clips), layout.per_device_batch_size):
-            part = clips[begin : begin + layout.per_device_batch_size]
+        for part in context.layout.shares(context.data.clips):
             ids = [clip.clip_id for clip in part]
             latents = sample_latents(
                 policy,

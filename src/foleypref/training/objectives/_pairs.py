@@ -67,10 +67,7 @@ def fixed_batches(context: TrainContext, policy: Model) -> Iterator[PairBatch]:
     grid = [(pair, index) for pair in context.data.pairs for index in range(NUM_TIME_BINS)]
     if context.rules is not None:
         grid += context.rules.grid(NUM_TIME_BINS)
-    grid = grid[context.layout.rank :: context.layout.num_processes]
-    size = context.layout.per_device_batch_size
-    for begin in range(0, len(grid), size):
-        part = grid[begin : begin + size]
+    for part in context.layout.shares(grid):
         rows = [row for row, _ in part]
         seeds = [
             seed_of(HELD_OUT, row.clip.clip_id if isinstance(row, RuleRow) else row.pair_id, index)

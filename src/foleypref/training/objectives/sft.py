@@ -34,10 +34,6 @@ class SFT(Objective):
         """Return which modalities are fitted."""
         return f"sft: flow matching on the chosen latents ({', '.join(sorted(spec.latents))})"
 
-    def initial_loss(self, spec: ModelSpec) -> float | None:
-        """Return None, because the error of the model to be tuned is not known."""
-        return None
-
     def batches(self, context: TrainContext, step: int, policy: Model) -> list[PairBatch]:
         """Return the batches that Flow-DPO would meet."""
         times, dropout = self.time_distribution, self.condition_dropout
