@@ -26,7 +26,6 @@ from foleypref.scoring.pairings import Group, Pairing, PairingPart, ScoredCandid
 from foleypref.scoring.scorers.audioscore import AudioScore
 from foleypref.settings.parts import Settings
 from foleypref.workspace.records import AUTO, Candidate, Clip, ImportedPair, Pair, Rating, Vote
-from foleypref.workspace.score_matrix import fitted_matrix
 from foleypref.workspace.selection import candidates_of_model, clips_of_split
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
@@ -185,12 +184,11 @@ def _probabilities(
     workspace: Workspace, score: AudioScore, ids: pa.ChunkedArray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return AudioScore's probabilities (N, 3), and whether any judge has scored the candidate (N,)."""
-    versions = dict(zip(score.fitted.dimensions, score.fitted.versions))
-    values = fitted_matrix(workspace, ids.combine_chunks(), versions)
-    scored = np.isfinite(values).any(1)
+    probabilities, scored = score.stored_probabilities(workspace, ids.combine_chunks())
     if not scored.any():
-        raise ValueError(f"no candidate has a score of {', '.join(versions)}; run `foleypref score` first")
-    return score.probabilities(values), scored
+        dimensions = ", ".join(score.fitted.dimensions)
+        raise ValueError(f"no candidate has a score of {dimensions}; run `foleypref score` first")
+    return probabilities, scored
 
 
 def _groups(

@@ -21,7 +21,6 @@ from foleypref.annotate.settings import AnnotateSettings
 from foleypref.flow.convention import seed_of
 from foleypref.scoring.scorers.audioscore import AudioScore
 from foleypref.workspace.records import GROUND_TRUTH, LABELS, Candidate, Clip, digest
-from foleypref.workspace.score_matrix import fitted_matrix
 from foleypref.workspace.selection import clips_of_split
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
@@ -154,13 +153,12 @@ def clip_uncertainty(workspace: Workspace, assignments: Assignments, name: str) 
     ids = [candidate_id for clip_task in chosen.values() for candidate_id in clip_task.candidates]
     try:
         score = AudioScore(weights=str(path)).load()
-        versions = dict(zip(score.fitted.dimensions, score.fitted.versions))
-        values = fitted_matrix(workspace, ids, versions)
+        probabilities, scored = score.stored_probabilities(workspace, ids)
     except ValueError as error:
         say(f"annotate: clips come in random order: {error}")
         return {}
-    p = np.clip(score.probabilities(values), 1e-12, 1.0)
-    entropy = np.where(np.isfinite(values).any(1), -(p * np.log(p)).sum(1), math.log(len(LABELS)))
+    p = np.clip(probabilities, 1e-12, 1.0)
+    entropy = np.where(scored, -(p * np.log(p)).sum(1), math.log(len(LABELS)))
     by_candidate = dict(zip(ids, entropy.tolist()))
     return {
         clip_id: float(np.mean([by_candidate[i] for i in clip_task.candidates]))

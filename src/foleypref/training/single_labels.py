@@ -19,7 +19,6 @@ from foleypref.scoring.scorers.audioscore import AudioScore
 from foleypref.settings.parts import Settings
 from foleypref.training.data import Label
 from foleypref.workspace.records import AUTO, Rating
-from foleypref.workspace.score_matrix import fitted_matrix
 from foleypref.workspace.selection import candidates_of_model, clips_of_split
 from foleypref.workspace.store import Workspace
 
@@ -100,12 +99,10 @@ def _judged(
     if not candidate_ids or not _counts(settings, AUTO) or (settings.sources is None and not path.exists()):
         return {}
     score = AudioScore(weights=str(path)).load()
-    versions = dict(zip(score.fitted.dimensions, score.fitted.versions))
-    values = fitted_matrix(workspace, candidate_ids, versions)
-    bad, _, good = score.probabilities(values).T
-    known = np.isfinite(values).any(1)  # candidates that no judge has scored get no label
-    desirable = known & (good >= settings.good_from) & (good > bad)
-    undesirable = known & (bad >= settings.bad_from) & (bad > good)
+    probabilities, scored = score.stored_probabilities(workspace, candidate_ids)
+    bad, _, good = probabilities.T
+    desirable = scored & (good >= settings.good_from) & (good > bad)
+    undesirable = scored & (bad >= settings.bad_from) & (bad > good)
     rows = np.flatnonzero(desirable | undesirable)
     return {candidate_ids[row]: bool(desirable[row]) for row in rows}
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import pyarrow as pa
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from pydantic import PrivateAttr
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -36,6 +37,8 @@ from foleypref.scoring.scorers import (
     values_of,
 )
 from foleypref.workspace.dimensions import Dimension, scorers_of
+from foleypref.workspace.score_matrix import fitted_matrix
+from foleypref.workspace.store import Workspace
 
 FORMAT = 1
 NAME = "audioscore"
@@ -202,6 +205,17 @@ class AudioScore(Scorer):
     def probabilities(self, values: np.ndarray) -> Float64[np.ndarray, "N 3"]:
         """Return (N, 3) over bad, medium, good, from (N, K) by `fitted.dimensions`, NaN for missing."""
         return self.fitted.probabilities(values)
+
+    def stored_probabilities(
+        self, workspace: Workspace, candidate_ids: Sequence[str] | pa.Array
+    ) -> tuple[Float64[np.ndarray, "N 3"], Bool[np.ndarray, " N"]]:
+        """Return probabilities (N, 3) from stored scores, and whether any judge scored the candidate (N,).
+
+        Raises ValueError if the scores are of other versions than those it was fitted on.
+        """
+        versions = dict(zip(self.fitted.dimensions, self.fitted.versions))
+        values = fitted_matrix(workspace, candidate_ids, versions)
+        return self.probabilities(values), np.isfinite(values).any(1)
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
         """Run the judges and combine their values; unscored if no judge could score an item."""
