@@ -21,13 +21,15 @@ from foleypref.sample import SampleSettings, sample
 from foleypref.score import ScoreSettings, score
 from foleypref.workspace.store import Workspace
 from foleypref.world.make import make
+from foleypref.world.settings import MakeSettings
 
 CANDIDATES = 5
 
 
 def prepare(root: Path, num_candidates: int) -> None:
     """Clips and candidates, not measured."""
-    make("align", num_candidates // CANDIDATES, root / "videos", quiet=True)
+    settings = MakeSettings(split="align", num_clips=num_candidates // CANDIDATES, out=root / "videos")
+    make(settings, quiet=True)
     workspace = Workspace(root / "workspace")
     ingest(workspace, IngestSettings(folder=root / "videos", validation_share=0, test_share=0))
     sample(

@@ -21,6 +21,7 @@ from foleypref.scoring import scorer_inputs
 from foleypref.workspace.records import Candidate, Clip, Failure
 from foleypref.workspace.store import Workspace
 from foleypref.world.make import make
+from foleypref.world.settings import MakeSettings
 
 METRICS = (
     Frechet(embedding="world_tagger/features", paired=False, label="FD"),
@@ -36,7 +37,8 @@ NUM = 8
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """videos/, true/ (their own sound), late/ (0.4 s late) and noise/."""
     root = tmp_path_factory.mktemp("benchmark")
-    make("judge", NUM, root / "videos", num_workers=1, quiet=True)
+    settings = MakeSettings(split="judge", num_clips=NUM, out=root / "videos", num_workers=1)
+    make(settings, quiet=True)
     (root / "videos" / "metadata.jsonl").unlink()
     generator = np.random.default_rng(0)
     for video in sorted((root / "videos").glob("*.mp4")):

@@ -11,6 +11,7 @@ from tempfile import mkdtemp
 from foleypref.ingest import IngestSettings, ingest
 from foleypref.workspace.store import Workspace
 from foleypref.world.make import make
+from foleypref.world.settings import MakeSettings
 
 NUM_CLIPS = 6
 
@@ -19,7 +20,8 @@ NUM_CLIPS = 6
 def _original() -> Path:
     root = Path(mkdtemp(prefix="foleypref-world-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
-    make("align", NUM_CLIPS, root / "videos", num_workers=1, quiet=True)
+    settings = MakeSettings(split="align", num_clips=NUM_CLIPS, out=root / "videos", num_workers=1)
+    make(settings, quiet=True)
     ingest(Workspace(root / "workspace"), IngestSettings(folder=root / "videos"))
     return root / "workspace"
 

@@ -26,7 +26,7 @@ from foleypref.training.checkpoints import tuned_weights
 from foleypref.training.settings import TrainSettings, needs_of
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
-from foleypref.world.settings import WorldSettings
+from foleypref.world.settings import MakeSettings, WorldSettings
 
 
 def align(
@@ -66,10 +66,10 @@ def make_world(folder: Path, settings: WorldSettings) -> None:
     from foleypref.world.make import make
 
     for split, num in settings.counts().items():
-        among = settings.classes(split)
-        made = make(
-            split, num, folder, settings.seed, num_workers=settings.num_workers, quiet=True, among=among
+        clips = MakeSettings(
+            split=split, num_clips=num, out=folder, seed=settings.seed, num_workers=settings.num_workers
         )
+        made = make(clips, among=settings.classes(split), quiet=True)
         say(f"world: {split}: {made.made} made, {made.skipped} skipped, {made.failed} failed")
 
 

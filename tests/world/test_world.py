@@ -18,6 +18,7 @@ from foleypref.world.drawing import render_frames
 from foleypref.world.encode import write_flac, write_mp4
 from foleypref.world.make import make, make_clip, other_scene
 from foleypref.world.scenes import Scene, generator, sample_scene
+from foleypref.world.settings import MakeSettings
 from foleypref.world.sound import actor_wave, frame_levels_db, noise_floor_db, synthesise
 
 SHARP = [c for c in CLASSES if FAMILIES[c] in ("impact", "burst") or c in ("bell", "car_horn", "dog")]
@@ -209,6 +210,11 @@ def test_file_is_aligned_with_the_clean_sound(tmp_path: Path) -> None:
         assert np.abs(seen.astype(int) - frames).mean() < 6
 
 
+def clips(split: str, num_clips: int, out: Path, num_workers: int = 1) -> MakeSettings:
+    """The first clips of a split."""
+    return MakeSettings(split=split, num_clips=num_clips, out=out, num_workers=num_workers)
+
+
 def files_of(folder: Path) -> dict[str, str]:
     return {
         str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
@@ -222,9 +228,9 @@ def test_make_resumes_to_the_same_bytes(
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     monkeypatch.setattr("foleypref.world.make.CHUNK", 1)  # more tasks than are handed out at once
-    assert make("wild", 12, whole, num_workers=2) == (12, 0, 0)
+    assert make(clips("wild", 12, whole, num_workers=2)) == (12, 0, 0)
     assert "made 12, skipped 0, failed 0 clips in" in capsys.readouterr().out
-    make("wild", 3, broken, num_workers=1)
+    make(clips("wild", 3, broken))
     (broken / "clean" / "wild-0-000001.flac").unlink()
     (broken / "metadata.jsonl").rename(
         broken / "metadata.old"
@@ -233,9 +239,9 @@ def test_make_resumes_to_the_same_bytes(
     for line in (broken / "metadata.old").read_text().splitlines():
         (broken / ".rows" / (json.loads(line)["file_name"][:-4] + ".json")).write_text(line)
     (broken / "metadata.old").unlink()
-    assert make("wild", 12, broken, num_workers=1, quiet=True) == (10, 2, 0)
+    assert make(clips("wild", 12, broken), quiet=True) == (10, 2, 0)
     assert files_of(whole) == files_of(broken)
-    assert make("wild", 12, whole, quiet=True) == (0, 12, 0)
+    assert make(clips("wild", 12, whole), quiet=True) == (0, 12, 0)
     rows = [json.loads(line) for line in (whole / "metadata.jsonl").read_text().splitlines()]
     assert [r["world_index"] for r in rows] == list(range(12))
     for row in rows:
@@ -245,11 +251,11 @@ def test_make_resumes_to_the_same_bytes(
         assert row["label"] == row["labels"][0]
         assert row["audible"]
     with pytest.raises(ValueError, match="choose another folder"):
-        make("wild", 12, whole, shares=DamageShares(noise=0.0))
+        make(clips("wild", 12, whole), shares=DamageShares(noise=0.0))
 
 
 def test_clean_splits_are_clean(tmp_path: Path) -> None:
-    make("test", 2, tmp_path, num_workers=1, quiet=True)
+    make(clips("test", 2, tmp_path), quiet=True)
     row = json.loads((tmp_path / "metadata.jsonl").read_text().splitlines()[1])
     assert row["damage"] == {}
     clean = decode_audio(tmp_path / row["clean_audio"]) / 32768
@@ -265,7 +271,7 @@ def test_one_bad_clip_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.M
         return make_clip(split, seed, index, tmp_path)
 
     monkeypatch.setattr("foleypref.world.make.make_clip", sometimes)
-    assert make("judge", 3, tmp_path, num_workers=1, quiet=True) == (2, 0, 1)
+    assert make(clips("judge", 3, tmp_path), quiet=True) == (2, 0, 1)
     assert len((tmp_path / "metadata.jsonl").read_text().splitlines()) == 2
 
 

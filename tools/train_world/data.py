@@ -22,6 +22,7 @@ from foleypref.workspace.pool import process_pool, usable_cores
 from foleypref.workspace.walk import progress_bar
 from foleypref.world import CLASSES, CLIP_SECONDS, FPS, NUM_FRAMES, NUM_SAMPLES, SAMPLE_RATE
 from foleypref.world.make import make
+from foleypref.world.settings import MakeSettings
 
 FRAME_SIDE = 48  # pixels the networks look at
 
@@ -53,7 +54,7 @@ class Clips:
 def prepare(split: str, num_clips: int, workdir: Path, seed: int) -> Clips:
     """Render and decode `num_clips` of a split under `workdir`, or open the arrays that are there."""
     folder, arrays = workdir / "clips" / split, workdir / "arrays"
-    make(split, num_clips, folder, seed=seed)
+    make(MakeSettings(split=split, num_clips=num_clips, out=folder, seed=seed))
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()][:num_clips]
     marker = arrays / f"{split}-{seed}-{num_clips}.done"
     frames_path, waves_path = arrays / f"{split}.frames.npy", arrays / f"{split}.waves.npy"

@@ -53,8 +53,7 @@ class WorldMake(Configured):
     def run(self) -> None:
         from foleypref.world.make import make
 
-        s = self.settings
-        make(s.split, s.num_clips, s.out, seed=s.seed, start=s.start, num_workers=s.num_workers)
+        make(self.settings)
 
 
 class WorldRate(Configured):

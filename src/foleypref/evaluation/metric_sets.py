@@ -10,7 +10,7 @@ from foleypref.evaluation.metrics.mean import Mean
 
 
 def world_metrics() -> tuple[Metric, ...]:
-    """The judges' columns on the embedded world."""
+    """Return the columns of the judges on the embedded world."""
     return (
         Mean(dimension="world_semantic/similarity", label="semantic"),
         Mean(dimension="world_text/similarity", label="text"),
@@ -23,7 +23,7 @@ def world_metrics() -> tuple[Metric, ...]:
 
 
 def world_oracles() -> tuple[Metric, ...]:
-    """The columns that know the world's truth."""
+    """Return the columns that are told the world's truth."""
     return (
         Mean(dimension="oracle_onset/onset_f1", label="onset F1"),
         Mean(dimension="oracle_onset/onset_error_s", higher_is_better=False, label="onset error", unit="s"),
@@ -34,7 +34,7 @@ def world_oracles() -> tuple[Metric, ...]:
 
 
 def benchmark_metrics() -> tuple[Metric, ...]:
-    """The columns of the field's tables, defined and paired as av-benchmark does."""
+    """Return the columns of the field's tables, defined and paired as in av-benchmark."""
     return (
         Frechet(embedding="passt/features", max_resamples=200, label="FD PaSST"),
         Frechet(embedding="panns/features", paired=False, max_resamples=100, label="FD PANNs"),

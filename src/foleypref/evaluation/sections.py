@@ -33,7 +33,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class FitSection(NamedTuple):
-    """One fitted AudioScore."""
+    """One fitted AudioScore, ready to show."""
 
     name: str
     facts: Facts
@@ -41,7 +41,7 @@ class FitSection(NamedTuple):
 
 
 class PairsSection(NamedTuple):
-    """What the last `pair` did."""
+    """The outcome of the last `pair`, ready to show."""
 
     facts: Facts
     chart: Markup

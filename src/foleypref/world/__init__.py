@@ -1,4 +1,4 @@
-"""The embedded world: short video files with sound made from what is seen, so the truth is known.
+"""The embedded world: short video files whose sound is made from their picture, so the truth is known.
 
 Only constants live here; `from foleypref.world.make import make` renders clips.
 """
@@ -10,7 +10,7 @@ NUM_FRAMES = 100  # CLIP_SECONDS · FPS
 NUM_SAMPLES = 64_000  # CLIP_SECONDS · SAMPLE_RATE
 SAMPLES_PER_FRAME = 640  # SAMPLE_RATE / FPS, an integer on purpose: event times lie on the frame grid
 FRAME_SIZE = 96  # pixels, square
-VERSION = 1  # raise it whenever the same seed gives other frames, another wave or other bytes
+VERSION = 1  # raise it if the same seed gives other frames, another wave or other bytes
 
 SPLITS: tuple[str, ...] = ("wild", "judge", "oracle", "align", "test", "unseen")
 DAMAGED_SPLITS: tuple[str, ...] = ("wild",)

@@ -1,4 +1,4 @@
-"""Captions from templates: several per class, one clause an object, joined by 'while' or 'and'."""
+"""Captions from templates: several per class, one clause per object, joined by 'while' or 'and'."""
 
 from collections.abc import Sequence
 

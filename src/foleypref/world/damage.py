@@ -1,4 +1,4 @@
-"""What is wrong with sound on the web, each fault with a stated share of the clips.
+"""The faults of sound on the web, each with a stated share of the clips.
 
 Decisions (`decide`) are drawn apart from their effect (`damage`), so shares can be counted without any sound.
 """
@@ -35,16 +35,16 @@ class DamageShares:
 
 
 def decide(rng: np.random.Generator, shares: DamageShares) -> dict[str, dict[str, Any]]:
-    """Draw which faults a clip has, with their parameters; empty for a clip left whole.
+    """Draw which faults a clip has, with their parameters; empty for a clip without any.
 
-    The same number of draws is made whatever happens, so changing one share leaves the other decisions alone.
+    The number of draws is always the same, so changing one share changes no other decision.
     """
     has = dict(zip((f.name for f in fields(shares)), rng.random(6), strict=True))
     late, size_s = rng.random() < 0.5, float(rng.uniform(0.12, 0.6))
     colour, snr_db = str(rng.choice(sorted(COLOURS))), float(rng.uniform(5, 25))
     low, low_hz, high_hz = rng.random() < 0.7, float(rng.uniform(1500, 4000)), float(rng.uniform(400, 1200))
     drive_db, below_db = float(rng.uniform(6, 18)), float(rng.uniform(3, 12))
-    found: dict[str, dict[str, Any]] = {
+    faults: dict[str, dict[str, Any]] = {
         "shift": {"shift_s": round(size_s if late else -size_s, 4)},
         "wrong_sound": {},
         "off_screen": {"level_db": round(-below_db, 2)},
@@ -52,13 +52,16 @@ def decide(rng: np.random.Generator, shares: DamageShares) -> dict[str, dict[str
         "band": {"low_pass_hz": round(low_hz)} if low else {"high_pass_hz": round(high_hz)},
         "clip": {"drive_db": round(drive_db, 2)},
     }
-    return {name: found[name] for name in found if has[name] < getattr(shares, name)}
+    return {name: faults[name] for name in faults if has[name] < getattr(shares, name)}
 
 
 def damage(
     wave: Wave, other_wave: OtherWave, rng: np.random.Generator, shares: DamageShares
 ) -> tuple[Wave, dict[str, dict[str, Any]]]:
-    """Damage a clean wave (64,000,) and say how; positive shift_s is late. Peaks stay below 1."""
+    """Return a damaged copy of a clean wave (64,000,), with peaks below 1, and its faults.
+
+    A positive `shift_s` is late.
+    """
     plan = decide(rng, shares)
     out = wave
     if "wrong_sound" in plan:
@@ -86,7 +89,7 @@ def damage(
 
 
 def shift(wave: Wave, shift_s: float, rng: np.random.Generator) -> Wave:
-    """Move a whole track later (positive) or earlier; the gap gets room noise, not silence."""
+    """Move a whole track later (positive) or earlier; the gap is filled with room noise, not silence."""
     n = round(shift_s * SAMPLE_RATE)
     out = np.float32(10 ** (ROOM_DB / 20)) * noise(rng, 30, 5000, tilt=-0.3)
     if n >= 0:

@@ -1,4 +1,4 @@
-"""A folder of rendered clips: whose it is, which clips it holds, its metadata.jsonl, whole files alone."""
+"""A folder of rendered clips: the world it belongs to, the clips it holds, and its metadata.jsonl."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def claim(out: Path, shares: DamageShares) -> None:
     remove_leftovers(out.rglob(".*.tmp"))
     mine, path = {"version": VERSION, "shares": asdict(shares)}, out / "world.json"
     if path.exists():
-        found = json.loads(path.read_text())
-        if found != mine:
-            raise ValueError(f"{out} holds clips made with {found}, not {mine}; choose another folder")
+        present = json.loads(path.read_text())
+        if present != mine:
+            raise ValueError(f"{out} holds clips made with {present}, not {mine}; choose another folder")
     else:
         write_atomic(path, json.dumps(mine).encode())
 
@@ -48,5 +48,5 @@ def write_metadata(out: Path) -> None:
 
 
 def is_complete(out: Path, name: str) -> bool:
-    """Whether a clip's video and its clean sound are there."""
+    """Return True if a clip's video and its clean sound exist."""
     return (out / f"{name}.mp4").exists() and (out / "clean" / f"{name}.flac").exists()

@@ -2,7 +2,7 @@
 
 OUT/<split>-<seed>-<index>.mp4          what a user would download: H.264 + AAC, damaged where the split is
 OUT/clean/<split>-<seed>-<index>.flac   the clean sound
-OUT/metadata.jsonl                      one row a clip, with the truth, in the order of the indices
+OUT/metadata.jsonl                      one row per clip, with the truth, in the order of the indices
 OUT/world.json                          the settings, so that two different worlds never mix in one folder
 """
 
@@ -24,15 +24,16 @@ from foleypref.world.drawing import render_frames
 from foleypref.world.encode import write_flac, write_mp4
 from foleypref.world.folder import claim, is_complete, known_rows, write_metadata
 from foleypref.world.scenes import OTHER, Scene, generator, indices_of, sample_scene
+from foleypref.world.settings import MakeSettings
 from foleypref.world.sound import synthesise
 from foleypref.world.sounds.tools import Wave
 
-CHUNK = 4  # clips a task: small enough for a smooth clock, large enough to hide the cost of a task
+CHUNK = 4  # clips per task: few, so that progress is smooth, but enough to hide the cost of a task
 AUDIBLE_DB = -45.0  # dBFS of the loudest frame of the clean sound
 
 
 class Made(NamedTuple):
-    """What a run of `make` did, in clips."""
+    """How many clips a run of `make` made, skipped and failed to make."""
 
     made: int
     skipped: int
@@ -44,7 +45,7 @@ def clip_name(split: str, seed: int, index: int) -> str:
 
 
 def other_scene(scene: Scene, purpose: str) -> Scene:
-    """Return a scene that shares no class with this one, from a stream of its own."""
+    """Return a scene that shares no class with this one, drawn from another random stream."""
     for attempt in range(100):
         seed = int(generator(scene.split, scene.seed, scene.index, f"{purpose} {attempt}").integers(2**53))
         other = sample_scene(scene.split + OTHER, seed, scene.index)
@@ -54,7 +55,7 @@ def other_scene(scene: Scene, purpose: str) -> Scene:
 
 
 def _track(scene: Scene, clean: Wave, shares: DamageShares) -> tuple[Wave, dict[str, dict[str, Any]]]:
-    """Return the sound that goes into the video, and what is wrong with it."""
+    """Return the sound that goes into the video, with the faults it was given and their parameters."""
     if scene.split not in DAMAGED_SPLITS:
         return clean, {}
     stray: dict[str, tuple[str, ...]] = {}
@@ -72,10 +73,10 @@ def _track(scene: Scene, clean: Wave, shares: DamageShares) -> tuple[Wave, dict[
 
 
 def make_clip(
-    split: str, seed: int, index: int, out: str | Path, shares: DamageShares | None = None
+    split: str, seed: int, index: int, out: Path, shares: DamageShares | None = None
 ) -> dict[str, Any]:
     """Render one clip to OUT and return its row of metadata.jsonl."""
-    out, name = Path(out), clip_name(split, seed, index)
+    name = clip_name(split, seed, index)
     scene = sample_scene(split, seed, index)
     clean = synthesise(scene)
     wave, faults = _track(scene, clean.wave, shares or DamageShares())
@@ -105,57 +106,56 @@ def make_clip(
 
 
 def make(
-    split: str,
-    num_clips: int,
-    out: str | Path,
-    seed: int = 0,
-    start: int = 0,
-    num_workers: int | None = None,
+    settings: MakeSettings,
+    *,
     shares: DamageShares | None = None,
-    quiet: bool = False,
     among: Collection[str] = CLASSES,
+    quiet: bool = False,
 ) -> Made:
-    """Render `num_clips` clips of a split from index `start` on; those that OUT holds complete are skipped.
+    """Render clips of a split; those that the folder holds complete are skipped.
 
-    num_workers: processes; by default one a usable core; 1 or less works in this process. shares: the faults
-    of a damaged split. Several splits may share one folder. among: clips that show another class are passed
-    over. Returns the clips made, skipped and failed.
+    `shares`: the faults of a damaged split. `among`: clips that show any other class are passed over. Several
+    splits may share one folder.
     Raises ValueError for an unknown split or class, or a folder that holds another version or other shares.
     """
-    began, out = time.monotonic(), Path(out)
-    if split not in SPLITS:
-        raise ValueError(f"no split named {split!r}; there are {', '.join(SPLITS)}")
-    if num_clips < 0 or start < 0:
-        raise ValueError(f"num_clips and start count from 0; they are {num_clips} and {start}")
-    claim(out, shares or DamageShares())
+    began, s, out = time.monotonic(), settings, settings.out
+    shares = shares or DamageShares()
+    if s.split not in SPLITS:
+        raise ValueError(f"no split named {s.split!r}; there are {', '.join(SPLITS)}")
+    if s.num_clips < 0 or s.start < 0:
+        raise ValueError(f"num_clips and start count from 0; they are {s.num_clips} and {s.start}")
+    claim(out, shares)
     known = known_rows(out)
-    chosen = indices_of(split, seed, start, num_clips, among)
-    wanted = [(clip_name(split, seed, i), i) for i in chosen]
-    todo = [i for name, i in wanted if name not in known or not is_complete(out, name)]
+    indices = indices_of(s.split, s.seed, s.start, s.num_clips, among)
+    names = {index: clip_name(s.split, s.seed, index) for index in indices}
+    todo = [i for i, name in names.items() if name not in known or not is_complete(out, name)]
     failures, made = list[str](), 0
-    for index, row in _progress(_rows(split, seed, todo, out, shares, num_workers), len(todo), quiet):
+    for index, row in _progress(_rows(settings, todo, shares), len(todo), quiet):
         if isinstance(row, str):
-            failures.append(f"{clip_name(split, seed, index)}: {row}")
+            failures.append(f"{names[index]}: {row}")
         else:
             made += 1
     assert made + len(failures) == len(todo), "some clips were neither made nor reported"
     write_metadata(out)
-    result = Made(made, num_clips - len(todo), len(failures))
+    result = Made(made, s.num_clips - len(todo), len(failures))
     if not quiet:
         for line in failures:
             print(line)
-        took = time.monotonic() - began
-        print(f"made {result.made}, skipped {result.skipped}, failed {result.failed} clips in {took:.1f} s")
+        seconds = time.monotonic() - began
+        print(
+            f"made {result.made}, skipped {result.skipped}, failed {result.failed} clips in {seconds:.1f} s"
+        )
     return result
 
 
 def _rows(
-    split: str, seed: int, todo: list[int], out: Path, shares: DamageShares | None, num_workers: int | None
+    settings: MakeSettings, todo: list[int], shares: DamageShares
 ) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yield (index, row or error) for every clip to make, in any order."""
-    task = partial(_chunk, split, seed, out=str(out), shares=shares)
+    task = partial(_chunk, settings.split, settings.seed, out=settings.out, shares=shares)
     chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
-    workers = min(usable_cores() if num_workers is None else num_workers, len(chunks))
+    num_workers = usable_cores() if settings.num_workers is None else settings.num_workers
+    workers = min(num_workers, len(chunks))
     if workers <= 1:
         for chunk in chunks:
             yield from task(chunk)
@@ -172,9 +172,9 @@ def _rows(
 
 
 def _chunk(
-    split: str, seed: int, indices: list[int], out: str, shares: DamageShares | None
+    split: str, seed: int, indices: list[int], out: Path, shares: DamageShares
 ) -> list[tuple[int, dict[str, Any] | str]]:
-    """Make some clips; a clip that fails gives its error as one line."""
+    """Make some clips; return each one's row, or its error as one line."""
     rows: list[tuple[int, dict[str, Any] | str]] = []
     for index in indices:
         try:
@@ -185,8 +185,8 @@ def _chunk(
 
 
 def _progress(rows: Iterator[tuple[int, Any]], total: int, quiet: bool) -> Iterator[tuple[int, Any]]:
-    """Pass rows on, with a bar and the time left on a terminal."""
-    from rich.progress import track  # here: workers import this file and need no terminal
+    """Yield the rows; on a terminal, show a bar and the time left."""
+    from rich.progress import track  # late: workers import this file and need no terminal
 
     silent = quiet or not total or not os.isatty(1)
     yield from track(rows, "world", total=total, disable=silent)

@@ -1,4 +1,4 @@
-"""What is in a clip, as data: sampled from (split, seed, index), before anything is drawn or synthesised.
+"""The contents of a clip as data: sampled from (split, seed, index), then drawn and synthesised elsewhere.
 
 Positions and sizes are in pixels of a 96 by 96 frame, x to the right and y down; times in seconds.
 """
@@ -19,7 +19,7 @@ SHARE_TWO_OBJECTS = 0.3
 SHARE_DISTRACTOR = 0.3
 DISTRACTORS = ("paper_plane", "blinking_light", "bubbles", "butterfly")
 BACKGROUNDS = ("room", "hills", "tiles", "plain", "dusk")
-OTHER = "/other"  # suffix of the stream that stray sounds of a damaged split come from
+OTHER = "/other"  # suffix of the random stream that a damaged split takes stray sounds from
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def event_times_s(scene: Scene) -> tuple[float, ...]:
 
 
 def actor_wave(actor: Actor) -> Wave:
-    """Synthesise one object alone, dry, with a peak of its gain against full scale."""
+    """Synthesise one object without echo or noise; its peak lies `gain_db` below full scale."""
     wave = SOUNDS[actor.label](actor, np.random.Generator(np.random.PCG64(actor.seed)))
     peak = float(np.max(np.abs(wave))) + 1e-9
     return (wave * np.float32(10 ** (actor.gain_db / 20) / peak)).astype(np.float32)
@@ -66,7 +66,7 @@ def _reflect(wave: Wave, amount: float, rng: np.random.Generator) -> Wave:
 
 
 def synthesise(scene: Scene) -> Sound:
-    """Render what the objects of a scene sound like, in a quiet room, with the truth."""
+    """Synthesise the sound of a scene's objects in a quiet room, with the truth about it."""
     rng = np.random.Generator(np.random.PCG64(scene.sound_seed))
     mix = actor_wave(scene.actors[0])
     for actor in scene.actors[1:]:

@@ -1,7 +1,7 @@
 """When and how hard each class sounds: onsets, durations, strengths, and the curve a level follows.
 
 All times are seconds on the frame grid (multiples of 1/25 s): what is heard is then exactly what is seen, and
-"the frame of contact" is never ambiguous. A driver is one number in [0, 1] a frame.
+"the frame of contact" is never ambiguous. A driver is one number in [0, 1] per frame.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,9 @@ FRAME_TIMES_S: Floats = np.arange(NUM_FRAMES) / FPS
 
 @dataclass(frozen=True)
 class Timeline:
-    """What happens when.
+    """The events of one object, and the curves its sound and picture follow.
 
-    onsets_s, durations_s, strengths: one entry an event (strength in (0, 1]).
+    onsets_s, durations_s, strengths: one entry per event (strength in (0, 1]).
     driver: level curve in [0, 1], 100 frames, empty for classes made of events.
     pose: position of a moving part in [-1, 1], 100 frames, empty where nothing travels.
     has_events: whether the onsets are heard as clear starts, and so belong to the truth.

@@ -1,4 +1,4 @@
-"""The world's committed weights: float16 safetensors beside this file, their making told in the metadata."""
+"""The world's committed weights: float16 safetensors beside this file; metadata says how they were made."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent / "weights"
 
 
 def weights_path(name: str, folder: Path | str | None = None) -> Path:
-    """Where the weights called `name` lie; MissingWeights says how to make them if they are not there."""
+    """Return the path of the weights called `name`. Raises MissingWeights, which says how to make them."""
     path = Path(folder or FOLDER) / f"{name}.safetensors"
     if not path.exists():
         raise MissingWeights(f"{path} is missing; `python -m tools.train_world --out {path.parent}` makes it")
@@ -30,7 +30,7 @@ def weights_path(name: str, folder: Path | str | None = None) -> Path:
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors in float32 and the metadata stored with them."""
+    """Return a file's tensors in float32, and its metadata. Raises ValueError if it is missing or torn."""
     try:
         with safe_open(str(path), framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -38,7 +38,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist; give the path of a .safetensors file") from error
     except Exception as error:  # safetensors raises its own type for torn or foreign files
-        raise ValueError(f"{path} is no whole safetensors file ({error}); make it again") from error
+        raise ValueError(f"{path} is not a whole safetensors file ({error}); make it again") from error
     floats = {key: t.float() if t.is_floating_point() else t for key, t in state.items()}
     return floats, metadata
 
@@ -53,7 +53,7 @@ def fill(module: torch.nn.Module, state: dict[str, Tensor], path: Path) -> None:
 
 
 def read_network(make: Callable[..., N], path: Path, device: str | torch.device) -> N:
-    """A flow network of the sizes that its file names, with the file's weights. Raises ValueError."""
+    """Return a flow network of the sizes that its file names, with the file's weights. Raises ValueError."""
     state, metadata = load_weights(path)
     network = make(**metadata.get("network", {}))
     fill(network, state, path)
@@ -61,7 +61,7 @@ def read_network(make: Callable[..., N], path: Path, device: str | torch.device)
 
 
 def read_frozen(module: N, name: str, device: str | torch.device) -> N:
-    """The packaged weights called `name` in a module that is never trained again."""
+    """Return a module with the packaged weights called `name`, frozen and in evaluation mode."""
     fill(module, load_weights(weights_path(name))[0], weights_path(name))
     return module.to(device).eval().requires_grad_(False)
 
@@ -75,7 +75,7 @@ def write_network(network: torch.nn.Module, path: Path, like: Path) -> None:
 def save_weights(
     path: Path, state: dict[str, Tensor], metadata: dict[str, Any], *, half: bool = True
 ) -> None:
-    """Write weights atomically; `half` rounds them to float16, which is then what everybody runs."""
+    """Write weights atomically; `half` rounds them to float16, which every run then uses."""
     tensors = {
         key: (t.detach().cpu().half() if half and t.is_floating_point() else t.detach().cpu()).contiguous()
         for key, t in state.items()
@@ -84,7 +84,7 @@ def save_weights(
 
 
 def file_hash(*paths: Path) -> str:
-    """Hash of the bytes of files, 16 hex characters."""
+    """Return the hash of the bytes of files, 16 hex characters."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.read_bytes())

@@ -43,7 +43,7 @@ class Rows:
     def scored(self, *keys: str) -> np.ndarray:
         """(n,) bool: which rows have every one of `keys`. Raises ValueError for an unknown key.
 
-        An embedding of several rows a clip may end in NaN: the padding of a clip that has fewer.
+        An embedding of several rows per clip may end in NaN: the padding of a clip that has fewer.
         """
         mask = np.ones(len(self), bool)
         for key in keys:
@@ -81,7 +81,7 @@ def _finite_but_for_padding(x: np.ndarray) -> np.ndarray:
 
 
 class Metric(Part, ABC):
-    """What every metric offers. Its fields are its settings."""
+    """The contract of a metric. Its fields are its settings."""
 
     if TYPE_CHECKING:
         # A metric has each of these as a field or as a ClassVar. Fields declared here would come first among

@@ -1,7 +1,7 @@
-"""Which clips enter a metric over sets, and their feature rows on both sides.
+"""The clips that enter a metric over sets, and their feature rows on both sides.
 
-Paired, a clip counts where both sides have an embedding; unpaired, each side is all that it has, so that the
-two sets may differ in size. An embedding is one row a clip (n, D), or several rows of `rows_of` numbers, as
+Paired, a clip counts if both sides have an embedding; unpaired, each side is everything it has, so the two
+sets may differ in size. An embedding is one row per clip (n, D), or several rows of `rows_of` numbers, as
 (n, P, D) or laid end to end (n, P·D), where a row with a NaN is padding.
 Letters: p predicted, g ground truth, n clips, P rows of a clip, D dimensions.
 """
@@ -25,7 +25,7 @@ class Sets(NamedTuple):
 
 
 def sets(rows: Rows, key: str, *, paired: bool = True, rows_of: int = 0) -> Sets:
-    """The feature rows of embedding `key`; no predictions count where there is nothing to compare them with.
+    """Return the feature rows of embedding `key`; without any ground truth no prediction counts.
 
     Raises ValueError for an unknown key, or an embedding that is not of rows of that length.
     """
@@ -40,19 +40,20 @@ def sets(rows: Rows, key: str, *, paired: bool = True, rows_of: int = 0) -> Sets
 
 
 def present(x: Float[np.ndarray, "n D"]) -> Bool[np.ndarray, " n"]:
-    """(n,) bool: which clips have an embedding of one row, all of it finite."""
+    """Return (n,) bool: which clips have an embedding of one row, all of it finite."""
     return np.isfinite(split_rows(x, 0)).all(axis=(1, 2))
 
 
 def split_rows(x: np.ndarray, rows_of: int) -> Float[np.ndarray, "n P D"]:
-    """(n, D) as (n, 1, D); with `rows_of`, (n, P, D) or (n, P·D) as (n, P, D). Raises ValueError."""
+    """Reshape (n, D) to (n, 1, D); with `rows_of`, (n, P, D) or (n, P·D) to (n, P, D). Raises ValueError."""
     if rows_of == 0 and x.ndim == 2:
         return x[:, None]
     width = int(np.prod(x.shape[1:]))
     if rows_of == 0 or width % rows_of or (x.ndim > 2 and x.shape[-1] != rows_of):
+        expected = f"rows of {rows_of}" if rows_of else "one row per clip"
         raise ValueError(
-            f"embeddings of shape {x.shape} are not {f'rows of {rows_of}' if rows_of else 'one row a clip'}; "
-            "set `rows_of` to the length of a row (0: one row a clip)"
+            f"embeddings of shape {x.shape} are not {expected}; "
+            "set `rows_of` to the length of a row (0: one row per clip)"
         )
     return x.reshape(len(x), width // rows_of, rows_of)
 

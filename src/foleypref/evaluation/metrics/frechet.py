@@ -34,7 +34,7 @@ class Frechet(SetMetric):
         return min(asked, self.max_resamples)
 
     def value(self, rows: Rows) -> float:
-        """FD over scored rows; NaN under two of them on a side, as one point has no covariance."""
+        """Return the FD; NaN with under two rows on a side, because one point has no covariance."""
         p, g, _ = self._sets(rows)
         return frechet_distance(p, g) if min(len(p), len(g)) > 1 else float("nan")
 
@@ -43,7 +43,7 @@ class Frechet(SetMetric):
 
 
 def frechet_distance(p: Float[np.ndarray, "n_p D"], g: Float[np.ndarray, "n_g D"]) -> float:
-    """FD of two sets of features, (n_p, D) and (n_g, D), n ≥ 2 each."""
+    """Return the FD of two sets of features, (n_p, D) and (n_g, D), n ≥ 2 each."""
     if len(p) < 2 or len(g) < 2:
         raise ValueError(f"a Fréchet distance needs two rows on each side, found {len(p)} and {len(g)}")
     means = p.mean(axis=0).astype(np.float64), g.mean(axis=0).astype(np.float64)  # in the features' own dtype
@@ -59,7 +59,7 @@ def _centred(x: np.ndarray) -> np.ndarray:
 
 
 def _trace_sqrt_product(p: np.ndarray, g: np.ndarray) -> float:
-    """tr (S_p S_g)^½ of centred rows: the sum of the singular values of g pᵀ."""
+    """Return tr (S_p S_g)^½ of centred rows: the sum of the singular values of g pᵀ."""
     if min(len(p), len(g)) < p.shape[1]:
         return float(np.linalg.svd(g @ p.T, compute_uv=False).sum())
     root = _root(p.T @ p)
@@ -68,7 +68,7 @@ def _trace_sqrt_product(p: np.ndarray, g: np.ndarray) -> float:
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
-    """A (D, D) matrix whose product with its own transpose is `covariance`."""
+    """Return a (D, D) matrix whose product with its transpose is `covariance`."""
     try:
         return np.linalg.cholesky(covariance)  # a sixth of the time of the eigenvectors
     except np.linalg.LinAlgError:  # singular, as with a dimension that is constant

@@ -2,7 +2,7 @@
 
 As av-benchmark: clips in the order of their names, permuted by RandomState(2020), `splits` contiguous chunks,
 mean over chunks of exp(mean_x KL(p(y|x) ‖ mean p)). The score depends on the number of clips in a chunk: 100
-random posteriors give 6.6 with 10 splits and 18.4 with 1. Compare systems on the same clips only, and never
+random posteriors give 6.6 with 10 splits and 18.4 with 1. Compare systems only on the same clips, and never
 with a table made on another number of clips.
 Letters: n clips, K classes.
 """
@@ -25,8 +25,8 @@ PERMUTATION_SEED = 2020
 class Inception(EmbeddingMetric):
     """IS of the logits in `embedding` ("scorer/name"), over all predictions: the truth is not looked at.
 
-    So is av-benchmark's ISC-PANNS; its ISC-PASST is `paired`, over predictions whose ground truth has logits
-    too. Rows are taken in the order that they have: the benchmark's is that of the file names, sorted.
+    av-benchmark's ISC-PANNS is the same; its ISC-PASST is `paired`, over predictions whose ground truth has
+    logits too. The order of rows matters; the benchmark sorts by file name.
     """
 
     embedding: str = "world_tagger/logits"
@@ -37,11 +37,10 @@ class Inception(EmbeddingMetric):
     higher_is_better: ClassVar[bool] = True
 
     def value(self, rows: Rows) -> float:
-        """IS over scored rows; NaN if a chunk would be empty."""
+        """Return the IS over scored rows; NaN if a chunk would be empty."""
         return inception_score(rows.vectors(self.embedding)[self._mask(rows)], self.splits)
 
     def num_scored(self, rows: Rows) -> int:
-        """Rows with finite logits; paired, on both sides."""
         return int(self._mask(rows).sum())
 
     def _mask(self, rows: Rows) -> np.ndarray:
@@ -50,14 +49,14 @@ class Inception(EmbeddingMetric):
 
 
 def inception_score(logits: Float[np.ndarray, "n K"], splits: int = 10) -> float:
-    """Mean over chunks of the Inception Score of logits (n, K); NaN if n < splits."""
+    """Return the mean over chunks of the Inception Score of logits (n, K); NaN if n < splits."""
     return float(chunk_scores(logits, splits).mean())
 
 
 def chunk_scores(
     logits: Float[np.ndarray, "n K"], splits: int = 10, *, permute: bool = True
 ) -> Float64[np.ndarray, " splits"]:
-    """The Inception Score of each chunk of logits (n, K): (splits,), NaN if n < splits.
+    """Return the Inception Score of each chunk of logits (n, K): (splits,), NaN if n < splits.
 
     Their mean and population deviation are av-benchmark's ISC mean and std.
     """
@@ -77,5 +76,5 @@ def chunk_scores(
 
 
 def permutation(n: int) -> np.ndarray:
-    """The order (n,) in which clips go into chunks, by the benchmark's own generator."""
+    """Return the order (n,) in which clips go into chunks, from the benchmark's generator."""
     return np.random.RandomState(PERMUTATION_SEED).permutation(n)

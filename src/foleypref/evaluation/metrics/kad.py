@@ -38,7 +38,7 @@ class KAD(SetMetric):
     label: str = "KAD"
 
     def value(self, rows: Rows) -> float:
-        """KAD over scored rows; NaN under two of them on a side."""
+        """Return the KAD; NaN with under two rows on a side."""
         p, g, _ = self._sets(rows)
         if min(len(p), len(g)) < 2:
             return float("nan")
@@ -47,7 +47,7 @@ class KAD(SetMetric):
 
 
 def gaussian_mmd2(p: Float[np.ndarray, "n_p D"], g: Float[np.ndarray, "n_g D"], bandwidth: float) -> float:
-    """Unbiased squared maximum mean discrepancy of two sets, n ≥ 2 each, `bandwidth` σ in their unit."""
+    """Return the unbiased squared maximum mean discrepancy of two sets, n ≥ 2 each; `bandwidth` is σ."""
     if len(p) < 2 or len(g) < 2:
         raise ValueError(f"an unbiased discrepancy needs two rows on each side, found {len(p)} and {len(g)}")
     p, g = p.astype(np.float64), g.astype(np.float64)
@@ -64,7 +64,7 @@ def gaussian_mmd2(p: Float[np.ndarray, "n_p D"], g: Float[np.ndarray, "n_g D"], 
 
 
 def median_distance(x: Float[np.ndarray, "n D"]) -> float:
-    """The median Euclidean distance of two rows out of n ≥ 2; of two middle ones the lower, as torch's."""
+    """Return the median distance between two of n ≥ 2 rows; of two middle values the lower, like torch."""
     n = len(x)
     if n < 2:
         raise ValueError(f"a distance needs two rows, found {n}")
@@ -81,7 +81,7 @@ def median_distance(x: Float[np.ndarray, "n D"]) -> float:
 
 
 def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
-    """|x_i − y_j|² in blocks of rows, (b, n_y) each."""
+    """Yield |x_i − y_j|² in blocks of rows, (b, n_y) each."""
     norms = np.square(y).sum(axis=1)
     for start in range(0, len(x), BLOCK):
         part = x[start : start + BLOCK]

@@ -28,7 +28,7 @@ class KID(SetMetric):
     label: str = "KID"
 
     def value(self, rows: Rows) -> float:
-        """KID over scored rows; NaN under two of them on a side."""
+        """Return the KID; NaN with under two rows on a side."""
         p, g, _ = self._sets(rows)
         if min(len(p), len(g)) < 2:
             return float("nan")
@@ -38,7 +38,7 @@ class KID(SetMetric):
 def subset_discrepancies(
     p: Float[np.ndarray, "n_p D"], g: Float[np.ndarray, "n_g D"], subsets: int = 100, subset_size: int = 1000
 ) -> Float64[np.ndarray, " subsets"]:
-    """MMD² of each pair of subsets, (subsets,): its mean and population deviation are KID's mean and std."""
+    """Return the MMD² of each pair of subsets, (subsets,); mean and deviation are KID's mean and std."""
     size = min(subset_size, len(p), len(g))
     if size < 2:
         raise ValueError(f"a kernel distance needs two rows on each side, found {len(p)} and {len(g)}")
@@ -54,7 +54,7 @@ def subset_discrepancies(
 
 
 def polynomial_mmd2(p: Float[np.ndarray, "n D"], g: Float[np.ndarray, "n D"]) -> float:
-    """Unbiased squared maximum mean discrepancy of two sets of n ≥ 2 rows, cubic kernel."""
+    """Return the unbiased squared maximum mean discrepancy of two sets of n ≥ 2 rows, cubic kernel."""
     n = len(p)
     p, g = p.astype(np.float64), g.astype(np.float64)
     within = sum(kernel.sum() - np.trace(kernel) for kernel in (_cubic(p, p), _cubic(g, g)))

@@ -26,22 +26,20 @@ class KL(EmbeddingMetric):
     higher_is_better: ClassVar[bool] = False
 
     def value(self, rows: Rows) -> float:
-        """Mean over scored rows; NaN if there are none."""
         p, g, _ = sets(rows, self.embedding)
         return float(kl_divergence(g, p).mean()) if len(p) else float("nan")
 
     def num_scored(self, rows: Rows) -> int:
-        """Rows with finite logits on both sides."""
         return sets(rows, self.embedding).num_predictions
 
 
 def kl_divergence(g: Float[np.ndarray, "n K"], p: Float[np.ndarray, "n K"]) -> Float64[np.ndarray, " n"]:
-    """KL(softmax g ‖ softmax p) of logits (n, K), in nats: (n,)."""
+    """Return KL(softmax g ‖ softmax p) of logits (n, K), in nats: (n,)."""
     log_g, log_p = log_softmax(g), log_softmax(p)
     return (np.exp(log_g) * (log_g - log_p)).sum(axis=1)
 
 
 def log_softmax(logits: Float[np.ndarray, "n K"]) -> Float64[np.ndarray, "n K"]:
-    """(n, K) logits to log-probabilities, in float64."""
+    """Turn logits (n, K) into log-probabilities, in float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

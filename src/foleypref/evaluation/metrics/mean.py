@@ -13,22 +13,18 @@ class Mean(Metric):
 
     dimension: str
     higher_is_better: bool = True
-    scale: float = Field(
-        1.0, gt=0
-    )  # what is printed for 1: tables give ImageBind's cosine as 100 times itself
+    scale: float = Field(1.0, gt=0)  # tables print ImageBind's cosine times 100
     label: str = ""  # column title; empty takes the dimension's own name
     unit: str = ""
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The one dimension."""
         return (self.dimension,)
 
     def value(self, rows: Rows) -> float:
-        """The scaled mean over scored rows; NaN if there are none."""
+        """Return the scaled mean over scored rows; NaN if there are none."""
         values = rows.scores[self.dimension][rows.scored(self.dimension)]
         return self.scale * float(values.mean(dtype=np.float64)) if values.size else float("nan")
 
     def num_scored(self, rows: Rows) -> int:
-        """Rows that are not NaN."""
         return int(rows.scored(self.dimension).sum())

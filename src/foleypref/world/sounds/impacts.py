@@ -11,11 +11,10 @@ from foleypref.world.sounds.tools import Wave, add, decay, modes, noise, seconds
 
 @dataclass(frozen=True)
 class Material:
-    """What a body rings like.
+    """The resonances and the contact noise of a struck body.
 
     base_hz: lowest mode; ratios: all modes over it; ring_s: its 1/e time; damping: how much faster high
-    modes die;
-    click: level of the contact noise; click_hz: its band; click_s: its 1/e time.
+    modes decay; click: level of the contact noise; click_hz: its band; click_s: its 1/e time.
     """
 
     base_hz: float

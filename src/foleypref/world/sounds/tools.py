@@ -36,7 +36,7 @@ def add(wave: Wave, piece: Array, at_s: float, gain: float = 1.0) -> None:
 
 
 def per_sample(curve: Array) -> Wave:
-    """Spread one value a frame (100,) over the samples (64,000,), linear.
+    """Spread one value per frame (100,) over the samples (64,000,), linear.
 
     A value is reached at the end of its frame: nothing is heard before the frame it starts on.
     """
@@ -44,7 +44,7 @@ def per_sample(curve: Array) -> Wave:
 
 
 def level(driver: Sequence[float]) -> Wave:
-    """Turn a driver in [0, 1], one a frame, into an amplitude for every sample (see DRIVER_RANGE_DB)."""
+    """Turn a driver in [0, 1], one per frame, into an amplitude for every sample (see DRIVER_RANGE_DB)."""
     smooth = per_sample(np.asarray(driver))
     gain = np.exp(smooth * np.float32(DRIVER_RANGE_DB * np.log(10) / 20)) * 10 ** (-DRIVER_RANGE_DB / 20)
     return gain * np.minimum(1, smooth * 25)
