@@ -22,7 +22,7 @@ from tests.annotate_load import check, run_load
 
 
 def main() -> int:
-    """Run the load and print what came of it."""
+    """Run the load and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--raters", type=int, default=50)
     parser.add_argument("--rate", type=float, default=5.0, help="posts a second")

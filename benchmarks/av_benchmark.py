@@ -50,11 +50,11 @@ class Clock:
         self.start()
 
     def start(self) -> None:
-        """Begin anew."""
+        """Start the clock again from zero."""
         self.last = self._now()
 
     def lap(self, name: str) -> None:
-        """What has passed since the last lap belongs to `name`."""
+        """Add the time since the last lap to `name`."""
         now = self._now()
         before = self.found.get(name, [0.0, 0.0])
         self.found[name] = [b + n - last for b, n, last in zip(before, now, self.last)]
@@ -67,7 +67,7 @@ class Clock:
 
 
 def ours(folder: Path, args: argparse.Namespace, clock: Clock) -> dict[str, Tensor]:
-    """All extractors on each batch of files."""
+    """Run all of our extractors on each batch of files."""
     from foleypref.media.clip import read_channels
     from foleypref.scoring.scorers import ScoreItem
     from foleypref.scoring.scorers.panns import Panns
@@ -105,7 +105,7 @@ def ours(folder: Path, args: argparse.Namespace, clock: Clock) -> dict[str, Tens
 
 
 def official(folder: Path, args: argparse.Namespace, clock: Clock) -> dict[str, Tensor]:
-    """av-benchmark's `extract`, timed from its first data set on by what it saves."""
+    """Run av-benchmark's `extract`; laps are taken whenever it saves a result."""
     sys.path[:0] = [str(path) for path in args.official]
     import av_standins
 
@@ -142,7 +142,7 @@ def official(folder: Path, args: argparse.Namespace, clock: Clock) -> dict[str, 
 
 
 def run_child(args: argparse.Namespace) -> None:
-    """One side once: prints JSON, and keeps the results for the comparison."""
+    """Run one side once, print its times as JSON, and keep its results for the comparison."""
     torch.manual_seed(0)
     clock = Clock()
     with torch.inference_mode():
@@ -153,7 +153,7 @@ def run_child(args: argparse.Namespace) -> None:
 
 
 def compare(runs: dict[str, list[dict[str, Any]]], results: Path, sounds: int) -> None:
-    """The table: per extractor and in all, both sides and the ratio, by clock and by processors."""
+    """Print both sides and their ratio per extractor and in total, by clock and by processor time."""
     first, second = (torch.load(results / f"{side}.pth") for side in ("ours", "official"))
     print(
         f"{'':12}{'here':>8}{'there':>8}{'ratio':>7}   {'CPU here':>8}{'there':>8}{'ratio':>7}   differs by"
@@ -183,7 +183,7 @@ def _row(name: str, sides: list[list[float]], far: str) -> None:
 
 
 def main() -> None:
-    """Compare, print a table."""
+    """Compare both extractors and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sounds", type=Path, help="WAV files of at least --seconds")
     parser.add_argument("--official", type=Path, nargs="+", default=[], help="checkouts, see above")

@@ -1,4 +1,4 @@
-"""What stands in for third-party packages that av-benchmark imports and this machine lacks.
+"""Stand-ins for third-party packages that av-benchmark imports and that are not installed here.
 
 av-benchmark's own extraction runs unchanged behind these: what it never calls is empty, and the few small
 things that it does call (a clip sampler, a normalisation, a reader of WAV files) are written anew from what
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 
 def install() -> None:
-    """Put the stand-ins where imports look."""
+    """Put the stand-ins among the imported modules."""
     import torchaudio
     from transformers import PreTrainedModel, pytorch_utils  # before there is a torchvision to find
     from transformers.models import audio_spectrogram_transformer  # noqa: F401
@@ -38,7 +38,7 @@ def install() -> None:
 
 
 def _module(name: str, **contents: Any) -> None:
-    """A module `name`, and those above it where they are not there, that holds `contents`."""
+    """Install a module `name` with these contents, and the packages above it if they are missing."""
     parts = name.split(".")
     for count in range(1, len(parts) + 1):
         path = ".".join(parts[:count])
@@ -52,29 +52,29 @@ def _module(name: str, **contents: Any) -> None:
 
 
 def _no_init(tensor: Tensor, **_: Any) -> Tensor:
-    """Weights are read afterwards."""
+    """Leave a tensor as it is: its weights are read later."""
     return tensor
 
 
 def _no_reset(_: nn.Module) -> None:
-    """Weights are read afterwards."""
+    """Leave a module as it is: its weights are read later."""
 
 
 class DropPath(nn.Identity):
-    """Without a function in eval mode."""
+    """A layer that does nothing in eval mode."""
 
 
 class NotRun(nn.Module):
-    """A model that is not run here."""
+    """A model that these measurements never run."""
 
     def __init__(self, **_: Any) -> None:
         super().__init__()
 
     def load_state_dict(self, *_: Any, **__: Any) -> Any:
-        """Nothing."""
+        """Do nothing: only the name is imported."""
 
     def load_ckpt(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
+        """Do nothing: only the name is imported."""
 
 
 class Normalize:
@@ -88,7 +88,7 @@ class Normalize:
 
 
 class ConstantClipsPerVideoSampler:
-    """Clips spread evenly, the first at the start and the last at the end."""
+    """Take clips spread evenly, the first at the start and the last at the end."""
 
     def __init__(self, clip_duration: float, clips_per_video: int) -> None:
         self.length, self.count, self.index = Fraction(clip_duration), clips_per_video, 0
@@ -100,7 +100,7 @@ class ConstantClipsPerVideoSampler:
 
 
 def read_wav(path: Path) -> tuple[Tensor, int]:
-    """(C, N) float32 and Hz."""
+    """Read a WAV file as (C, N) float32 and its rate in Hz."""
     import soundfile
 
     wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
@@ -108,7 +108,7 @@ def read_wav(path: Path) -> tuple[Tensor, int]:
 
 
 def use_our_weights(home: Path, video: bool) -> None:
-    """av-benchmark's constructors load our files; `home` stands for the user's home folder.
+    """Make av-benchmark's constructors load our files; `home` stands for the user's home folder.
 
     Without `video` ImageBind and Synchformer, which are not run then, are left out.
     """
@@ -157,14 +157,14 @@ def use_our_weights(home: Path, video: bool) -> None:
 
 
 class _TorchWithOurs(ModuleType):
-    """`torch`, whose `load` gives the one checkpoint that av-benchmark's constructor reads by itself."""
+    """`torch` with a `load` that returns the one checkpoint that av-benchmark's constructor reads itself."""
 
     def __init__(self, state: dict[str, Tensor]) -> None:
         super().__init__("torch")
         self.state = state
 
     def load(self, *_: Any, **__: Any) -> dict[str, Tensor]:
-        """The weights of Synchformer."""
+        """Return the path of Synchformer's weights."""
         return self.state
 
     def __getattr__(self, name: str) -> Any:

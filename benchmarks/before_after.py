@@ -43,7 +43,7 @@ class Shown(NamedTuple):
 
 
 def main() -> None:
-    """Choose a clip, draw it, say which it is and what was measured on it."""
+    """Choose a clip, draw it, and print its name and its scores."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--recipe", required=True)
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def choose(workspace: Workspace, recipe: Recipe, run: str, guidance: float, quantile: float) -> Shown:
-    """The clip at a quantile of the gain in onset F1."""
+    """Return the clip at a quantile of the gain in onset F1."""
     base = recipe.sample.model
     tuned = with_weights(base, tuned_weights(workspace.run_folder(run)))
     weights = {"base": base, "tuned": tuned}
@@ -75,7 +75,7 @@ def choose(workspace: Workspace, recipe: Recipe, run: str, guidance: float, quan
 
 
 def values(workspace: Workspace, key: str) -> dict[str, float]:
-    """A dimension's scores by candidate."""
+    """Return a dimension's scores by candidate."""
     table = score_table(workspace, [key])
     dimension = Dimension.parse(key).name
     rows = zip(*(table[name].to_pylist() for name in ("candidate_id", "dimension", "value")))
@@ -83,7 +83,7 @@ def values(workspace: Workspace, key: str) -> dict[str, float]:
 
 
 def picture(workspace: Workspace, recipe: Recipe, shown: Shown) -> Image.Image:
-    """Frames above, a spectrogram with the outline of its sound a system below, events as dotted lines."""
+    """Draw frames, and below them a spectrogram with outline per system; events are dotted lines."""
     model = recipe.sample.model
     waves = ModelMedia(workspace, model).waves(list(shown.candidates.values()))
     scores = {key: values(workspace, key) for key in (F1, DESYNC)}
@@ -107,7 +107,7 @@ def picture(workspace: Workspace, recipe: Recipe, shown: Shown) -> Image.Image:
 
 
 def frames(workspace: Workspace, clip: Clip, model: Model) -> list[np.ndarray]:
-    """`FRAMES` pictures in the middle of equal stretches of the clip."""
+    """Return `FRAMES` pictures from the middle of equal stretches of the clip."""
     seconds, fps = model.spec.clip_seconds, 25.0
     read = read_clip(
         workspace.root / clip.path,

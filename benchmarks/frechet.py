@@ -1,9 +1,9 @@
-"""Fréchet distance by eigenvalues, ours, against a matrix square root of the product, the field's usual way.
+"""Fréchet distance by eigenvalues, as this package computes it, against scipy's matrix square root.
 
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/frechet.py
 
 Both start from the same features, correlated and as wide as those of PANNs, once with more clips than
-dimensions and once with fewer. The square root is scipy's, which the package itself does not need.
+dimensions and once with fewer. The package itself does not need scipy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CASES = {"full rank": 5000, "rank deficient": 500}  # clips on each side
 
 
 def features(num: int, dims: int, seed: int) -> np.ndarray:
-    """(num, dims) float32: standard deviations from 1 to 0.05 along directions that are not the axes."""
+    """Return (num, dims) float32 with standard deviations from 1 to 0.05 along directions off the axes."""
     generator = np.random.default_rng(seed)
     scales = np.geomspace(1.0, 0.05, dims)
     mixing = np.random.default_rng(0).normal(size=(dims, dims)) / np.sqrt(dims)  # the same for both sides
@@ -30,7 +30,7 @@ def features(num: int, dims: int, seed: int) -> np.ndarray:
 
 
 def by_square_root(p: np.ndarray, g: np.ndarray, sqrtm: Callable[[np.ndarray], Any]) -> float:
-    """|μ_p − μ_g|² + tr (S_p + S_g − 2 (S_p S_g)^½), real part."""
+    """Return the real part of |μ_p − μ_g|² + tr (S_p + S_g − 2 (S_p S_g)^½)."""
     covariances = np.cov(p, rowvar=False), np.cov(g, rowvar=False)
     root = np.real(sqrtm(covariances[0] @ covariances[1]))
     shift = p.mean(axis=0).astype(np.float64) - g.mean(axis=0).astype(np.float64)
@@ -38,14 +38,14 @@ def by_square_root(p: np.ndarray, g: np.ndarray, sqrtm: Callable[[np.ndarray], A
 
 
 def timed(run: Callable[[], float]) -> tuple[float, float, float]:
-    """What `run` returns, seconds on the clock, seconds of processor."""
+    """Return what `run` returns, its seconds on the clock and its seconds of processor time."""
     begin, busy = time.perf_counter(), time.process_time()
     value = run()
     return value, time.perf_counter() - begin, time.process_time() - busy
 
 
 def main() -> None:
-    """Time both on both cases."""
+    """Time both ways on both cases."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dims", type=int, default=2048)
     args = parser.parse_args()

@@ -5,7 +5,7 @@
 
 Both sides get the same random weights and features, in a process each, by turns, and the best of `--repeats`
 counts: on a machine with other work a ratio from one run means more than its seconds. A sample is `--steps`
-guided Euler steps (official: two forwards a step; here: both halves in one) in `--dtype`; bfloat16 is the
+guided Euler steps (official: two forwards per step; here: both halves in one) in `--dtype`; bfloat16 is the
 official demo's. A training step is one flow-matching forward, backward and AdamW step in float32.
 "per clip" is the speed-up over the official network at one clip a call.
 """
@@ -37,7 +37,7 @@ TASKS = ("sample", "train")
 
 
 def make_files(folder: Path, variant: str, batch: int) -> None:
-    """Random weights of a sensible scale, and features, noise and targets for `batch` clips of 8 s."""
+    """Write random weights of a sensible scale, and features, noise and targets for `batch` clips of 8 s."""
     generator = torch.Generator().manual_seed(0)
     with torch.device("meta"):
         shapes = {k: v.shape for k, v in MMAudio(**VARIANTS[variant]).state_dict().items()}
@@ -62,14 +62,14 @@ def make_files(folder: Path, variant: str, batch: int) -> None:
 
 
 class Ours:
-    """foleypref's network and solver."""
+    """foleypref's own network and solver."""
 
     def __init__(self, variant: str, weights: dict[str, Tensor]) -> None:
         self.network = MMAudio(**VARIANTS[variant])
         self.network.load_state_dict(weights)
 
     def sample(self, x: dict[str, Tensor], steps: int) -> Tensor:
-        """Guided Euler steps, conditions prepared once, both halves in one forward."""
+        """Take guided Euler steps, conditions prepared once, both halves in one forward."""
         n = len(x["x0"])
         null = self.network.null_features(n, x["clip"].shape[1], x["sync"].shape[1])
         features = [torch.cat([x[key], empty]) for key, empty in zip(("clip", "sync", "text"), null)]
@@ -82,7 +82,7 @@ class Ours:
         return integrate(velocity, {"audio": x["x0"]}, steps, "euler")["audio"]
 
     def flow(self, x: dict[str, Tensor], x_t: Tensor) -> Tensor:
-        """One velocity with its conditions."""
+        """Compute one velocity, with its conditions."""
         prepared = self.network.prepare(x["clip"], x["sync"], x["text"])
         return self.network(x_t, x["t"], prepared)
 
@@ -99,7 +99,7 @@ class Official:
         self.solver = FlowMatching
 
     def sample(self, x: dict[str, Tensor], steps: int) -> Tensor:
-        """Guided Euler steps as its `generate` does them."""
+        """Take guided Euler steps as the official `generate` does."""
         conditions = self.network.preprocess_conditions(x["clip"], x["sync"], x["text"])
         empty = self.network.get_empty_conditions(len(x["x0"]))
 
@@ -109,12 +109,12 @@ class Official:
         return self.solver(0.0, "euler", steps).to_data(velocity, x["x0"])
 
     def flow(self, x: dict[str, Tensor], x_t: Tensor) -> Tensor:
-        """One velocity with its conditions."""
+        """Compute one velocity, with its conditions."""
         return self.network(x_t, x["clip"], x["sync"], x["text"], x["t"])
 
 
 def run_child(side: str, task: str, variant: str, folder: Path, steps: int, dtype: torch.dtype) -> None:
-    """Measure one side once: prints seconds, peak memory above the start, and a check sum as JSON."""
+    """Measure one side once; print seconds, peak memory above the start and a check sum as JSON."""
     weights = load_file(folder / "weights.safetensors")
     inputs = load_file(folder / "inputs.safetensors")
     implementation = {"ours": Ours, "official": Official}[side](variant, weights)
@@ -144,7 +144,7 @@ def run_child(side: str, task: str, variant: str, folder: Path, steps: int, dtyp
 
 
 def _time(step: Callable[[], Tensor], runs: int = 2) -> tuple[float, Tensor]:
-    """Best of `runs` after a first one, whose result is returned."""
+    """Return the best time of `runs`, and the result of the run before them, which is not timed."""
     first = step()
     best = float("inf")
     for _ in range(runs):
@@ -155,7 +155,7 @@ def _time(step: Callable[[], Tensor], runs: int = 2) -> tuple[float, Tensor]:
 
 
 def main() -> None:
-    """Compare, print a table."""
+    """Compare both implementations and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--official", type=Path, required=True, help="checkout of hkchengrex/MMAudio")
     parser.add_argument("--variant", default="small_16k", choices=sorted(VARIANTS))

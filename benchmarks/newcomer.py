@@ -21,7 +21,7 @@ TUTORIAL = "docs/tutorials/add-a-scorer.md"
 
 
 def main() -> None:
-    """Clone, do both paths, say how long each command took."""
+    """Clone, follow both paths, and print how long each command took."""
     with tempfile.TemporaryDirectory() as folder:
         clone, own = Path(folder) / "foleypref", Path(folder) / "own"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def timed(command: str, folder: Path, programs: Path | None = None) -> float:
-    """Seconds a command takes; what it printed, if it fails."""
+    """Return the seconds that a command takes; if it fails, print its output."""
     env = {**os.environ, "PYTHONPATH": str(folder)} if programs else dict(os.environ)
     if programs:
         env["PATH"] = f"{programs}{os.pathsep}{env['PATH']}"

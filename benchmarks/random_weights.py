@@ -33,7 +33,7 @@ KEY_LISTS = {  # file -> list of keys, and where in it
 
 
 def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Normal weights over the root of their fan-in, gains and deviations near 1, small biases."""
+    """Fill with normal weights over the root of their fan-in, gains and deviations near 1, small biases."""
     generator = torch.Generator().manual_seed(0)
     state = {}
     for key, shape in shapes.items():
@@ -51,7 +51,7 @@ def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
 
 
 def write(folder: Path, model: str) -> None:
-    """The files that `model` runs on; those that are there are kept."""
+    """Write the files that `model` runs on; existing ones are kept."""
     for entry in files_for(model):
         network = entry.name.removesuffix(".pth").removeprefix("mmaudio_")
         listed, kind = KEY_LISTS.get(entry.name, (f"mmaudio_keys_{network}", "keys"))
@@ -66,7 +66,7 @@ def write(folder: Path, model: str) -> None:
 
 
 def main() -> None:
-    """Write the folder."""
+    """Write a folder of random weights."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("models", nargs="+")

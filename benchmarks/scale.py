@@ -4,7 +4,7 @@
     python benchmarks/scale.py --folder runs/scale --clips 500 5000
 
 Records are as the stages leave them: a part for every batch, every row of latents and conditions at its true
-size (the world model's, 6.4 and 14 kB), four dimensions scored. Each measurement is a process of its own that
+size (the world model's, 6.4 and 14 kB), four dimensions scored. Each measurement is a process that
 has just started: seconds by the clock, CPU seconds and peak memory. "cold" comes after the files were dropped
 from the page cache. A workspace that is there is measured again, not made again.
 """
@@ -43,7 +43,7 @@ from foleypref.workspace.store import Workspace
 ROWS = 16  # a training step's latents; an epoch has two of every clip
 
 
-# -- what is measured, each in a process of its own -------------------------------------------------------
+# -- the measurements, each run in its own process --------------------------------------------------------
 
 
 def measure_fit(workspace: Workspace) -> str:
@@ -56,7 +56,7 @@ def measure_pair(workspace: Workspace) -> str:
 
 
 def measure_sample_again(workspace: Workspace) -> str:
-    """Everything is there: what it takes to find that out."""
+    """Sample when all candidates exist: the cost of finding that out."""
     count = SampleWork(workspace, SAMPLED)((0, 1))
     assert count.done == 0, count
     return f"{count.skipped:,} skipped"
@@ -69,7 +69,7 @@ def measure_score_again(workspace: Workspace) -> str:
 
 
 def measure_context(workspace: Workspace) -> str:
-    """What a training run reads before its first step."""
+    """Read what a training run reads before its first step."""
     settings = TrainSettings(num_eval_pairs=64)
     train, held_out = split_data(workspace, settings)
     model = build("models", "world").load()  # type: ignore[attr-defined]
@@ -95,7 +95,7 @@ def measure_evaluate(workspace: Workspace) -> str:
 
 
 def measure_report(workspace: Workspace) -> str:
-    """A page of 24 clips out of those that were compared; there are no video files."""
+    """Write a page of 24 of the compared clips; there are no video files."""
     path = report(workspace, ReportSettings())
     return f"{path.stat().st_size / 2**20:.1f} MiB"
 
@@ -105,14 +105,14 @@ def _weights() -> str:
 
 
 def measure_curriculum(workspace: Workspace) -> str:
-    """Pairs read, split and put in order for 12,000 steps of 8."""
+    """Read the pairs, split them and order them for 12,000 steps of 8."""
     kept, _ = split_pairs(workspace.read(Pair), None, 64)
     curriculum = build("curricula", "two_stage")
     return curriculum.summary(kept, 12_000)  # type: ignore[attr-defined, no-any-return]
 
 
 def measure_rows(workspace: Workspace) -> str:
-    """An epoch's rows of latents in random order, a training step at a time."""
+    """Read an epoch's rows of latents in random order, one training step at a time."""
     table = workspace.table(Candidate, ["shard", "row"])
     shards, rows = table["shard"].to_pylist(), table["row"].to_pylist()
     epoch = _epoch(len(rows))
@@ -123,7 +123,7 @@ def measure_rows(workspace: Workspace) -> str:
 
 
 def measure_rows_in_one_file(workspace: Workspace) -> str:
-    """The same rows out of one memory-mapped array, for comparison."""
+    """Read the same rows from one memory-mapped array, for comparison."""
     path = workspace.root / "latents.npy"
     array = np.load(path, mmap_mode="r")
     epoch = _epoch(len(array))
@@ -134,7 +134,7 @@ def measure_rows_in_one_file(workspace: Workspace) -> str:
 
 
 def _epoch(num_candidates: int) -> np.ndarray:
-    """(steps, ROWS) of candidates, none of them twice."""
+    """Return (steps, ROWS) of candidates, none of them twice."""
     order = np.random.default_rng(1).permutation(num_candidates)
     steps = num_candidates * 2 // NUM_CANDIDATES // ROWS
     return order[: steps * ROWS].reshape(steps, ROWS)
@@ -161,7 +161,7 @@ MEASURES: dict[str, Callable[[Workspace], str]] = {
 
 
 def run_one(name: str, root: Path) -> None:
-    """One measurement; its figures as JSON on stdout."""
+    """Run one measurement and print its figures as JSON."""
     torch.set_num_threads(1)
     start = time.perf_counter()
     said = MEASURES[name](Workspace(root, create=False))
@@ -177,7 +177,7 @@ def run_one(name: str, root: Path) -> None:
 
 
 def measured(name: str, root: Path) -> dict[str, float | str]:
-    """The figures of one measurement in a new process."""
+    """Return the figures of one measurement in a new process."""
     if name.endswith("cold"):
         drop_from_cache(root)
     command = [sys.executable, __file__, "--one", name, "--folder", str(root)]
@@ -188,7 +188,7 @@ def measured(name: str, root: Path) -> dict[str, float | str]:
 
 
 def drop_from_cache(root: Path) -> None:
-    """Forget the pages of every file of tensors; written ones are synced first."""
+    """Drop every file of tensors from the page cache; written pages are synced first."""
     os.sync()
     for path in files(root):
         descriptor = os.open(path, os.O_RDONLY)
@@ -197,12 +197,12 @@ def drop_from_cache(root: Path) -> None:
 
 
 def files(root: Path) -> Iterator[Path]:
-    """All files of a workspace."""
+    """Return all files of a workspace."""
     return (path for path in root.rglob("*") if path.is_file())
 
 
 def main() -> None:
-    """Make what is missing, measure everything, print a table a size."""
+    """Make what is missing, measure everything, and print a table per size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--clips", type=int, nargs="+", default=[500, 5000, 50_000])
     parser.add_argument("--folder", type=Path, required=True)

@@ -28,7 +28,7 @@ SCORED = ScoreSettings(scorers=scorers_of(DIMENSIONS), optional_scorers=(), grou
 
 
 def make(root: Path, num_clips: int) -> None:
-    """A workspace after score, with ratings of some candidates."""
+    """Make a workspace as `score` leaves it, with ratings of some candidates."""
     workspace = Workspace(root)
     clips = [_clip(i) for i in range(num_clips)]
     rng, model = np.random.default_rng(0), build("models", "world")
@@ -100,7 +100,7 @@ def _score(candidate: Candidate, dimension: str, value: float, version: str) -> 
 
 
 def stack_latents(workspace: Workspace, path: Path) -> None:
-    """All latents as one array on disk, in the order of ids: what a memory map is compared on."""
+    """Write all latents as one array in the order of ids, to compare with a memory map."""
     candidates = workspace.read(Candidate)
     out = np.lib.format.open_memmap(path, "w+", np.float16, (len(candidates), *LATENT))
     for begin in range(0, len(candidates), 1000):

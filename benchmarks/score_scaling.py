@@ -2,7 +2,7 @@
 
     python benchmarks/score_scaling.py --sizes 250 500 1000
 
-Every size is a workspace and a process of its own; five candidates a clip, sampled in one step, the world's
+Every size has its own workspace and process; five candidates per clip, sampled in one step, the world's
 judges and oracles.
 """
 
@@ -27,7 +27,7 @@ CANDIDATES = 5
 
 
 def prepare(root: Path, num_candidates: int) -> None:
-    """Clips and candidates, not measured."""
+    """Make clips and candidates; this is not measured."""
     settings = MakeSettings(split="align", num_clips=num_candidates // CANDIDATES, out=root / "videos")
     make(settings, quiet=True)
     workspace = Workspace(root / "workspace")
@@ -39,7 +39,7 @@ def prepare(root: Path, num_candidates: int) -> None:
 
 
 def measure(root: Path) -> None:
-    """Score all of them; prints seconds, CPU seconds and GiB."""
+    """Score all of them; print seconds, CPU seconds and GiB."""
     workspace = Workspace(root / "workspace")
     begin, spent = time.perf_counter(), time.process_time()
     count = score(workspace, ScoreSettings(optional_scorers=(), ground_truth=False))
@@ -49,7 +49,7 @@ def measure(root: Path) -> None:
 
 
 def main() -> None:
-    """Measure every size, print a table."""
+    """Measure every size and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[250, 500, 1000])
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)

@@ -28,7 +28,7 @@ GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 
 
 def aesthetics() -> dict[str, Tensor]:
-    """By the official list of keys."""
+    """Return random weights under the official list of keys."""
     shapes = json.loads((GOLDEN / "scorers_audiobox.json").read_text())["shapes"]
     return check_aesthetics.official_state(shapes)
 
@@ -45,7 +45,7 @@ STATES: dict[str, Callable[[], dict[str, Tensor]]] = {
 
 
 def vocabulary(folder: Path, wanted: Vocabulary) -> None:
-    """A vocabulary of the right size: bytes, special tokens, and words that nobody writes."""
+    """Return a vocabulary of the right size: bytes, special tokens, and words that never occur."""
     from tokenizers import pre_tokenizers
 
     tokens = [*wanted.special, *pre_tokenizers.ByteLevel.alphabet()]
@@ -57,7 +57,7 @@ def vocabulary(folder: Path, wanted: Vocabulary) -> None:
 
 
 def main() -> None:
-    """Write the folder; what is there is kept."""
+    """Write the folder of weights; existing files are kept."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("scorers", nargs="*", default=list(STATES))

@@ -1,10 +1,10 @@
-"""What each scorer costs: items per second and peak memory, one process a scorer, on real clips.
+"""The cost of each scorer: items per second and peak memory, one process per scorer, on real clips.
 
     python benchmarks/scorer_weights.py weights
     FOLEYPREF_WEIGHTS=weights python benchmarks/scoring.py VIDEO.mp4 … --candidates 5
 
 A clip is scored with `--candidates` soundtracks: its own, and others of the same length. "first" is a clip
-with one candidate, "more" each further one: what looks at the picture does so once a clip. `--clock cpu`
+with one candidate, "more" each further one: those that look at the picture do so once per clip. `--clock cpu`
 counts the processor's seconds, where a machine is shared.
 """
 
@@ -36,7 +36,7 @@ DEFAULT = (
 
 
 def items_of(video: Path, scorer: Scorer, candidates: int, seconds: float) -> list[ScoreItem]:
-    """The clip's own sound, then the same mixed with noise."""
+    """Return items of the clip's own sound, then of the same sound mixed with noise."""
     frames = read_streams(video, scorer.streams, duration_s=seconds)
     sound, rate = read_channels(video, duration_s=seconds, pad=True)
     reference = sound.mean(0)
@@ -54,7 +54,7 @@ def items_of(video: Path, scorer: Scorer, candidates: int, seconds: float) -> li
 
 
 def run_child(name: str, videos: list[Path], candidates: int, seconds: float, clock: str) -> None:
-    """Measure one scorer; prints JSON."""
+    """Measure one scorer and print JSON."""
     import torch
 
     now = time.process_time if clock == "cpu" else time.perf_counter
@@ -84,7 +84,7 @@ def run_child(name: str, videos: list[Path], candidates: int, seconds: float, cl
 
 
 def main() -> None:
-    """Measure all, print a table."""
+    """Measure all scorers and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("videos", type=Path, nargs="+")
     parser.add_argument("--scorers", nargs="+", default=list(DEFAULT))

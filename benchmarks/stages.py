@@ -34,7 +34,7 @@ from foleypref.training.objectives.flow_dpo import FlowDPO
 
 @contextmanager
 def stage(name: str, tflop: float = 0.0) -> Iterator[None]:
-    """Print how long it took, the process's highest memory so far, and the rate of so many `tflop`."""
+    """Print the seconds, the process's highest memory so far, and the rate for `tflop` operations."""
     begin, worked = time.perf_counter(), time.process_time()
     yield
     seconds, worked = time.perf_counter() - begin, time.process_time() - worked
@@ -52,7 +52,7 @@ def stage(name: str, tflop: float = 0.0) -> Iterator[None]:
 
 @cache
 def matrix_rate() -> float:
-    """TFLOP a second of float32 products; on a CPU a second of a processor's time."""
+    """Return the TFLOP per second of float32 products; on a CPU, per second of processor time."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     a, rounds = torch.randn(2048, 2048, device=device), 8
     best = 0.0
@@ -68,7 +68,7 @@ def matrix_rate() -> float:
 
 
 def sound(model: Any, video: Path, num_steps: int, cost: Cost) -> tuple[Conditions, dict[str, torch.Tensor]]:
-    """Everything `foleypref generate` does for one window, stage by stage."""
+    """Run everything that `foleypref generate` does for one window, stage by stage."""
     with stage("frames"):
         media = model.read(video, 0.0, "rain on a tin roof", audio=False)
     with torch.inference_mode():
@@ -83,7 +83,7 @@ def sound(model: Any, video: Path, num_steps: int, cost: Cost) -> tuple[Conditio
 
 
 def decoded(model: Any, latents: dict[str, torch.Tensor], cost: Cost) -> None:
-    """Latents to sound, twice."""
+    """Decode latents to sound, twice."""
     with torch.inference_mode():
         with stage("VAE and vocoder, with loading"):
             model.decode(latents)
@@ -93,7 +93,7 @@ def decoded(model: Any, latents: dict[str, torch.Tensor], cost: Cost) -> None:
 
 
 def dpo_steps(model: Any, conditions: Conditions, latents: dict[str, torch.Tensor], adapters: bool) -> None:
-    """Two Flow-DPO steps of one pair: the first loss must be ln 2."""
+    """Take two Flow-DPO steps on one pair; the first loss must be ln 2."""
     rejected = {key: value.clone().flip(1) for key, value in latents.items()}
     noise = {key: torch.randn(value.shape, device=value.device) for key, value in latents.items()}
     t = torch.tensor([0.4], device=next(iter(noise.values())).device)
@@ -119,7 +119,7 @@ def dpo_steps(model: Any, conditions: Conditions, latents: dict[str, torch.Tenso
 
 
 def main() -> None:
-    """Run the stages."""
+    """Run the stages that were asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("video", type=Path, nargs="?", help="none: noise is decoded, and that is all")
     parser.add_argument("--model", default="mmaudio-small-16k")

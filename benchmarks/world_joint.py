@@ -40,7 +40,7 @@ SCORERS = (OracleJointOnset, WorldSync, OracleClass, WorldSemantic, WorldTagger)
 
 
 def rendered(index: int) -> ScoreItem:
-    """A clean clip of the test split with its truth."""
+    """Render a clean clip of the test split, with its truth."""
     scene = sample_scene(SPLIT, SEED, index)
     sound, frames = synthesise(scene), render_frames(scene)
     small = frames.reshape(len(frames), 48, 2, 48, 2, 3).mean((2, 4)).round().astype(np.uint8)
@@ -57,7 +57,7 @@ def rendered(index: int) -> ScoreItem:
 
 
 def main() -> None:
-    """Print all tables."""
+    """Measure everything and print all tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--generated", type=int, default=100)
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def oracle_tables(scorers: Sequence, items: list[ScoreItem], model: WorldJoint) -> None:
-    """The oracle on true pairs: its floor, through both codecs, with shifted and foreign sound."""
+    """Measure the oracle on true pairs: as they are, through both codecs, with shifted and foreign sound."""
     finder = scorers[0]
     f1 = finder.judge(items).column("onset_f1")
     seen = [item for item, value in zip(items, f1) if np.isfinite(value)]
@@ -99,26 +99,26 @@ def oracle_tables(scorers: Sequence, items: list[ScoreItem], model: WorldJoint) 
 
 
 def each(items: list[ScoreItem], work: Callable[[list[ScoreItem]], list[ScoreItem]]) -> list[ScoreItem]:
-    """`work` on eight items at a time."""
+    """Do `work` on eight items at a time."""
     return [done for first in range(0, len(items), 8) for done in work(items[first : first + 8])]
 
 
 def with_latents(
     model: WorldJoint, items: list[ScoreItem], latents: dict[str, torch.Tensor]
 ) -> list[ScoreItem]:
-    """The items with picture and sound decoded from latents."""
+    """Return the items with picture and sound decoded from latents."""
     frames, waves = model.decode_video(latents).numpy(), model.decode(latents).numpy()
     return [replace(i, frames={PICTURE.key: f}, wave=w) for i, f, w in zip(items, frames, waves)]
 
 
 def coded(model: WorldJoint, items: list[ScoreItem]) -> list[ScoreItem]:
-    """The items through both codecs."""
+    """Return the items after both codecs."""
     media = [Media({"video": i.frames[PICTURE.key]}, i.wave, i.prompt) for i in items]
     return with_latents(model, items, model.encode_media(media))
 
 
 def generated(model: WorldJoint, items: list[ScoreItem], guidance: float, steps: int) -> list[ScoreItem]:
-    """Pairs made from the items' captions and scenes, seeds by index."""
+    """Generate pairs from the items' captions and scenes, seeds by index."""
     start, spent = time.perf_counter(), time.process_time()
 
     @torch.inference_mode()
@@ -135,18 +135,18 @@ def generated(model: WorldJoint, items: list[ScoreItem], guidance: float, steps:
 
 
 def moved(item: ScoreItem, shift_s: float) -> ScoreItem:
-    """The sound later, its end at the beginning."""
+    """Shift the sound to later; its end moves to the beginning."""
     return replace(item, wave=np.roll(item.wave, round(shift_s * SAMPLE_RATE)))
 
 
 def repaired(items: list[ScoreItem]) -> list[ScoreItem]:
-    """Every picture with the sound of the next clip whose sound starts sharply too."""
+    """Give every picture the sound of the next clip that also starts sharply."""
     sharp = [item for item in items if not starts_softly(item)]
     return [replace(a, wave=b.wave) for a, b in zip(sharp, sharp[1:] + sharp[:1])]
 
 
 def show(name: str, scorers: Sequence, items: list[ScoreItem]) -> None:
-    """One line a dimension."""
+    """Print one line per dimension."""
     for scorer in scorers:
         judgements = [scorer.judge(items[begin : begin + 8]) for begin in range(0, len(items), 8)]
         for dimension in scorer.dimensions:
@@ -157,7 +157,7 @@ def show(name: str, scorers: Sequence, items: list[ScoreItem]) -> None:
 
 
 def estimate(values: Sequence[float] | np.ndarray) -> str:
-    """Mean ± 1.96 standard errors."""
+    """Return the mean ± 1.96 standard errors as text."""
     found = np.asarray(values, np.float64)
     if len(found) < 2:
         return "-"
@@ -165,7 +165,7 @@ def estimate(values: Sequence[float] | np.ndarray) -> str:
 
 
 def draw(items: list[ScoreItem], path: Path) -> None:
-    """One row a clip, every fifth frame, doubled in size."""
+    """Draw one row per clip: every fifth frame, doubled in size."""
     rows = [np.concatenate(list(i.frames[PICTURE.key][::5]), axis=1) for i in items]
     Image.fromarray(np.concatenate(rows).repeat(2, 0).repeat(2, 1)).save(path)
     print("\n".join(i.prompt for i in items))

@@ -33,10 +33,10 @@ def column_of(evaluation: Evaluation, label: str) -> int:
 
 
 def test_values_and_differences(filled: Workspace) -> None:
-    found = evaluate(filled, SETTINGS)
-    base, tuned, truth = (row_of(found, s) for s in ("base", "tuned", GROUND_TRUTH))
+    evaluation = evaluate(filled, SETTINGS)
+    base, tuned, truth = (row_of(evaluation, s) for s in ("base", "tuned", GROUND_TRUTH))
     assert base.num_clips == tuned.num_clips == truth.num_clips == 23
-    i = column_of(found, "semantic")
+    i = column_of(evaluation, "semantic")
     gain = SCORERS["world_semantic/similarity"][1]
     cell = tuned.cells[i]
     assert cell.value == pytest.approx(np.mean(cell.by_seed))
@@ -47,13 +47,13 @@ def test_values_and_differences(filled: Workspace) -> None:
     assert cell.difference.percent == pytest.approx(100 * cell.difference.value / base.cells[i].value)
     assert base.cells[i].difference is None
     assert truth.cells[i].value > cell.value > base.cells[i].value
-    assert math.isnan(tuned.cells[column_of(found, "noise floor")].difference.percent)  # type: ignore[union-attr]
-    assert abs(truth.cells[column_of(found, "Fréchet")].value) < 1e-6
+    assert math.isnan(tuned.cells[column_of(evaluation, "noise floor")].difference.percent)  # type: ignore[union-attr]
+    assert abs(truth.cells[column_of(evaluation, "Fréchet")].value) < 1e-6
 
 
 def test_value_is_the_mean_of_the_scores(filled: Workspace) -> None:
-    found = evaluate(filled, SETTINGS)
-    missing = {m.clip_id for m in found.missing}
+    evaluation = evaluate(filled, SETTINGS)
+    missing = {m.clip_id for m in evaluation.missing}
     from foleypref.workspace.records import Candidate
 
     ids = {
@@ -62,40 +62,42 @@ def test_value_is_the_mean_of_the_scores(filled: Workspace) -> None:
         if c.weights == "weights-base" and c.clip_id not in missing
     }
     scores = [s.value for s in filled.read(Score) if s.candidate_id in ids and s.dimension == "desync_s"]
-    assert row_of(found, "base").cells[column_of(found, "DeSync")].value == pytest.approx(np.mean(scores))
+    assert row_of(evaluation, "base").cells[column_of(evaluation, "DeSync")].value == pytest.approx(
+        np.mean(scores)
+    )
     assert set(GAIN) >= {"base"}
 
 
 def test_missing_clips_and_unscored_rows_are_named(filled: Workspace) -> None:
-    found = evaluate(filled, SETTINGS)
-    (missing,) = found.missing
+    evaluation = evaluate(filled, SETTINGS)
+    (missing,) = evaluation.missing
     assert missing.systems == ("tuned",)
-    cell = row_of(found, "base").cells[column_of(found, "onset F1")]
+    cell = row_of(evaluation, "base").cells[column_of(evaluation, "onset F1")]
     assert (cell.n, cell.unscored) == (22, 1)
-    difference = row_of(found, "tuned").cells[column_of(found, "onset F1")].difference
+    difference = row_of(evaluation, "tuned").cells[column_of(evaluation, "onset F1")].difference
     assert difference is not None
     assert difference.n == 22
-    text = render_table(found)
+    text = render_table(evaluation)
     assert missing.clip_id in text
     assert "unscored on onset F1: base 1 of 23" in text
     assert "pesq/pesq" in text  # asked for and not run
-    assert found.left_out == ("pesq/pesq",)
+    assert evaluation.left_out == ("pesq/pesq",)
 
 
 def test_marks_and_groups(filled: Workspace) -> None:
-    found = evaluate(filled, SETTINGS)
-    marks = {column.label: column.mark for column in found.columns}
+    evaluation = evaluate(filled, SETTINGS)
+    marks = {column.label: column.mark for column in evaluation.columns}
     assert (marks["semantic"], marks["IS"], marks["Fréchet"], marks["onset F1"]) == ("*", "†", "†", "")
-    assert [found.columns[i].label for i in found.group(True)] == [
+    assert [evaluation.columns[i].label for i in evaluation.group(True)] == [
         "onset F1", "onset error", "level correlation", "class correct", "noise floor",
     ]  # fmt: skip
-    assert "semantic ↑*" in render_table(found)
+    assert "semantic ↑*" in render_table(evaluation)
 
 
 def test_a_system_against_itself_differs_by_exactly_zero(filled: Workspace) -> None:
     twins = {"base": SYSTEMS["tuned"], "twin": SYSTEMS["tuned"]}
-    found = evaluate(filled, SETTINGS.model_copy(update={"systems": twins}))
-    for cell in row_of(found, "twin").cells:
+    evaluation = evaluate(filled, SETTINGS.model_copy(update={"systems": twins}))
+    for cell in row_of(evaluation, "twin").cells:
         assert cell.difference is not None
         assert (cell.difference.value, cell.difference.low, cell.difference.high) == (0, 0, 0)
 
@@ -114,25 +116,25 @@ def test_seeds_widen_the_interval(filled: Workspace) -> None:
 
 
 def test_file_round_trip_and_determinism(filled: Workspace) -> None:
-    found = evaluate(filled, SETTINGS)
+    evaluation = evaluate(filled, SETTINGS)
     path = filled.evaluation(SETTINGS.name)
     first = path.read_bytes()
     json.loads(first)
     assert b"NaN" not in first
     again = load_evaluation(filled, SETTINGS.name)
-    assert render_table(again) == render_table(found)
+    assert render_table(again) == render_table(evaluation)
     evaluate(filled, SETTINGS)
     assert path.read_bytes() == first
 
 
 def test_two_guidance_scales(workspace: Workspace) -> None:
     fill(workspace, num_clips=12, guidance_scales=(1.0, 4.5))
-    found = evaluate(
+    evaluation = evaluate(
         workspace, SETTINGS.model_copy(update={"guidance_scales": (1.0, 4.5), "num_resamples": 20})
     )
-    assert found.guidance_scales == (1.0, 4.5)
-    assert len(found.rows) == 6
-    assert "guidance" in render_table(found)
+    assert evaluation.guidance_scales == (1.0, 4.5)
+    assert len(evaluation.rows) == 6
+    assert "guidance" in render_table(evaluation)
 
 
 @pytest.mark.parametrize(
@@ -158,8 +160,8 @@ def test_two_versions_of_a_scorer_must_be_chosen_from(filled: Workspace) -> None
     filled.append([Score.make(old.candidate_id, old.scorer, "2", old.dimension, 0.5)])
     with pytest.raises(ValueError, match="several versions"):
         evaluate(filled, SETTINGS)
-    found = evaluate(filled, SETTINGS.model_copy(update={"versions": {"world_sync": "1"}}))
-    assert found.versions["world_sync"] == "1"
+    evaluation = evaluate(filled, SETTINGS.model_copy(update={"versions": {"world_sync": "1"}}))
+    assert evaluation.versions["world_sync"] == "1"
 
 
 def test_settings_survive_json() -> None:

@@ -36,7 +36,7 @@ SETTINGS = EvaluateSettings(systems=SYSTEMS, reward_dimensions=REWARD, num_resam
 
 
 class Page(HTMLParser):
-    """What a browser would see: ids, script elements, and everything that points at a resource."""
+    """A page as a browser parses it: ids, script elements, and everything that points at a resource."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -46,21 +46,21 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        self.ids += [found["id"]] if found.get("id") else []  # type: ignore[list-item]
+        values = dict(attrs)
+        self.ids += [values["id"]] if values.get("id") else []  # type: ignore[list-item]
         for name in ("src", "href", "data-src", "poster"):
-            if found.get(name):
-                self.links.append(found[name] or "")
+            if values.get(name):
+                self.links.append(values[name] or "")
         if tag == "script":
-            self.scripts.append(found)
-        assert not any(name.startswith("on") for name in found), f"an inline handler on <{tag}>"
+            self.scripts.append(values)
+        assert not any(name.startswith("on") for name in values), f"an inline handler on <{tag}>"
 
 
 def gallery_of(text: str) -> dict[str, Any]:
-    """The clips that the page's script reads."""
-    found = re.search(r'<script type="application/json" id="gallery-data">(.*?)</script>', text, re.DOTALL)
-    assert found is not None
-    return json.loads(found[1])  # type: ignore[no-any-return]
+    """Return the gallery that the page's script reads."""
+    match = re.search(r'<script type="application/json" id="gallery-data">(.*?)</script>', text, re.DOTALL)
+    assert match is not None
+    return json.loads(match[1])  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +121,11 @@ def test_all_media_exist(built: tuple[Workspace, Path, str]) -> None:
 
 def test_a_soundtrack_script_holds_the_sound(built: tuple[Workspace, Path, str], tmp_path: Path) -> None:
     script = next(built[1].parent.glob("media/*.flac.js"))
-    found = re.fullmatch(r'foleyprefSound\("(\w+)","([\w+/=]+)"\)\n', script.read_text())
-    assert found is not None
-    (tmp_path / "sound.flac").write_bytes(base64.b64decode(found[2]))
+    match = re.fullmatch(r'foleyprefSound\("(\w+)","([\w+/=]+)"\)\n', script.read_text())
+    assert match is not None
+    (tmp_path / "sound.flac").write_bytes(base64.b64decode(match[2]))
     wave, rate = read_wave(tmp_path / "sound.flac")
-    expected, _ = fake_waves(built[0])([found[1]])[found[1]]
+    expected, _ = fake_waves(built[0])([match[1]])[match[1]]
     assert rate == SAMPLE_RATE
     np.testing.assert_allclose(wave, np.clip(expected, -1, 1), atol=1e-4)
 
@@ -188,9 +188,9 @@ def test_errors_say_what_to_do(
 def test_changes_are_signed_and_in_spreads() -> None:
     base = np.array([[1.0, 5.0], [3.0, np.nan]])
     tuned = np.array([[3.0, 4.0], [1.0, 4.0]])
-    found = changes(base, tuned, [True, False])
-    assert found[0] == pytest.approx((2.0 / 1.0 + 1.0 / np.std([5, 4, 4])) / 2)
-    assert found[1] == pytest.approx(-2.0)
+    change = changes(base, tuned, [True, False])
+    assert change[0] == pytest.approx((2.0 / 1.0 + 1.0 / np.std([5, 4, 4])) / 2)
+    assert change[1] == pytest.approx(-2.0)
     assert np.isnan(changes(np.full((1, 1), np.nan), np.zeros((1, 1)), [True])).all()
 
 
@@ -240,19 +240,19 @@ def test_a_joint_models_candidates_show_their_own_pictures(tmp_path: Path) -> No
     workspace = Workspace(tmp_path / "workspace")
     fill(workspace, num_clips=4)
     evaluate(workspace, SETTINGS)
-    made: list[str] = []
+    drawn: list[str] = []
 
     def pictures(candidate_ids: Sequence[str]) -> dict[str, tuple[np.ndarray, float]]:
         tuned = [i for i in candidate_ids if workspace.by_id(Candidate)[i].model != GROUND_TRUTH]
-        made.extend(tuned)
+        drawn.extend(tuned)
         return {i: (np.full((5, 48, 48, 3), 40, np.uint8), 25.0) for i in tuned}
 
     index = report(workspace, ReportSettings(num_clips=2), fake_waves(workspace), pictures)
     sounds = [sound for clip in gallery_of(index.read_text())["clips"] for sound in clip["sounds"]]
-    assert made
-    assert {sound["id"] for sound in sounds if sound.get("own")} == set(made)
-    assert len(list((index.parent / "media").glob("*.mp4"))) == len(made) + 2  # and the clips' own
-    assert all((index.parent / "media" / f"{i}.mp4").exists() for i in made)
-    before = len(made)
+    assert drawn
+    assert {sound["id"] for sound in sounds if sound.get("own")} == set(drawn)
+    assert len(list((index.parent / "media").glob("*.mp4"))) == len(drawn) + 2  # and the clips' own
+    assert all((index.parent / "media" / f"{i}.mp4").exists() for i in drawn)
+    before = len(drawn)
     report(workspace, ReportSettings(num_clips=2), fake_waves(workspace), pictures)
-    assert len(made) == before  # what is there is not made again
+    assert len(drawn) == before  # existing pictures are not drawn again

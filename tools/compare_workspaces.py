@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-CLOCK = "time/"  # begins the names of what the clock decides
+CLOCK = "time/"  # prefix of the logged numbers that depend on the clock
 TEXT = (".json", ".jsonl", ".yaml", ".md", ".html", ".js", ".txt", ".csv")
 
 
@@ -26,7 +26,7 @@ def files_of(root: Path) -> dict[str, Path]:
 
 
 def comparable(path: Path, roots: tuple[Path, Path], renamed: Mapping[str, str]) -> bytes | list[Any]:
-    """Return what of a file is to be equal in both workspaces."""
+    """Return the content of a file that must be equal in both workspaces."""
     if path.suffix not in TEXT:
         return path.read_bytes()
     text = path.read_text(encoding="utf-8")

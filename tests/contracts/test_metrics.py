@@ -1,4 +1,4 @@
-"""What every file in metrics/ must do."""
+"""The contract that every file in metrics/ keeps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEYS = ("judge/value", "judge/vector")
 
 
 def build(name: str) -> Metric:
-    """The metric, reading what `rows` holds."""
+    """Build a metric that reads the keys of `rows`."""
     cls = plugins.find("metrics", name)
     settings = dict(REQUIRED.get(name, {}))
     if "embedding" in cls.model_fields:

@@ -38,7 +38,7 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def placed(x: np.ndarray, start: int, total: int) -> np.ndarray:
-    """(total, …): `x` from `start` on, NaN elsewhere."""
+    """Return (total, …): `x` from `start` on, NaN elsewhere."""
     out = np.full((total, *x.shape[1:]), np.nan, np.float32)
     out[start : start + len(x)] = x
     return out
@@ -63,7 +63,7 @@ def test_the_golden_check_is_closer_than_the_common_limit(monkeypatch: pytest.Mo
 
 
 def unequal() -> Rows:
-    """200 clips: predictions of the first 128, truths of the last 160, both of 88."""
+    """Return 200 clips: predictions of the first 128, truths of the last 160, both of 88."""
     predicted, truth = TENSORS["fd_full_pred"], TENSORS["fd_full_gt"]
     return rows_of(placed(predicted, 0, 200), placed(truth, 40, 200))
 
@@ -129,7 +129,7 @@ def test_frechet_is_that_of_the_singular_values(shape: str) -> None:
 
 
 def patched() -> tuple[Rows, list[np.ndarray], list[np.ndarray]]:
-    """12 clips of up to 5 patches of 4 numbers, clip 3 without any, laid end to end and padded with NaN."""
+    """Return 12 clips of up to 5 patches of 4 numbers, laid end to end and padded with NaN; clip 3 has none."""
     counts = [5, 2, 3, 0, 5, 4, 1, 5, 5, 2, 3, 5]
     sides, lists = [], []
     for seed in (1, 2):

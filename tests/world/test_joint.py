@@ -28,12 +28,12 @@ SHARP = ("drum", "clap", "wood_block", "plastic_bucket", "dog", "bell", "firewor
 
 
 def items(labels: tuple[str, ...] = SHARP) -> list[ScoreItem]:
-    """Clean clips with sharp events, picture and sound."""
+    """Return clean clips with sharp events, picture and sound."""
     return [world_item(label) for label in labels]
 
 
 def loaded(part: P) -> P:
-    """With its weights, where the package has them."""
+    """Load a part; skip the test if the package has no weights for it."""
     try:
         return part.load()
     except MissingWeights as error:
@@ -174,7 +174,7 @@ def test_events_are_peaks_of_the_probability() -> None:
 
 
 def shifted(item: ScoreItem, shift_s: float) -> ScoreItem:
-    """The sound later by `shift_s`, its end at the beginning: no edge of silence gives it away."""
+    """Shift the sound to later; its end moves to the beginning, so no edge of silence betrays the shift."""
     return with_wave(item, np.roll(item.wave, round(shift_s * SAMPLE_RATE)), f"{shift_s}")
 
 

@@ -1,4 +1,4 @@
-"""The embedded world against its own truth: what is stated, what is seen and what is heard must agree."""
+"""The embedded world against its own truth: statement, picture and sound must agree."""
 
 import hashlib
 import json
@@ -26,12 +26,12 @@ DRIVEN = [c for c in CLASSES if FAMILIES[c] in ("texture", "scrape")]
 
 
 def alone(label: str, index: int = 0) -> Scene:
-    """One object, dry and without anything that moves in silence."""
+    """Return a scene of one object, dry and without a silent distractor."""
     return replace(sample_scene("judge", 5, index, labels=(label,)), distractor=None, echo=0.0)
 
 
 def onset_error_s(wave: np.ndarray, t: float) -> float:
-    """Distance of the steepest rise of energy within 60 ms of t, in steps of 1 ms."""
+    """Return the distance of the steepest rise of energy within 60 ms of t, in steps of 1 ms."""
     power = np.mean(wave[: len(wave) // 16 * 16].reshape(-1, 16).astype(float) ** 2, axis=1) + 1e-8
     k = round(t * 1000)
     rise = [np.mean(power[j : j + 4]) / np.mean(power[max(0, j - 4) : j]) for j in range(k - 60, k + 60)]
@@ -211,7 +211,7 @@ def test_file_is_aligned_with_the_clean_sound(tmp_path: Path) -> None:
 
 
 def clips(split: str, num_clips: int, out: Path, num_workers: int = 1) -> MakeSettings:
-    """The first clips of a split."""
+    """Return the settings that make the first clips of a split."""
     return MakeSettings(split=split, num_clips=num_clips, out=out, num_workers=num_workers)
 
 
