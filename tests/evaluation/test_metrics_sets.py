@@ -129,7 +129,7 @@ def test_frechet_is_that_of_the_singular_values(shape: str) -> None:
 
 
 def patched() -> tuple[Rows, list[np.ndarray], list[np.ndarray]]:
-    """Return 12 clips of up to 5 patches of 4 numbers, laid end to end and padded with NaN; clip 3 has none."""
+    """Return 12 clips of up to 5 patches of 4 numbers, end to end and padded with NaN; clip 3 has none."""
     counts = [5, 2, 3, 0, 5, 4, 1, 5, 5, 2, 3, 5]
     sides, lists = [], []
     for seed in (1, 2):
