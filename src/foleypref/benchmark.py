@@ -33,7 +33,7 @@ IMPORTED = "file"  # the solver of candidates that were imported as files
 
 
 class BenchmarkSettings(Settings):
-    """What is scored, and how. `scorers`: by default those whose weights are here; the missing are named."""
+    """How folders are scored. `scorers`: by default those whose weights are here; the missing are named."""
 
     against: Path  # videos (their sound is the ground truth), or sounds if there are no videos
     workspace: Path = Path("runs/benchmark")  # where scores and embeddings are kept

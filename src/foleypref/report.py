@@ -74,7 +74,9 @@ def report(
         raise ValueError(f"evaluation {evaluation.name!r} has guidance scales {there}, not {scale:g}")
     compared = _compared(workspace, evaluation, scale)
     shown = _choose(compared, settings)
-    files = _write_media(workspace, settings, compared, shown, waves, pictures, out)
+    files = _write_media(
+        workspace, settings, compared, shown, decoders=(waves, pictures), media=out / "media"
+    )
     gallery = gallery_data(compared, shown, files)
     html = _render(
         title=settings.title,
@@ -135,22 +137,28 @@ def _write_media(
     settings: ReportSettings,
     compared: Compared,
     shown: list[Shown],
-    waves: Waves | None,
-    pictures: Pictures | None,
-    out: Path,
+    decoders: tuple[Waves | None, Pictures | None],
+    media: Path,
 ) -> Files:
-    media, clips = out / "media", [s.clip for s in shown]
-    wanted = {ids[c.clip_id]: c for c in clips for ids in compared.tracks.values() if c.clip_id in ids}
+    (waves, pictures), clips = decoders, [s.clip for s in shown]
+    clip_of = {ids[c.clip_id]: c for c in clips for ids in compared.tracks.values() if c.clip_id in ids}
     model = settings.model
     decoded = ModelMedia(workspace, model, settings.device)
     unusable = write_videos(workspace.root, clips, media)
     for reason in unusable.values():
         say(f"report: {reason}")
-    lost = set(write_sounds(wanted, waves or decoded.waves, media, settings.audio_format))
+    lost = set(write_sounds(clip_of, waves or decoded.waves, media, settings.audio_format))
     if pictures is None and model.spec.video is not None:
         pictures = decoded.pictures
-    pictured = write_pictures(sorted(wanted), pictures, media) if pictures else set()
-    return Files(media, settings.audio_format, settings.single_file, unusable, lost, pictured)
+    pictured = write_pictures(sorted(clip_of), pictures, media) if pictures else set()
+    return Files(
+        media,
+        settings.audio_format,
+        inline=settings.single_file,
+        unusable=unusable,
+        lost=lost,
+        pictured=pictured,
+    )
 
 
 def script(*modules: str) -> str:

@@ -133,8 +133,10 @@ class Judgements:
         embedded = workspace.read(Feature, among("item_id", candidate_ids))
         features = [(f, by) for f in embedded if (by := ScorerVersion.parse(f.key)).scorer in scorers]
         seen = self._scores.group_by(["scorer", "version", "dimension"]).aggregate([]).to_pylist()
-        found = {ScorerVersion(row["scorer"], row["version"]) for row in seen} | {by for _, by in features}
-        self.versions = _one_version_each(found, versions or {})
+        judged_by = {ScorerVersion(row["scorer"], row["version"]) for row in seen} | {
+            by for _, by in features
+        }
+        self.versions = _one_version_each(judged_by, versions or {})
         self._scored = {str(Dimension(row["scorer"], row["dimension"])) for row in seen}
         self._places: dict[str, dict[str, tuple[str, int]]] = {}
         for f, by in features:
@@ -166,8 +168,8 @@ class Judgements:
 
     def vectors(self, key: str, candidate_ids: Sequence[str]) -> np.ndarray:
         """Return an embedding of the candidates, (n, D) float32, NaN rows where there is none."""
-        wanted = Dimension.parse(key)
-        places, name = self._places[wanted.scorer], wanted.name
+        dimension = Dimension.parse(key)
+        places, name = self._places[dimension.scorer], dimension.name
         have = [i for i, candidate_id in enumerate(candidate_ids) if candidate_id in places]
         any_place = next(iter(places.values()))
         width = self._workspace.shards.rows([any_place], name).shape[1:].numel()
@@ -178,9 +180,9 @@ class Judgements:
         return out
 
     def _is_embedding(self, key: str) -> bool:
-        wanted = Dimension.parse(key)
-        places = self._places.get(wanted.scorer, {})
-        return bool(places) and wanted.name in self._workspace.shards.keys(next(iter(places.values()))[0])
+        dimension = Dimension.parse(key)
+        places = self._places.get(dimension.scorer, {})
+        return bool(places) and dimension.name in self._workspace.shards.keys(next(iter(places.values()))[0])
 
     def _find_absent(self) -> tuple[str, ...]:
         have = self._scored | self._embeddings
@@ -192,20 +194,20 @@ class Judgements:
         return absent
 
 
-def _one_version_each(seen: set[ScorerVersion], chosen: Mapping[str, str]) -> dict[str, str]:
+def _one_version_each(judged_by: set[ScorerVersion], chosen: Mapping[str, str]) -> dict[str, str]:
     versions: dict[str, set[str]] = {}
-    for by in seen:
+    for by in judged_by:
         versions.setdefault(by.scorer, set()).add(by.version)
     result = {}
-    for scorer, found in sorted(versions.items()):
-        if scorer in chosen and chosen[scorer] not in found:
+    for scorer, present in sorted(versions.items()):
+        if scorer in chosen and chosen[scorer] not in present:
             raise ValueError(
-                f"{scorer} was not run in version {chosen[scorer]!r}; found {', '.join(sorted(found))}"
+                f"{scorer} was not run in version {chosen[scorer]!r}; found {', '.join(sorted(present))}"
             )
-        if scorer not in chosen and len(found) > 1:
+        if scorer not in chosen and len(present) > 1:
             raise ValueError(
-                f"these candidates were scored by {scorer} in several versions ({', '.join(sorted(found))}); "
-                "say which to read in `versions`"
+                f"these candidates were scored by {scorer} in several versions "
+                f"({', '.join(sorted(present))}); say which to read in `versions`"
             )
-        result[scorer] = chosen.get(scorer) or next(iter(found))
+        result[scorer] = chosen.get(scorer) or next(iter(present))
     return result

@@ -163,14 +163,14 @@ def sample_scene(split: str, seed: int, index: int, labels: tuple[str, ...] | No
 
 
 def indices_of(split: str, seed: int, start: int, num: int, among: Collection[str] = CLASSES) -> list[int]:
-    """The first `num` indices from `start` whose scenes show nothing but classes of `among`.
+    """Return the first `num` indices from `start` whose scenes show only classes of `among`.
 
     Raises ValueError for a class that does not exist, or if there is none.
     """
     unknown = set(among) - set(CLASSES)
     if unknown or not among:
-        what = f"no class is called {', '.join(sorted(unknown))}" if unknown else "no class is given"
-        raise ValueError(f"{what}; there are {', '.join(CLASSES)}")
+        problem = f"no class is called {', '.join(sorted(unknown))}" if unknown else "no class is given"
+        raise ValueError(f"{problem}; there are {', '.join(CLASSES)}")
     if set(among) == set(CLASSES):
         return list(range(start, start + num))
     shown = (i for i in count(start) if set(sample_scene(split, seed, i).labels) <= set(among))
