@@ -1,13 +1,13 @@
-"""The one convention of flow matching here, and the steps that follow it.
+"""The convention of flow matching in this package, and fixed-step solvers.
 
     t = 0 is noise, t = 1 is data:   x_t = (1 - t) x0 + t x1,   v = x1 - x0
 
-Models with the reverse (LTX-2, Ovi, SD3) flip time and sign in their adapter; nobody else knows.
+Models with the reverse convention (LTX-2, Ovi, SD3) flip time and sign in their adapter, and only there.
 
 Letters: B batch, L latent frames, D channels, x0 noise, x1 data, v velocity, t time in [0, 1].
 Latents and velocities are `dict[str, Tensor]` keyed by modality, `{"audio": (B, L, D)}`; a joint model adds
-`"video"`, of another row shape, so the annotation names the batch alone. `t` is (B,) and broadcasts here,
-never in the caller.
+`"video"` with another row shape, so annotations name only the batch. `t` is (B,); these functions broadcast
+it, callers never do.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ def expand(t: Tensor, like: Tensor) -> Tensor:
 
 
 def interpolate(x0: Latents, x1: Latents, t: Float[Tensor, " B"]) -> Latents:
-    """x_t = (1 - t) x0 + t x1, for every modality."""
+    """Return x_t = (1 - t) x0 + t x1 for every modality."""
     return {key: (1 - expand(t, x1[key])) * x0[key] + expand(t, x1[key]) * x1[key] for key in x1}
 
 
 def target_velocity(x0: Latents, x1: Latents) -> Latents:
-    """v = x1 - x0, the straight path's velocity."""
+    """Return v = x1 - x0, the straight path's velocity, for every modality."""
     return {key: x1[key] - x0[key] for key in x1}
 
 
 def squared_error(
     prediction: Float[Tensor, " B *row"], target: Float[Tensor, " B *row"]
 ) -> Float32[Tensor, " B"]:
-    """Mean of the squared velocity error over ALL latent elements, in float32: (B, ...) -> (B,).
+    """Average the squared velocity error over ALL latent elements, in float32: (B, ...) -> (B,).
 
-    The mean scale is what makes β = 600 a sane number (β_sum = β / D); a bf16 error would lose the 1e-3
-    differences that preference learning lives on.
+    β = 600 is meant for this mean scale (β_sum = β / D). In bf16 the error would lose the differences of 1e-3
+    from which preferences are learned.
     """
     error = (prediction.float() - target.float()).square().flatten(1).mean(1)
     assert error.shape == prediction.shape[:1]
@@ -56,7 +56,7 @@ def squared_error(
 
 
 def repeated(x: Latents, t: Float[Tensor, " B"], rows: int) -> tuple[dict[str, Tensor], Tensor]:
-    """`x` and `t` of B rows again and again until there are `rows`, a multiple of B."""
+    """Repeat `x` and `t` of B rows until there are `rows`, a multiple of B."""
     if rows == len(t):
         return x, t
     assert rows % len(t) == 0, f"{len(t)} rows of x_t do not go into {rows} rows of conditions"
@@ -65,7 +65,7 @@ def repeated(x: Latents, t: Float[Tensor, " B"], rows: int) -> tuple[dict[str, T
 
 
 def guide(v: Latents, v_null: Latents, guidance_scale: float) -> Latents:
-    """Classifier-free guidance: v_null + s (v - v_null), for every modality."""
+    """Apply classifier-free guidance: v_null + s (v - v_null), for every modality."""
     return {key: v_null[key] + guidance_scale * (v[key] - v_null[key]) for key in v}
 
 
@@ -83,8 +83,9 @@ def integrate(
 ) -> Latents:
     """Follow dx/dt = v from noise (t = 0) to data (t = 1) in `num_steps` steps, in float32.
 
-    Steps are equal, at `torch.linspace`'s times to the last bit, as in the published samplers: a network that
-    multiplies t by 10000 tells them from i / num_steps. `times` (num_steps + 1) puts them elsewhere.
+    By default steps are equal, at exactly `torch.linspace`'s times as in the published samplers: a network
+    that multiplies t by 10000 is sensitive to the difference from i / num_steps. `times` (num_steps + 1)
+    gives other times.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, found {num_steps}")
@@ -123,20 +124,20 @@ def _rk4(velocity: VelocityFn, x: Latents, t: Tensor, dt: float) -> Latents:
 
 
 def seed_of(*parts: int | str) -> int:
-    """A 63-bit seed that is a function of `parts`: randomness from (seed, step) or (seed, item), no state."""
+    """Hash `parts` to a 63-bit seed, so that randomness is a function of (seed, step) or (seed, item)."""
     text = "/".join(str(p) for p in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def generator_of(*parts: int | str) -> torch.Generator:
-    """A CPU generator seeded by `seed_of(parts)`; draws made on the CPU are the same on every device."""
+    """Return a CPU generator seeded by `seed_of(*parts)`; CPU draws are the same for every device."""
     return torch.Generator().manual_seed(seed_of(*parts))
 
 
 def noise_like_rows(shapes: dict[str, tuple[int, ...]], seeds: Sequence[int]) -> Latents:
-    """Standard normal x0, one independent seed a row: `shapes` are per-row, the result is (B, *shape).
+    """Draw standard normal x0 with one seed per row: `shapes` are per row, the result is (B, *shape).
 
-    Row i depends on seeds[i] alone, so one candidate can be made again without its batch.
+    Row i depends only on seeds[i], so one candidate can be made again without its batch.
     """
     rows: dict[str, list[Tensor]] = {key: [] for key in shapes}
     for seed in seeds:
@@ -149,7 +150,7 @@ def noise_like_rows(shapes: dict[str, tuple[int, ...]], seeds: Sequence[int]) ->
 def sample_times(
     num: int, generator: torch.Generator, distribution: Literal["uniform", "logit_normal"] = "uniform"
 ) -> Float32[Tensor, " {num}"]:
-    """Training times (num,), float32. Uniform draws are stratified: one a stratum, in random order."""
+    """Draw training times (num,), float32. Uniform draws are stratified: one per stratum, in random order."""
     if distribution == "uniform":
         jitter = torch.rand(num, generator=generator)
         order = torch.randperm(num, generator=generator)

@@ -1,4 +1,4 @@
-"""Sampling with noise that has a density: one step of the flow as a Gaussian, for policy gradients.
+"""Stochastic sampling: one step of the flow as a Gaussian with a density, for policy gradients.
 
     t = 0 is noise, t = 1 is data:   x_t = (1-t) x0 + t x1,   v = x1 - x0,   x̂0 = x - t v,   x̂1 = x + (1-t) v
 
@@ -6,8 +6,8 @@
     dance     the same                                 std = η √dt      σ = η               (arXiv 2505.07818)
     cps       mean = t' x̂1 + (1-t') cos(aπ/2) x̂0     std = (1-t') sin(aπ/2)               (arXiv 2509.05952)
 
-flow_sde and dance keep the flow's marginals as steps get short, cps does not: it has less noise in it at few
-steps, and a narrower distribution. Everything is float32.
+flow_sde and dance keep the flow's marginals as steps get short. cps does not: at few steps it adds less noise
+and its distribution is narrower. Everything is float32.
 
 Letters: B batch, D elements of a row over all modalities, t' = t + dt.
 """
@@ -32,7 +32,7 @@ NOISE_LEVELS: dict[Variant, float] = {"flow_sde": 0.7, "dance": 0.3, "cps": 0.8}
 
 @dataclass(frozen=True)
 class Transition:
-    """Where a step may lead: N(mean, std²) in every element; `weight` of the squared distance in log p."""
+    """Distribution of a step: N(mean, std²); `weight` multiplies the squared distance in log p."""
 
     mean: Latents
     std: float
@@ -40,25 +40,25 @@ class Transition:
     constant: float  # of log p
 
     def sample(self, noise: Latents) -> Latents:
-        """mean + std · noise."""
+        """Return mean + std · noise for every modality."""
         return {key: mean + self.std * noise[key].to(mean) for key, mean in self.mean.items()}
 
     def log_prob(self, x: Latents) -> Float32[Tensor, " B"]:
-        """Log-density of x (B, ...), averaged over all D elements: (B,).
+        """Return the log-density of x (B, ...), averaged over all D elements: (B,).
 
-        The average, not the sum, is what makes a PPO clip of 1e-4 mean something (arXiv 2305.13301's code).
+        A PPO clip of 1e-4 is meant for the average, not the sum (as in the code of arXiv 2305.13301).
         """
         return self.constant - self.weight * mean_square(x, self.mean)
 
     def divergence(self, mean: Latents) -> Float32[Tensor, " B"]:
-        """KL to the same step around another mean, averaged over elements: ‖Δ‖²/(2 std²), (B,)."""
+        """Return the KL divergence to the same step around another mean, ‖Δ‖²/(2 std²) averaged: (B,)."""
         return self.weight * mean_square(mean, self.mean)
 
 
 def transition(
     variant: Variant, v: Latents, x: Latents, t: float, dt: float, noise_level: float
 ) -> Transition:
-    """The step from x at `t` to `t + dt` along the velocity v, with noise in it."""
+    """Return the distribution of the step from x at `t` to `t + dt` along v. ValueError without noise."""
     v, x = ({key: value.float() for key, value in one.items()} for one in (v, x))
     then = min(t + dt, 1.0)  # the last of many steps may end a rounding beyond
     if variant == "cps":
@@ -79,6 +79,6 @@ def transition(
 
 
 def mean_square(a: Latents, b: Latents) -> Float32[Tensor, " B"]:
-    """Mean of (a - b)² over all elements of all modalities, in float32: (B,)."""
+    """Average (a - b)² over all elements of all modalities, in float32: (B,)."""
     parts = [(a[key].float() - b[key].float()).square().flatten(1) for key in sorted(a)]
     return torch.cat(parts, dim=1).mean(1)

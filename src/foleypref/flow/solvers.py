@@ -1,9 +1,9 @@
-"""What Frieren's release has beside Euler: dopri5, whose steps adapt, and an RK4 with stage times of its own.
+"""The other solvers of Frieren's release: adaptive dopri5, and an RK4 with unusual stage times.
 
     t = 0 is noise, t = 1 is data, dx/dt = v, as in `foleypref.flow.convention`
 
-Both do what the released sampler does (arXiv 2406.00320, through torchdyn 1.0.6). Its Euler is that of
-`flow.integrate`, to the last bit of the times.
+Both reproduce the released sampler (arXiv 2406.00320, through torchdyn 1.0.6). Its Euler is that of
+`convention.integrate`, with the same times to the last bit.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from foleypref.flow.convention import Latents, VelocityFn, integrate
 
 AnySolver = Literal["euler", "midpoint", "rk4", "dopri5", "released_rk4"]
 COUPLED = ("dopri5",)
-"""Solvers whose steps depend on all rows: a row to be made again alone must have been made alone."""
+"""Solvers whose steps depend on all rows of a batch, so that every row must be sampled by itself."""
 
 PASSES_PER_STEP: dict[str, int] = {"euler": 1, "midpoint": 2, "rk4": 4, "released_rk4": 4, "dopri5": 6}
 """Velocity calls of one step of every solver; read it by `passes_per_step`, which names unknown solvers."""
 
-Slope = Callable[[Tensor, Latents], Latents]  # of a time without dimensions
+Slope = Callable[[Tensor, Latents], Latents]  # the time is a scalar tensor
 
-# Dormand and Prince (1980): when each stage is, and of which slopes; the last is the fifth-order solution.
+# Dormand and Prince (1980): times of the stages, weights of the slopes; the last row is the solution.
 _NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
 _STAGES = (
     (),
@@ -42,7 +42,7 @@ _ERROR = tuple(
     2 / 3 * weight for weight in (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 )
 _ORDER = 5
-_SAFETY, _LEAST, _MOST = 0.9, 0.2, 10.0  # of the factor between two step sizes
+_SAFETY, _LEAST, _MOST = 0.9, 0.2, 10.0  # bound the factor between two step sizes
 
 
 def passes_per_step(solver: str) -> int:
@@ -64,9 +64,9 @@ def solve(
     solver: AnySolver,
     times: Sequence[float] | None = None,
 ) -> Latents:
-    """Follow the flow by a solver's name; for dopri5 `num_steps` are the times it must land on.
+    """Follow the flow with the solver of a name; dopri5 must land on the ends of all `num_steps` intervals.
 
-    `times` are where steps begin and end, if not equal. Raises ValueError for a solver that takes equal ones.
+    `times` bound the steps unless they are equal. Raises ValueError for a solver that takes only equal steps.
     """
     if times is not None and solver in ("dopri5", "released_rk4"):
         raise ValueError(f"{solver} takes equal steps, this model's are shifted; use euler, midpoint or rk4")
@@ -80,8 +80,8 @@ def solve(
 def integrate_released_rk4(velocity: VelocityFn, x0: Latents, num_steps: int) -> Latents:
     """Follow dx/dt = v from t = 0 to 1 in `num_steps` equal steps of the released RK4, in float32.
 
-    Its stages stand at t, t, t + dt/2 and t + dt/2, which is not where Runge and Kutta have them: a velocity
-    that depends on t is followed to first order. `flow.integrate` has the true one.
+    Its stages are at t, t, t + dt/2 and t + dt/2, not at the times of the classical method, so a velocity
+    that depends on t is followed to first order only. `convention.integrate` has the classical RK4.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, found {num_steps}")
@@ -105,11 +105,11 @@ def integrate_dopri5(
     num_intervals: int = 1,
     max_evaluations: int = 10_000,
 ) -> Latents:
-    """Follow dx/dt = v from t = 0 to 1 by Dormand's and Prince's 5(4) pair, whose steps adapt, in float32.
+    """Follow dx/dt = v from t = 0 to 1 by Dormand's and Prince's adaptive 5(4) pair, in float32.
 
-    A step is cut to land on every i / num_intervals. Rows share their steps, so within the tolerances a row
+    Steps are cut to land on every i / num_intervals. Rows share their steps, so within the tolerances a row
     depends on its batch. A velocity that jumps in t, as Frieren's does, costs many evaluations. Raises
-    ValueError after `max_evaluations`, and where the velocity is not finite.
+    ValueError after `max_evaluations`, or if the velocity is not finite.
     """
     if rtol < 0 or atol < 0 or rtol + atol == 0 or num_intervals < 1:
         raise ValueError(
@@ -121,16 +121,16 @@ def integrate_dopri5(
     dt = _first_step(slope, x, k1, rtol, atol)
     for stop in torch.linspace(0, 1, num_intervals + 1)[1:]:
         while t < stop:
-            wanted = torch.minimum(dt, 1 - t)
-            cut = bool(t + wanted > stop)
-            dt = stop - t if cut else wanted
+            full = torch.minimum(dt, 1 - t)
+            cut = bool(t + full > stop)
+            dt = stop - t if cut else full
             step = _dopri5_step(slope, x, k1, t, dt)
             ratio = _rms(step.error, _scale(x, step.x, rtol, atol))
             if not ratio.isfinite():
                 raise ValueError(f"the velocity is not finite near t = {float(t):.4f}; check the weights")
             lands = bool(t + dt >= stop)
             if cut:
-                dt = wanted - dt  # what was cut off is what goes on
+                dt = full - dt  # the next step starts from the part that was cut off
             dt = dt * _factor(ratio)
             if ratio <= 1:
                 t, x, k1 = stop if lands else t + step.dt, step.x, step.slope
@@ -138,7 +138,7 @@ def integrate_dopri5(
 
 
 class _Step(NamedTuple):
-    """Where a step leads, the slope there, and how wrong it may be."""
+    """The end of a step, the slope there, and the estimated error."""
 
     x: Latents
     slope: Latents
@@ -156,7 +156,7 @@ def _dopri5_step(slope: Slope, x: Latents, k1: Latents, t: Tensor, dt: Tensor) -
 
 
 def _first_step(slope: Slope, x: Latents, k1: Latents, rtol: float, atol: float) -> Tensor:
-    """The guess at a first step of Hairer, Nørsett and Wanner (Solving ODEs I, II.4)."""
+    """Guess the first step size as Hairer, Nørsett and Wanner do (Solving ODEs I, II.4)."""
     scale = _scale(x, x, rtol, atol)
     d0, d1 = _rms(x, scale), _rms(k1, scale)
     h0 = torch.tensor(1e-6) if min(d0, d1) < 1e-5 else 0.01 * d0 / d1
@@ -169,14 +169,14 @@ def _first_step(slope: Slope, x: Latents, k1: Latents, rtol: float, atol: float)
 
 
 def _factor(ratio: Tensor) -> Tensor:
-    """By how much the next step is longer, after an error of `ratio` times what is allowed."""
+    """Return the next step's length relative to this one's, after an error of `ratio` times the allowed."""
     if ratio == 0:
         return torch.tensor(_MOST)
     return torch.clamp(_SAFETY * ratio ** (-1 / _ORDER), 1.0 if ratio < 1 else _LEAST, _MOST)
 
 
 def _slope(velocity: VelocityFn, x0: Latents, max_evaluations: int | None = None) -> Slope:
-    """`velocity` in float32 at one time for all rows; ValueError after too many calls."""
+    """Wrap `velocity`: float32, one time for all rows, and ValueError after too many calls."""
     like, calls = next(iter(x0.values())), 0
 
     def slope(t: Tensor, x: Latents) -> Latents:
@@ -193,7 +193,7 @@ def _slope(velocity: VelocityFn, x0: Latents, max_evaluations: int | None = None
 
 
 def _weighted(weights: Sequence[float | Tensor], slopes: Sequence[Latents]) -> Latents:
-    """Σ weight · slope."""
+    """Return Σ weight · slope, leaving out zero weights."""
     total = {key: weights[0] * k for key, k in slopes[0].items()}
     for weight, slope in zip(weights[1:], slopes[1:]):
         if weight != 0:
@@ -202,15 +202,15 @@ def _weighted(weights: Sequence[float | Tensor], slopes: Sequence[Latents]) -> L
 
 
 def _moved(x: Latents, dt: Tensor, weights: Sequence[float], slopes: Sequence[Latents]) -> Latents:
-    """x + dt Σ weight · slope."""
+    """Return x + dt Σ weight · slope."""
     return {key: x[key] + dt * v for key, v in _weighted(weights, slopes).items()}
 
 
 def _scale(x: Latents, y: Latents, rtol: float, atol: float) -> Latents:
-    """The error that is allowed, element by element."""
+    """Return the allowed error of every element."""
     return {key: atol + rtol * torch.maximum(x[key].abs(), y[key].abs()) for key in x}
 
 
 def _rms(x: Latents, scale: Latents) -> Tensor:
-    """Root mean square of x / scale over all elements of all modalities, on the CPU."""
+    """Return the root mean square of x / scale over all elements and modalities, on the CPU."""
     return torch.cat([(x[key] / scale[key]).flatten() for key in x]).square().mean().sqrt().cpu()

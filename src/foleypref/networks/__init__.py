@@ -1,1 +1,1 @@
-"""The neural networks themselves: one architecture a file, torch (and shapes as types) alone."""
+"""The neural networks: one architecture per file, importing only torch and jaxtyping."""

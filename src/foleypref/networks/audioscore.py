@@ -24,5 +24,5 @@ class AudioScoreNetwork(nn.Module):
                     parameter.uniform_(-bound, bound, generator=generator)
 
     def forward(self, inputs: Float64[Tensor, "B {self.hidden.in_features}"]) -> Float64[Tensor, "B 3"]:
-        """Logits (B, 3)."""
+        """Return logits (B, 3) of bad, medium, good."""
         return self.out(torch.relu(self.hidden(inputs)))

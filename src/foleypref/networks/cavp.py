@@ -1,7 +1,7 @@
-"""CAVP: contrastive audio-visual features, a vector a video frame at 4 a second; Frieren sees by them.
+"""CAVP: contrastive audio-visual features, one vector per video frame at 4 fps; Frieren's view of the video.
 
-Diff-Foley's first stage (arXiv 2306.17203). The picture's side is a ResNet-50 that convolves over time in its
-last two stages alone. Weight names are those of `cavp_epoch66.ckpt`, whose side for sound is left out.
+Diff-Foley's first stage (arXiv 2306.17203). Its visual side is a ResNet-50 that convolves over time only in
+the last two stages. Weight names are those of `cavp_epoch66.ckpt`, whose audio side is left out.
 
 Letters: B videos, T frames, N = B T, C channels, E features (512).
 """
@@ -18,20 +18,20 @@ FPS, SIDE = 4, 224
 GROUP = 40  # frames that see each other: ten seconds, as all features were made
 UNIT_EPS = 1e-12
 UNUSED = ("spec_encoder.", "logit_scale")
-"""What the file holds beside the picture's side: the sound's, and the loss's temperature."""
+"""Prefixes of the file's other weights: the audio side and the loss's temperature."""
 
 _PICTURE = ("video_encoder.", "video_project_head.")
 
 
 def cavp_pixels(frames: Tensor) -> Tensor:
-    """Frames (..., 224, 224, 3) uint8 -> (..., 3, 224, 224) in [0, 1]; no mean is taken off."""
+    """Convert frames (..., 224, 224, 3) uint8 to (..., 3, 224, 224) in [0, 1]; no mean is subtracted."""
     return frames.movedim(-1, -3) / 255
 
 
 def visual_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The picture's side of a CAVP state dict, every `module.` taken out of its names, `UNUSED` left out.
+    """Return the visual side of a CAVP state dict, without `module.` in its names and without `UNUSED`.
 
-    Anything else is kept, for loading to name it. Raises ValueError if it has no picture's side.
+    Unknown weights stay, so that loading reports them. Raises ValueError if there is no visual side.
     """
     plain = {name.replace("module.", ""): value for name, value in state.items()}
     if not any(name.startswith(_PICTURE) for name in plain):
@@ -43,7 +43,7 @@ def visual_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class _ConvNorm(nn.Module):
-    """A convolution over space or over time, without bias, and its frozen norm; frames lie in the batch."""
+    """A convolution over space or over time, without bias, and its frozen norm; frames are batch rows."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, time: bool = False
@@ -55,7 +55,7 @@ class _ConvNorm(nn.Module):
         self.bn = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        """x (N, C, H, W), `frames` of them a video -> (N, C out, H / stride, W / stride)."""
+        """x (N, C, H, W), `frames` per video -> (N, C out, H / stride, W / stride)."""
         if not self.time:
             return self.bn(F.conv2d(x, self.conv.weight[:, :, 0], None, self.stride, self.padding))
         taps = self.conv.weight[..., 0, 0].movedim(2, 0).flatten(0, 1)[..., None, None]  # (3 C out, C, 1, 1)
@@ -85,7 +85,7 @@ class _Bottleneck(nn.Module):
 
 
 class SlowOnly(nn.Module):
-    """ResNet-50 on every frame, three taps of time a block in stages 3 and 4; T is never reduced."""
+    """ResNet-50 on every frame, with three taps over time per block in stages 3 and 4; T is never reduced."""
 
     def __init__(self, width: int = 64, depths: Sequence[int] = (3, 4, 6, 3)) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class SlowOnly(nn.Module):
 
 
 class CAVP(nn.Module):
-    """The picture's side: frames to vectors. To be used in `eval`, with the norms' stored statistics."""
+    """The visual side: frames to vectors. Use it in `eval` mode, with the norms' stored statistics."""
 
     def __init__(self, width: int = 64, depths: Sequence[int] = (3, 4, 6, 3), embed_dim: int = 512) -> None:
         super().__init__()
@@ -121,14 +121,14 @@ class CAVP(nn.Module):
         self.video_project_head = nn.Linear(self.video_encoder.out_dim, embed_dim)
 
     def forward(self, video: Tensor) -> Tensor:
-        """One group of frames a video, (B, T, 3, H, W) in [0, 1] -> vectors (B, T, E) of any length."""
+        """One group of frames per video, (B, T, 3, H, W) in [0, 1] -> vectors (B, T, E), not normalised."""
         return self.video_project_head(self.video_encoder(video))
 
     def features(self, video: Tensor) -> Tensor:
-        """A video (T, 3, 224, 224) in [0, 1] -> (T, E), each of length 1, in groups of 40 frames.
+        """Compute unit vectors (T, E) of a video (T, 3, 224, 224) in [0, 1], in groups of 40 frames.
 
-        Groups do not see each other and a shorter one at the end is taken as it is, so a frame's vector
-        depends on where its video was cut.
+        Groups do not see each other and the last may be shorter, so a frame's vector depends on where its
+        video was cut.
         """
         groups = [F.normalize(self(group[None])[0], dim=-1, eps=UNIT_EPS) for group in video.split(GROUP)]
         return torch.cat(groups)

@@ -34,16 +34,16 @@ RELEASED: dict[str, int] = {
 
 
 def network_time(t: Tensor) -> Tensor:
-    """Flow time t (B,) in [0, 1] -> the integer that the network was trained with, 1000 t cut off: (B,).
+    """Return the integer time that the network was trained with, 1000 t truncated, for t (B,) in [0, 1].
 
-    The product is float32's, as upstream: 0.29 is 290 although 0.29 in float32 is below it, and a sum of
-    five times 0.04 is 199.
+    The product is rounded to float32 as upstream: 0.29 gives 290 although float32's 0.29 is below it, and
+    the sum of five times 0.04 gives 199.
     """
     return (t.float() * TIME_STEPS).long()
 
 
 class TimeEmbedder(nn.Module):
-    """cos, then sin of a time of 0…1000 at 128 frequencies, then an MLP: (B,) -> (B, D)."""
+    """cos and sin of a time in 0…1000 at 128 frequencies, then an MLP: (B,) -> (B, D)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class TimeEmbedder(nn.Module):
 
 
 class ContextEmbedder(nn.Module):
-    """Linear, GELU by its tanh approximation, unlike the blocks', Linear, LayerNorm."""
+    """Linear, GELU (tanh approximation, unlike in the blocks), Linear, LayerNorm."""
 
     def __init__(self, context_dim: int, dim: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Estimator(nn.Module):
         self.final_layer = FinalLayer(dim, latent_dim)
 
     def prepare(self, context: Tensor) -> Tensor:
-        """What the condition stage gives, (B, F, context_dim) -> half of the blocks' width, (B, F, D / 2)."""
+        """Project the condition stage's output (B, F, context_dim) to half the width (B, F, D / 2)."""
         return self.c_proj(self.c_embedder(context))
 
     def forward(self, x: Tensor, time: Tensor, prepared: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class Estimator(nn.Module):
 class Frieren(nn.Module):
     """Estimator and condition stage, which are trained together: v(x_t, t | CAVP features).
 
-    No video is zeros in CAVP's space, before the condition stage, whose bias is then what every frame says.
+    No video is zeros in CAVP's space; the condition stage then returns its bias for every frame.
     `gradient_checkpointing` recomputes every block in backward: less memory, the same gradients.
     """
 
@@ -137,7 +137,7 @@ class Frieren(nn.Module):
 
     @property
     def estimator(self) -> Estimator:
-        """The part under `model.diffusion_model`."""
+        """The transformer, stored under `model.diffusion_model`."""
         return cast(Estimator, self.model["diffusion_model"])
 
     @property
@@ -147,7 +147,7 @@ class Frieren(nn.Module):
 
     @property
     def gradient_checkpointing(self) -> bool:
-        """Whether blocks are run again in the backward pass."""
+        """Whether blocks are recomputed in the backward pass."""
         return self.estimator.gradient_checkpointing
 
     @gradient_checkpointing.setter
@@ -155,15 +155,15 @@ class Frieren(nn.Module):
         self.estimator.gradient_checkpointing = value
 
     def prepare_conditions(self, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
-        """`cavp` (B, F, 512), unit vectors or zeros -> `frames` (B, F, D / 2), whatever x_t and t will be."""
+        """Map `cavp` (B, F, 512), unit vectors or zeros, to `frames` (B, F, D / 2) for any x_t and t."""
         context = self.cond_stage_model["embedder"](conditions["cavp"].to(self.dtype))
         return {"frames": self.estimator.prepare(context)}
 
     def forward(self, x_t: Tensor, t: Tensor, conditions: dict[str, Tensor]) -> Tensor:
         """x_t (B, T, C), t (B,) in [0, 1] -> velocity (k B, T, C), in x_t's dtype.
 
-        Time is cut to a whole thousandth here. `conditions` has k B rows, prepared or not: x_t and t serve
-        every B of them and are projected once.
+        Time is truncated to thousandths here. `conditions` has k B rows, prepared or not; x_t and t are
+        projected once and repeated for every group of B.
         """
         if "frames" not in conditions:
             conditions = self.prepare_conditions(conditions)

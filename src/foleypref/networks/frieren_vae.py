@@ -1,4 +1,4 @@
-"""Frieren's autoencoder: log-mels to a Gaussian over latents and back, convolutions over time alone.
+"""Frieren's autoencoder: log-mels to a Gaussian over latents and back, by convolutions over time.
 
 Letters: B batch, M mel bands, T mel frames, L = T / 2 latents, C latent channels, W width of a level.
 The mel bands are the channels of the input. Written from the published description of Frieren (arXiv
@@ -27,7 +27,7 @@ def _norm(width: int) -> nn.GroupNorm:
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU, convolution, twice, added to the input, which is projected where the width changes."""
+    """Norm, SiLU, convolution, twice, added to the input, which is projected if the width changes."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class _Middle(nn.Module):
 
 
 class _Resample(nn.Module):
-    """Half the time steps, a zero on the right alone, or twice as many by repetition."""
+    """Halve the time steps (padded with a zero on the right), or double them by repetition."""
 
     def __init__(self, width: int, down: bool) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """Levels of shrinking width, the widest first, a block more in each; the middle one doubles the rate."""
+    """Levels of shrinking width with one more block each; the middle one doubles the rate."""
 
     def __init__(self, num_mels: int, latent_dim: int, widths: Sequence[int], num_blocks: int) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class _Decoder(nn.Module):
 
 
 class FrierenVAE(nn.Module):
-    """Log-mels (B, M, T) <-> latents (B, C, L), L = T / 2, not scaled; nothing is random here."""
+    """Log-mels (B, M, T) <-> latents (B, C, L), L = T / 2, not scaled; deterministic."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""ImageBind's halves that hear and see: clips of 2 s and pairs of frames into one space (arXiv 2305.05665).
+"""ImageBind's audio and vision branches: 2 s clips and frame pairs in one space (arXiv 2305.05665).
 
-Weight names are those of `imagebind_huge.pth`, whose other halves (text, depth, thermal, IMU) are left out.
+Weight names are those of `imagebind_huge.pth`, whose other branches (text, depth, thermal, IMU) are left out.
 
 Letters: B items, S clips of an item, N clips, C channels, T frames (2), L tokens, D width, E width of the
 joint space (1024).
@@ -22,7 +22,7 @@ from foleypref.networks.synchformer_visual import MLP
 IMAGE, IMAGE_PATCH, FRAMES = 224, 14, 2
 MELS, MEL_FRAMES, AUDIO_PATCH, AUDIO_STEP = 128, 204, 16, 10
 NORM_EPS = 1e-6  # of every LayerNorm but the audio stem's, which has torch's 1e-5
-AUDIO_SCALE = 20.0  # what audio embeddings are multiplied by; a cosine does not see it
+AUDIO_SCALE = 20.0  # factor of audio embeddings; a cosine does not see it
 
 OTHER_HALVES = ("text", "depth", "thermal", "imu")
 _PARTS = ("modality_preprocessors", "modality_trunks", "modality_heads", "modality_postprocessors")
@@ -30,7 +30,7 @@ _PARTS = ("modality_preprocessors", "modality_trunks", "modality_heads", "modali
 
 @dataclasses.dataclass(frozen=True)
 class ImageBindSizes:
-    """Sizes of both halves; the defaults are `imagebind_huge`."""
+    """Sizes of both branches; the defaults are `imagebind_huge`."""
 
     vision_width: int = 1280
     vision_depth: int = 32
@@ -42,13 +42,13 @@ class ImageBindSizes:
 
 
 def without_other_halves(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of the whole ImageBind without its weights for text, depth, heat and motion."""
+    """Return a state dict of ImageBind without its weights for text, depth, thermal and IMU."""
     others = tuple(f"{part}.{half}." for part in _PARTS for half in OTHER_HALVES)
     return {name: value for name, value in state.items() if not name.startswith(others)}
 
 
 class ImageBind(nn.Module):
-    """`embed_audio` and `embed_video` give means of clips' embeddings, whose cosine is the IB-score."""
+    """`embed_audio` and `embed_video` return means of clips' embeddings, whose cosine is the IB-score."""
 
     def __init__(self, sizes: ImageBindSizes | None = None) -> None:
         super().__init__()
@@ -68,15 +68,15 @@ class ImageBind(nn.Module):
         )
 
     def embed_audio(self, clips: Float[Tensor, "B S 1 M F"], clips_at_once: int = 8) -> Float[Tensor, "B E"]:
-        """Normalised log-mel pictures (B, S, 1, 128, 204) -> (B, E), about 20 long; S is averaged over."""
+        """Embed normalised log-mels (B, S, 1, 128, 204) as (B, E), of norm about 20, averaged over S."""
         return self._mean("audio", clips, clips_at_once)
 
     def embed_video(
         self, clips: Float[Tensor, "B S 3 T H W"], clips_at_once: int = 8
     ) -> Float[Tensor, "B E"]:
-        """Normalised clips (B, S, 3, 2, 224, 224) -> (B, E), at most 1 long; one frame (T = 1) stands still.
+        """Embed normalised clips (B, S, 3, 2, 224, 224) as (B, E), of norm at most 1; T = 1 is a still.
 
-        Memory beyond input and output grows with `clips_at_once` alone.
+        Memory beyond input and output grows only with `clips_at_once`.
         """
         return self._mean("vision", clips, clips_at_once)
 
@@ -92,7 +92,7 @@ class ImageBind(nn.Module):
 
 
 class _Repeat(nn.Module):
-    """A single frame twice, (N, 3, 1, H, W) -> (N, 3, 2, H, W): how ImageBind looks at pictures."""
+    """Repeat a single frame, (N, 3, 1, H, W) -> (N, 3, 2, H, W), as ImageBind does for images."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.expand(-1, -1, FRAMES, -1, -1) if x.shape[2] == 1 else x
@@ -144,7 +144,7 @@ class _AudioTokens(_Tokens):
 
 
 class _Attention(nn.Module):
-    """Under the names of `nn.MultiheadAttention`; a bias token is one learned key and value more."""
+    """Attention with the names of `nn.MultiheadAttention`; a bias token adds a learned key and value."""
 
     def __init__(self, width: int, heads: int, with_bias_token: bool) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class _Attention(nn.Module):
             self.bias_v = nn.Parameter(torch.zeros(1, 1, width))
 
     def forward(self, x: Tensor, first: int | None = None) -> Tensor:
-        """x (N, L, D) -> same shape, or its `first` tokens alone."""
+        """x (N, L, D) -> same shape, or only its `first` tokens."""
         width, weight, bias = x.shape[-1], self.in_proj_weight, self.in_proj_bias
         q = F.linear(x[:, :first], weight[:width], bias[:width])
         k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, -1)
@@ -193,7 +193,7 @@ class _Trunk(nn.Module):
         self.blocks = nn.Sequential(*(_Block(width, heads, with_bias_token) for _ in range(depth)))
 
     def forward(self, x: Tensor, first: int | None = None) -> Tensor:
-        """x (N, L, D) -> same shape, or its `first` tokens alone: the last block needs no others."""
+        """x (N, L, D) -> same shape, or only its `first` tokens: the last block then skips the others."""
         x = self.pre_transformer_layer(x)
         *before, last = self.blocks
         for block in before:

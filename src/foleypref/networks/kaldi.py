@@ -1,7 +1,7 @@
 """Kaldi's log-mel features (`fbank`) as torchaudio computes them, for networks that were trained on them.
 
-Everything is in float32 and in torchaudio's order, because the logarithm shows the rounding of quiet bands: a
-bank made in float64 alone moves them by 2e-5 of the range of ImageBind's pictures.
+Everything is in float32 and in torchaudio's order, because the logarithm amplifies the rounding of quiet
+bands: a filter bank in float64 already moves them by 2e-5 of the range of ImageBind's log-mels.
 
 Letters: N samples, T frames, W samples of a frame, M mel bands.
 """
@@ -24,10 +24,10 @@ FLOOR = torch.finfo(torch.float32).eps
 def kaldi_fbank(
     wave: Float[Tensor, "*B N"], sample_rate: int, num_mels: int, f_min: float, f_max: float
 ) -> Float[Tensor, "*B M T"]:
-    """Natural logarithms of mel energies: (..., N) -> (..., num_mels, T), T = (N - W) // hop + 1, no padding.
+    """Compute log mel energies: (..., N) -> (..., num_mels, T), T = (N - W) // hop + 1, no padding.
 
-    Frames of 25 ms each 10 ms lose their mean, are pre-emphasised and weighted by a symmetric Hann window.
-    No dither. f_min and f_max in Hz. Raises ValueError under one frame.
+    Frames of 25 ms every 10 ms lose their mean, are pre-emphasised and weighted by a symmetric Hann window,
+    without dither. f_min and f_max are in Hz. Raises ValueError for less than one frame.
     """
     width, hop = int(sample_rate * FRAME_S), int(sample_rate * HOP_S)
     if wave.shape[-1] < width:
@@ -48,7 +48,7 @@ def kaldi_fbank(
 
 @lru_cache(maxsize=8)
 def kaldi_basis_float32(sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float) -> Tensor:
-    """`mel_basis.kaldi_basis` with torchaudio's rounding: (num_mels, n_fft // 2 + 1), the top bin empty."""
+    """Return `mel_basis.kaldi_basis` with torchaudio's rounding: (num_mels, n_fft // 2 + 1), top bin 0."""
     low, high = (1127.0 * math.log(1 + f / 700.0) for f in (f_min, f_max))
     step = (high - low) / (num_mels + 1)
     edges = low + torch.arange(num_mels + 2, dtype=torch.float32)[:, None] * step

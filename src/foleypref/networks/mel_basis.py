@@ -1,7 +1,7 @@
-"""Kaldi's mel filter bank, which PaSST's and VGGish's front ends were built with: triangles over mel.
+"""Kaldi's mel filter bank, used by the front ends of PaSST and VGGish: triangles over mel.
 
-On the scale 1127 ln(1 + f / 700). Slaney's bank, which the sound models take, is in `mel.py`; where a
-benchmark's digits hang on float32 filters (ImageBind, Synchformer), the front end has its own.
+The mel scale is 1127 ln(1 + f / 700). Slaney's bank, for the sound models, is in `mel.py`. ImageBind and
+Synchformer, whose benchmark digits depend on float32 filters, have front ends of their own.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from torch import Tensor
 
 
 def kaldi_basis(sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float) -> Tensor:
-    """Triangles whose sides are straight over mel, peak 1: (num_mels, n_fft // 2 + 1), float64.
+    """Return triangles with straight sides over mel and peak 1: (num_mels, n_fft // 2 + 1), float64.
 
-    Kaldi's fbank, and VGGish's bank too: a bin at or below f_min, or at f_max and above, has no weight.
+    As in Kaldi's fbank and VGGish, bins at or below f_min and at or above f_max have no weight.
     """
     mels = 1127.0 * torch.log1p(_bins(sample_rate, n_fft) / 700.0)
     return _triangles(mels, _edges(num_mels, f_min, f_max))

@@ -32,9 +32,9 @@ def _float32(number: int) -> Tensor:
 
 @cache_tensor
 def stretch_index(sync_len: int, latent_len: int) -> Tensor:
-    """Sync token of every latent frame, floor((i + 0.5) S / L) with the ratio first and all in float32: (L,).
+    """Return the sync token of every latent frame (L,): floor((i + 0.5) S / L), ratio first, in float32.
 
-    Exact arithmetic picks another token at ties (frames 57 and 172 of 8 s at 44.1 kHz). Made on the CPU,
+    Exact arithmetic picks another token at ties (frames 57 and 172 of 8 s at 44.1 kHz). Computed on the CPU,
     because CUDA may divide by multiplying with a reciprocal.
     """
     ratio = _float32(sync_len) / _float32(latent_len)
@@ -43,7 +43,7 @@ def stretch_index(sync_len: int, latent_len: int) -> Tensor:
 
 @cache_tensor
 def time_frequencies(dim: int, multiplier: float, device: torch.device) -> Tensor:
-    """Frequencies of the timestep embedding, (dim / 2,), float32 and the same on every device."""
+    """Return the timestep embedding's frequencies (dim / 2,), float32 and the same on every device."""
     exponents = torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim
     return (1.0 / (10000.0**exponents) * multiplier).to(device)
 
@@ -57,14 +57,14 @@ class TimestepEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(frequency_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, t: Tensor, dtype: torch.dtype) -> Tensor:
-        """t (B,), float32 or wider: at v2's 10000 radians a rounding of t to bf16 moves the flow by 65 %."""
+        """Embed t (B,), float32 or wider: at v2's 10000 radians, t in bf16 would move the flow by 65 %."""
         assert t.dtype in (torch.float32, torch.float64), f"t is {t.dtype}"
         angles = t.float()[:, None] * time_frequencies(self.frequency_dim, self.multiplier, t.device)
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype))
 
 
 class FinalLayer(nn.Module):
-    """Modulated by g alone, not frame by frame: (B, L, D) -> (B, L, latent_dim)."""
+    """Modulated by the global g, not frame by frame: (B, L, D) -> (B, L, latent_dim)."""
 
     def __init__(self, dim: int, latent_dim: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class FinalLayer(nn.Module):
 
 
 class Features(NamedTuple):
-    """What the feature extractors give: clip (B, C, 1024), sync (B, S, 768), text (B, T, 1024)."""
+    """Outputs of the feature extractors: clip (B, C, 1024), sync (B, S, 768), text (B, T, 1024)."""
 
     clip: Tensor
     sync: Tensor
@@ -86,7 +86,7 @@ class Features(NamedTuple):
 
 
 class MMAudio(nn.Module):
-    """v(x_t, t | clip, sync, text) in normalised latent space, with what does not depend on t `prepare`d.
+    """v(x_t, t | clip, sync, text) in normalised latent space; `prepare` does the work that t does not enter.
 
     `gradient_checkpointing` recomputes every block in backward: less memory, the same gradients.
     """
@@ -149,9 +149,10 @@ class MMAudio(nn.Module):
         return self.sync_pos_emb.dtype
 
     def prepare(self, clip: Tensor, sync: Tensor, text: Tensor) -> dict[str, Tensor]:
-        """Features, shaped as `Features` -> what `forward` wants of them.
+        """Project features (shapes as in `Features`) for `forward`.
 
-        clip (B, C, D), sync (B, S, D), text (B, T, D), global (B, D): rows may be indexed and concatenated.
+        Returns clip (B, C, D), sync (B, S, D), text (B, T, D), global (B, D): rows may be indexed and
+        concatenated. Raises ValueError for a part of a sync segment.
         """
         if sync.shape[1] % SEGMENT_TOKENS:
             raise ValueError(
@@ -164,7 +165,7 @@ class MMAudio(nn.Module):
         return {"clip": clip, "sync": sync, "text": text, "global": self.global_cond_mlp(summary)}
 
     def prepare_conditions(self, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
-        """`prepare` with null features in the rows where `has_video` or `has_text` (B, 1) is 0."""
+        """Call `prepare` with null features in the rows where `has_video` or `has_text` (B, 1) is 0."""
         clip, sync, text = conditions["clip"], conditions["sync"], conditions["text"]
         null = self.null_features(len(clip), clip.shape[1], sync.shape[1])
         has_video, has_text = (conditions[key][..., None] > 0 for key in ("has_video", "has_text"))
@@ -177,8 +178,8 @@ class MMAudio(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, prepared: dict[str, Tensor]) -> Tensor:
         """x_t (B, L, latent_dim), t (B,) in float32 -> velocity (k B, L, latent_dim), in x_t's dtype.
 
-        `prepared` has k B rows: x_t and t serve every B of them (guidance: k = 2) and are projected once.
-        What `prepare_conditions` takes may come unprepared: DDP must see all parameters used in one call.
+        `prepared` has k B rows (guidance: k = 2); x_t and t are projected once and repeated for every group
+        of B. Unprepared conditions are accepted, because DDP must see all parameters used in one call.
         """
         if "global" not in prepared:
             prepared = self.prepare_conditions(prepared)
@@ -207,7 +208,7 @@ class MMAudio(nn.Module):
         return block(*args)
 
     def null_features(self, batch: int, clip_len: int, sync_len: int) -> Features:
-        """Learned stand-ins for no video and the embedded empty prompt, for `batch` rows."""
+        """Return `batch` rows of the learned features for no video and of the embedded empty prompt."""
         return Features(
             self.empty_clip_feat.expand(batch, clip_len, -1),
             self.empty_sync_feat.expand(batch, sync_len, -1),

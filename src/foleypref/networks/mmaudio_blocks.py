@@ -18,7 +18,7 @@ from foleypref.networks.time_conv import projection, windows
 
 P = ParamSpec("P")
 
-RMS_EPS = torch.finfo(torch.float32).eps  # in every dtype: what torch takes where no eps is given
+RMS_EPS = torch.finfo(torch.float32).eps  # in every dtype: torch's default when no eps is given
 
 
 class GatedMLP(nn.Module):
@@ -60,9 +60,9 @@ def cache_tensor(build: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
 @cache_tensor
 def rotation_table(length: int, dim: int, scale: float, device: torch.device) -> Tensor:
-    """cos and sin of n s 10000^(-2 i / d) for positions n and pairs i: (N, d / 2, 2), float32.
+    """Return cos and sin of n s 10000^(-2 i / d) for positions n and pairs i: (N, d / 2, 2), float32.
 
-    Made on the CPU, so that every device turns by the same angles, and never cast with the network.
+    Computed on the CPU, so that every device rotates by the same angles, and never cast with the network.
     """
     exponents = torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim
     frequencies = 1.0 / (10000.0**exponents) * scale
@@ -71,7 +71,7 @@ def rotation_table(length: int, dim: int, scale: float, device: torch.device) ->
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn the adjacent pairs (2i, 2i + 1) of x (..., N, d) by the table (N, d / 2, 2), in float32."""
+    """Rotate the adjacent pairs (2i, 2i + 1) of x (..., N, d) by the table (N, d / 2, 2), in float32."""
     pairs = x.float().unflatten(-1, (-1, 2))
     if torch.compiler.is_compiling():  # fuses real numbers only; run one by one, complex ones are faster
         (a, b), (cos, sin) = pairs.unbind(-1), table.unbind(-1)
@@ -89,7 +89,7 @@ class QKV(NamedTuple):
 
 
 class SelfAttention(nn.Module):
-    """Queries, keys and values of one stream; what becomes of them is its block's business."""
+    """Queries, keys and values of one stream; its block does the attention."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -111,23 +111,23 @@ class SelfAttention(nn.Module):
 
 
 def attend(parts: Sequence[QKV]) -> list[Tensor]:
-    """Attention over the joined tokens of all parts, cut back into theirs: (B, N, D) each."""
+    """Attend over the joined tokens of all parts; return each part's result (B, N, D)."""
     qk, v = parts[0] if len(parts) == 1 else (torch.cat(each, dim=-2) for each in zip(*parts, strict=True))
     joined = F.scaled_dot_product_attention(qk[0], qk[1], v).transpose(1, 2).flatten(2)  # (B, N, D)
     return list(joined.split([part.v.shape[2] for part in parts], dim=1))
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """LN(x) (1 + scale) + shift, LN without weights and with eps 1e-5: (B, N, D)."""
+    """Return LN(x) (1 + scale) + shift, LN without weights and with eps 1e-5: (B, N, D)."""
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-5), 1 + scale)
 
 
 class StreamBlock(nn.Module):
     """One stream's part of a joint block, or a whole fused block: tokens and a condition to tokens (adaLN).
 
-    Conditions come as SiLU(c), (B, 1, D) or (B, N, D), which all blocks share, or as (B, S, D) with the index
-    (N,) that makes N of S: fewer rows to modulate. `kernel` is 1 for text.
-    A block that is `pre_only` serves the others with keys and values and leaves its tokens alone.
+    Conditions come as SiLU(c), shared by all blocks: (B, 1, D), (B, N, D), or (B, S, D) with an index (N,)
+    that stretches S to N, which leaves fewer rows to modulate. `kernel` is 1 for text. A `pre_only` block
+    gives the others its keys and values and does not change its tokens.
     """
 
     def __init__(self, dim: int, num_heads: int, kernel: int, pre_only: bool = False) -> None:
@@ -141,7 +141,7 @@ class StreamBlock(nn.Module):
     def before(
         self, x: Tensor, silu_c: Tensor, table: Tensor | None, stretch: Tensor | None = None
     ) -> tuple[QKV, Sequence[Tensor]]:
-        """x (B, N, D) -> what it brings to attention, and the modulations left for `after`."""
+        """Return the attention inputs of x (B, N, D), and the modulations left for `after`."""
         modulation = self.adaLN_modulation[1](silu_c)
         if stretch is not None:
             modulation = modulation[:, stretch]
@@ -149,7 +149,7 @@ class StreamBlock(nn.Module):
         return self.attn(modulate(x, shift, scale), table), rest
 
     def after(self, x: Tensor, attended: Tensor, rest: Sequence[Tensor]) -> Tensor:
-        """x and the result of attention (B, N, D) -> (B, N, D)."""
+        """Add attention's result and the MLP to x: (B, N, D) -> (B, N, D)."""
         if self.linear1 is None or self.ffn is None:
             return x
         gate_a, shift, scale, gate_m = rest
@@ -159,13 +159,13 @@ class StreamBlock(nn.Module):
     def forward(
         self, x: Tensor, silu_c: Tensor, table: Tensor | None, stretch: Tensor | None = None
     ) -> Tensor:
-        """The fused block: x (B, N, D) attends to itself."""
+        """Run the fused block: x (B, N, D) attends to itself."""
         part, rest = self.before(x, silu_c, table, stretch)
         return self.after(x, attend([part])[0], rest)
 
 
 class JointBlock(nn.Module):
-    """Latent, clip and text tokens, one block each, one attention over all of them in that order."""
+    """One block each for latent, clip and text tokens, and one attention over all, in that order."""
 
     def __init__(self, dim: int, num_heads: int, last: bool) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class JointBlock(nn.Module):
         tables: Sequence[Tensor],
         stretch: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Latent, clip and text tokens -> the same; e (B, L, D), g (B, 1, D), tables of latent and clip."""
+        """Update latent, clip and text tokens; e (B, L, D), g (B, 1, D), tables of latent and clip."""
         latent, clip, text = tokens
         latent_part, latent_rest = self.latent_block.before(latent, silu_e, tables[0], stretch)
         clip_part, clip_rest = self.clip_block.before(clip, silu_g, tables[1])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-HOP = {16000: 256, 44100: 512}  # samples a mel frame, by sample rate in Hz; two mel frames make a latent
+HOP = {16000: 256, 44100: 512}  # samples per mel frame, by sample rate in Hz; two mel frames make a latent
 CLIP_FPS = 8
 SYNC_FPS = 25
-SYNC_SEGMENT = 16  # frames, every 8 of them one segment of 8 tokens
+SYNC_SEGMENT = 16  # frames; a segment starts every 8 frames and gives 8 tokens
 SEGMENT_TOKENS = 8
 
 _SMALL: dict[str, Any] = {"hidden_dim": 448, "depth": 12, "fused_depth": 8, "num_heads": 7}
@@ -25,7 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 class Lengths(NamedTuple):
-    """Tokens of each kind, and samples of sound that the latents decode to."""
+    """Number of tokens of each kind, and of sound samples that the latents decode to."""
 
     latent: int
     clip: int
@@ -34,7 +34,7 @@ class Lengths(NamedTuple):
 
 
 def sequence_lengths(duration_s: float, sample_rate: int) -> Lengths:
-    """Tokens of `duration_s` seconds at 16000 or 44100 Hz. Raises ValueError under 0.64 s."""
+    """Count the tokens of `duration_s` seconds at 16000 or 44100 Hz. Raises ValueError under 0.64 s."""
     if sample_rate not in HOP:
         raise ValueError(
             f"sample_rate is 16000 or 44100 Hz, found {sample_rate}: use the rate of the variant"

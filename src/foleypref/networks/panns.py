@@ -27,7 +27,7 @@ SPEECH = 0  # the class "Speech"
 CHANNELS = (1, 64, 128, 256, 512, 1024, 2048)
 FLOOR = 1e-10
 MIN_FRAMES = 2**5  # five poolings halve the time
-EARLY = 3  # blocks whose pictures of one sound fill a CPU's caches; those after it are nothing but products
+EARLY = 3  # blocks whose activations for one sound fill a CPU's caches; later blocks are bound by products
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ SIZES: dict[str, Sizes] = {
 
 
 class Tags(NamedTuple):
-    """What an AudioSet tagger says of some sounds."""
+    """Outputs of an AudioSet tagger for B sounds."""
 
     logits: Tensor  # (B, 527), before softmax or sigmoid
-    features: Tensor  # (B, D), what the last layer sees
+    features: Tensor  # (B, D), inputs of the last layer
 
 
 class LogMel(nn.Module):
-    """Decibels in mel bands; the filters are a weight of the file."""
+    """Decibels in mel bands; the filters are stored among the weights."""
 
     melW: Tensor
 
@@ -88,25 +88,25 @@ class _ConvBlock(nn.Module):
 
     def speed_up(self, winograd: bool) -> None:
         for conv, norm in (("conv1", "bn1"), ("conv2", "bn2")):
-            made = _folded(getattr(self, conv), getattr(self, norm))
-            setattr(self, conv, WinogradConv(made) if winograd else made)
+            folded = _fold(getattr(self, conv), getattr(self, norm))
+            setattr(self, conv, WinogradConv(folded) if winograd else folded)
             setattr(self, norm, nn.Identity())
 
 
-def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """One convolution for `conv` and the norm after it, whose statistics are fixed; computed in float64."""
+def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """Fold the norm after `conv`, whose statistics are fixed, into one convolution, in float64."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     with torch.device("meta"):
-        made = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1)
-    made.weight = nn.Parameter((conv.weight.double() * scale[:, None, None, None]).float(), False)
-    made.bias = nn.Parameter((norm.bias.double() - norm.running_mean.double() * scale).float(), False)
-    return made
+        folded = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1)
+    folded.weight = nn.Parameter((conv.weight.double() * scale[:, None, None, None]).float(), False)
+    folded.bias = nn.Parameter((norm.bias.double() - norm.running_mean.double() * scale).float(), False)
+    return folded
 
 
 class Cnn14(nn.Module):
-    """Six blocks of two convolutions over a log-mel picture, pooled over frequency, then over time."""
+    """Six blocks of two convolutions over a log-mel, pooled over frequency, then over time."""
 
     num_classes, num_features = NUM_CLASSES, NUM_FEATURES
 
@@ -122,7 +122,7 @@ class Cnn14(nn.Module):
 
     @property
     def min_samples(self) -> int:
-        """The shortest sound it takes: one with a frame left after the last pooling, 0.31 s."""
+        """Samples of the shortest sound that leaves a frame after the last pooling, 0.31 s."""
         return (MIN_FRAMES - 1) * self.sizes.hop
 
     def forward(self, wave: Float[Tensor, "B N"]) -> Tags:
@@ -144,9 +144,10 @@ class Cnn14(nn.Module):
         return Tags(self.fc_audioset(features), features)
 
     def speed_up(self, device: torch.device | str) -> Self:
-        """Onto `device` for inference alone, once: the same numbers but for rounding, other weight names.
+        """Move to `device` and rewrite for inference: equal outputs up to rounding, other weight names.
 
-        Norms go into the convolutions before them; on a CPU the late blocks need fewer products (`winograd`).
+        Call it once. Norms are folded into the convolutions before them; on a CPU the late blocks run by
+        Winograd's filtering, which needs fewer products.
         """
         cpu = torch.device(device).type == "cpu"
         for index in range(1, len(CHANNELS)):
@@ -156,7 +157,7 @@ class Cnn14(nn.Module):
         return self.to(device)
 
     def blocks(self, x: Tensor, indices: range) -> Tensor:
-        """Pictures (B, C, T, M) through some of the blocks 1 to 6, pooled by 2 behind each but the last."""
+        """Run (B, C, T, M) through some of the blocks 1 to 6, pooling by 2 after each but the last."""
         for index in indices:
             x = self.get_submodule(f"conv_block{index}")(x)
             x = F.avg_pool2d(x, 2) if index < len(CHANNELS) - 1 else x

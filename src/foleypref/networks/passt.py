@@ -1,7 +1,7 @@
 """PaSST-S: a vision transformer for 527 AudioSet classes in 10 s of mono sound at 32 kHz (arXiv 2110.05069).
 
 Weight names are those of `passt-s-f128-p16-s10-ap.476-swa.pt`. Positions in frequency and in time are learned
-apart. Training drops patches; here every patch is seen.
+separately. Training drops patches; here all are used.
 
 Letters: B sounds, N samples, M mel bands (128), T frames of 10 ms (1000), A frequency patches (12), S time
 patches (99), L tokens (2 + A·S), D width, H heads, K classes (527).
@@ -27,18 +27,18 @@ FLOOR = 1e-5
 PATCH, PATCH_STEP = 16, 10
 BANDS, STEPS = (MELS - PATCH) // PATCH_STEP + 1, (FRAMES - PATCH) // PATCH_STEP + 1  # 12, 99
 NORM_EPS = 1e-6  # of every LayerNorm but the head's, which has torch's 1e-5
-SPECIAL = 2  # tokens before the patches, which alone are read after the last block
-CPU_ROWS = 2  # pictures at once on a CPU: of more, what is inside a block is mapped and unmapped every time
+SPECIAL = 2  # tokens before the patches; after the last block only these are read
+CPU_ROWS = 2  # log-mels at once on a CPU: with more, a block's memory is mapped and unmapped every time
 
 
 def ten_seconds(wave: Float[Tensor, "... N"]) -> Float[Tensor, "... 320000"]:
-    """Sound at 32 kHz cut, or padded with silence at its end, to 320000 samples."""
+    """Cut sound at 32 kHz, or pad it with silence at its end, to 320000 samples."""
     wave = wave[..., :NUM_SAMPLES]
     return F.pad(wave, (0, NUM_SAMPLES - wave.shape[-1]))
 
 
 def passt_power(wave: Float[Tensor, "B N"]) -> Float[Tensor, "B 513 (N-1)//320+1"]:
-    """Power spectra of pre-emphasised sound at 32 kHz: (B, N) -> (B, 513, T)."""
+    """Compute power spectra of pre-emphasised sound at 32 kHz: (B, N) -> (B, 513, T)."""
     wave = wave[:, 1:] - PRE_EMPHASIS * wave[:, :-1]  # one sample shorter
     window = torch.hann_window(WINDOW, periodic=False, device=wave.device)  # symmetric, unlike its peers
     spectrum = torch.stft(wave, N_FFT, HOP, WINDOW, window, return_complex=True)
@@ -46,7 +46,7 @@ def passt_power(wave: Float[Tensor, "B N"]) -> Float[Tensor, "B 513 (N-1)//320+1
 
 
 def passt_mel(wave: Float[Tensor, "B N"]) -> Float[Tensor, "B 128 (N-1)//320+1"]:
-    """Normalised log-mel pictures of sound at 32 kHz: (B, N) -> (B, 128, T)."""
+    """Compute normalised log-mels of sound at 32 kHz: (B, N) -> (B, 128, T)."""
     power = passt_power(wave)
     basis = kaldi_basis(SAMPLE_RATE, N_FFT, MELS, 0.0, F_MAX).to(power)
     return ((basis @ power + FLOOR).log() + 4.5) / 5
@@ -60,7 +60,7 @@ class _Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, first: int | None = None) -> Tensor:
-        """x (B, L, D) -> same shape, or its `first` tokens alone."""
+        """x (B, L, D) -> same shape, or only its `first` tokens."""
         width, weight, bias = x.shape[-1], self.qkv.weight, self.qkv.bias
         q = F.linear(x[:, :first], weight[:width], bias[:width])
         k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, -1)
@@ -88,7 +88,7 @@ class _PatchEmbed(nn.Module):
 
 
 class PaSST(nn.Module):
-    """Overlapping patches of a log-mel picture, a class and a distillation token, 12 pre-norm blocks."""
+    """Overlapping patches of a log-mel, a class and a distillation token, 12 pre-norm blocks."""
 
     num_classes, min_samples = NUM_CLASSES, 1
 
@@ -107,11 +107,11 @@ class PaSST(nn.Module):
         self.head_dist = nn.Linear(width, NUM_CLASSES)  # in the file, never used
 
     def forward(self, wave: Float[Tensor, "B N"]) -> Tags:
-        """Mono sound (B, N) at 32 kHz, taken to 10 s -> logits (B, 527) and features (B, 768)."""
+        """Mono sound (B, N) at 32 kHz, cut or padded to 10 s -> logits (B, 527) and features (B, 768)."""
         return self.tags(passt_mel(ten_seconds(wave)))
 
     def tags(self, mel: Float[Tensor, "B M T"]) -> Tags:
-        """Normalised log-mel pictures (B, 128, 1000) -> logits and features. Raises ValueError for others."""
+        """Normalised log-mels (B, 128, 1000) -> logits and features. Raises ValueError for other shapes."""
         if mel.shape[1:] != (MELS, FRAMES):
             raise ValueError(
                 f"pictures must be (B, {MELS}, {FRAMES}), got {tuple(mel.shape)}; give 10 s of sound"

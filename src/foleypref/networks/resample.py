@@ -1,7 +1,7 @@
 """Band-limited resampling by a windowed sinc (Smith, Digital Audio Resampling), the same as torchaudio's.
 
-Features must be made by the resampler that the networks were trained behind: on white noise two good
-resamplers agree to some 16 dB only. Letters: p / q the reduced ratio of rates, K filter taps of one phase.
+Features must come from the resampler that the networks were trained with: on white noise two good
+resamplers agree only to some 16 dB. Letters: p / q the reduced ratio of rates, K filter taps of one phase.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_KERNEL = 2**26  # taps over all phases (512 MB): rates without a common divi
 
 @dataclass(frozen=True)
 class Sinc:
-    """A low-pass filter: zero crossings a side, cut-off as part of the lower Nyquist rate, window shape.
+    """A low-pass filter: zero crossings per side, cut-off as a share of the lower Nyquist rate.
 
     `beta` is the Kaiser window's; None takes a Hann window.
     """
@@ -30,13 +30,15 @@ class Sinc:
     dtype: torch.dtype = torch.float64  # in which the taps are computed
 
 
-KAISER_BEST = Sinc(64, 0.9475937167399596, 14.769656459379492)  # what MMAudio's data went through
+KAISER_BEST = Sinc(64, 0.9475937167399596, 14.769656459379492)  # as for MMAudio's data
 HANN = Sinc(6, 0.99)  # torchaudio's Resample: Frieren and most scorers
-HANN_FLOAT32 = Sinc(6, 0.99, dtype=torch.float32)  # torchaudio's function: up to 2e-6 of the sound away
+HANN_FLOAT32 = Sinc(
+    6, 0.99, dtype=torch.float32
+)  # torchaudio's function: differs by up to 2e-6
 
 
 def resample(wave: Tensor, from_rate: int, to_rate: int, sinc: Sinc = KAISER_BEST) -> Tensor:
-    """Sound (..., N) at `from_rate` Hz -> (..., ceil(N·to_rate / from_rate)) at `to_rate` Hz, dtype kept.
+    """Resample sound (..., N) between rates in Hz: (..., ceil(N·to_rate / from_rate)), same dtype.
 
     Raises ValueError for rates that are not positive or have too small a common divisor, and for integers.
     """
@@ -58,7 +60,7 @@ def resample(wave: Tensor, from_rate: int, to_rate: int, sinc: Sinc = KAISER_BES
 
 @lru_cache(maxsize=16)
 def _kernel(q: int, p: int, sinc: Sinc) -> tuple[Tensor, int]:
-    """Taps (p, 1, K) in float64 for a step of q/p samples, and how far they reach beyond a block of q."""
+    """Return taps (p, 1, K) for a step of q/p samples, and their reach in samples beyond a block of q."""
     cutoff = min(q, p) * sinc.rolloff  # in zero crossings a block, both rates counted over the same block
     reach = math.ceil(sinc.zero_crossings * q / cutoff)
     if p * (2 * reach + q) > MAX_KERNEL:

@@ -1,6 +1,6 @@
 """Spectrograms and back: STFT magnitude, mel bands, and phase by fast Griffin-Lim (no learned vocoder).
 
-Letters: B batch, N samples, T frames (one a hop), F bins, M mel bands.
+Letters: B batch, N samples, T frames (one per hop), F bins, M mel bands.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 def mel_basis(
     sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float
 ) -> Float[Tensor, "{n_fft}//2+1 {num_mels}"]:
-    """Triangular HTK mel filters without area normalisation: (n_fft // 2 + 1, num_mels)."""
+    """Return triangular HTK mel filters without area normalisation: (n_fft // 2 + 1, num_mels)."""
 
     def to_mel(hz: float) -> float:
         return 2595 * math.log10(1 + hz / 700)
@@ -28,7 +28,7 @@ def mel_basis(
     return torch.minimum(rise, fall).clamp(min=0).float()
 
 
-ROWS = 2  # sounds at once, in search of their phase: what is in work then stays in a CPU's cache
+ROWS = 2  # sounds at once in Griffin-Lim, so that the working set stays in a CPU's cache
 
 
 class Spectrogram(nn.Module):
@@ -42,11 +42,11 @@ class Spectrogram(nn.Module):
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def complex(self, wave: Float[Tensor, "B N"]) -> Complex64[Tensor, "B F N//{self.hop}+1"]:
-        """Complex STFT, centred: (B, n_fft // 2 + 1, N // hop + 1)."""
+        """Compute the centred complex STFT: (B, n_fft // 2 + 1, N // hop + 1)."""
         return torch.stft(wave, self.n_fft, self.hop, window=self.window, center=True, return_complex=True)
 
     def forward(self, wave: Float[Tensor, "B N"]) -> Float[Tensor, "B N//{self.hop} F"]:
-        """Magnitudes; the last, half-empty frame is dropped."""
+        """Compute magnitudes (B, N // hop, F); the last, half-empty frame is dropped."""
         return self.complex(wave).abs()[..., : wave.shape[-1] // self.hop].transpose(1, 2)
 
     def invert(
@@ -75,7 +75,7 @@ class Spectrogram(nn.Module):
 
 
 class LogMel(nn.Module):
-    """Log mel bands, standardised roughly: (B, N) -> (B, N // hop, num_mels)."""
+    """Log mel bands, roughly standardised: (B, N) -> (B, N // hop, num_mels)."""
 
     basis: Tensor
 
@@ -88,5 +88,5 @@ class LogMel(nn.Module):
         self.register_buffer("basis", basis, persistent=False)
 
     def forward(self, wave: Float[Tensor, "B N"]) -> Float[Tensor, "B N//{self.spectrogram.hop} M"]:
-        """log(mel + 1e-3), shifted and scaled to about unit range."""
+        """Compute log(mel + 1e-3), shifted and scaled to about unit range."""
         return (torch.log(self.spectrogram(wave) @ self.basis + 1e-3) + 3.0) / 3.0

@@ -1,4 +1,4 @@
-"""Synchformer: by how much is the sound early or late? 21 offsets from 14 segments of picture and of sound.
+"""Synchformer: how early or late is the sound? 21 offsets from 14 segments of picture and sound.
 
 Both branches and the head that compares them, with the weight names of `synchformer_state_dict.pth`
 (arXiv 2401.16423). The head has a learned position for each of 14 segments' tokens and none for any other.
@@ -23,7 +23,7 @@ TOKENS = 2 + HEAD_SEGMENTS * (FRAMES + STEPS)  # 198
 
 
 def offset_grid() -> Tensor:
-    """Seconds that the classes stand for, (21,): -2 to 2 in steps of 0.2; positive: the sound is early."""
+    """Return the classes' offsets in seconds (21,): -2 to 2 in steps of 0.2; positive: the sound is early."""
     return (torch.arange(CLASSES) - CLASSES // 2) / STEPS_A_SECOND  # linspace has no exact 0 in its middle
 
 
@@ -34,7 +34,7 @@ class _Attention(nn.Module):
         self.key, self.query, self.value, self.proj = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, x: Tensor, first: int | None = None) -> Tensor:
-        """x (B, L, D) -> same shape, or its `first` tokens alone."""
+        """x (B, L, D) -> same shape, or only its `first` tokens."""
         parts = (self.query(x[:, :first]), self.key(x), self.value(x))
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
@@ -79,11 +79,11 @@ class SynchformerHead(nn.Module):
         *before, last = self.blocks
         for block in before:
             x = block(x)
-        return self.off_head(self.ln_f(last(x, 1)[:, 0]))  # [OFF] alone is read
+        return self.off_head(self.ln_f(last(x, 1)[:, 0]))  # only [OFF] is read
 
 
 class Synchformer(nn.Module):
-    """Both branches and the head. Widths and depths other than the defaults serve tests alone."""
+    """Both branches and the head. Widths and depths other than the defaults are for tests."""
 
     def __init__(
         self, width: int = 768, depth: int = 12, heads: int = 12, head_depth: int = 3, head_heads: int = 8

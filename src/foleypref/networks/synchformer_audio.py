@@ -1,7 +1,7 @@
 """Synchformer's audio branch: an audio spectrogram transformer (AST) over segments of 0.64 s of sound.
 
 Weight names are those of `synchformer_state_dict.pth` below `afeat_extractor.` (arXiv 2401.16423, built on
-arXiv 2104.01778). A segment is a log-mel picture of 128 bands and 66 frames of 10 ms.
+arXiv 2104.01778). A segment is a log-mel of 128 bands and 66 frames of 10 ms.
 
 Letters: B sounds, S segments, N segments in one chunk, M mel bands (128), T mel frames (66), A patches over
 frequency (12), K over time (6), L tokens, D width, H heads.
@@ -45,7 +45,7 @@ class _Embeddings(nn.Module):
 
 
 class _Dense(nn.Module):
-    """A linear layer under one more name: the file nests every one of them."""
+    """A linear layer nested under `dense`, as in the weights file."""
 
     def __init__(self, width: int, to: int) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class _AST(nn.Module):
 
 
 class SynchformerAudio(nn.Module):
-    """Log-mel segments in, 6 tokens a segment out; segments never see each other."""
+    """Log-mel segments in, 6 tokens per segment out; segments never see each other."""
 
     def __init__(self, width: int = 768, depth: int = 12, heads: int = 12) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class SynchformerAudio(nn.Module):
     def segments(self, mel: Float[Tensor, "B S M T"], segments_at_once: int = 24) -> Float[Tensor, "B S K D"]:
         """Log-mel segments (B, S, 128, 66) -> (B, S, 6, D). Raises ValueError for another shape.
 
-        Memory beyond input and output grows with `segments_at_once` alone.
+        Memory beyond input and output grows only with `segments_at_once`.
         """
         if mel.shape[2:] != (MELS, MEL_FRAMES):
             raise ValueError(
@@ -132,6 +132,6 @@ class SynchformerAudio(nn.Module):
         return torch.cat([self.segment(chunk) for chunk in chunks]).unflatten(0, mel.shape[:2])
 
     def segment(self, mel: Float[Tensor, "N M T"]) -> Float[Tensor, "N K D"]:
-        """Segments alone: (N, 128, 66) -> (N, 6, D), the 12 bands of a time pooled into one token."""
+        """Encode segments (N, 128, 66) as (N, 6, D): the 12 bands of a time are pooled into one token."""
         x = self.ast(mel[:, None]).unflatten(1, (BANDS, STEPS)).transpose(1, 2)  # (N, K, A, D)
         return self.freq_attn_agg(x.flatten(0, 1)).unflatten(0, (-1, STEPS))

@@ -1,4 +1,4 @@
-"""Synchformer's visual branch: divided space-time attention over 16-frame segments at 25 frames a second.
+"""Synchformer's visual branch: divided space-time attention over 16-frame segments at 25 fps.
 
 It conditions MMAudio and is half of the Synchformer score; one set of weights serves both. Weight names are
 those of `synchformer_state_dict.pth` below `vfeat_extractor.` (arXiv 2401.16423, built on arXiv 2106.05392).
@@ -23,34 +23,34 @@ NORM_EPS = 1e-6  # of every LayerNorm here; torch's default is 1e-5
 
 
 def num_segments(num_frames: int) -> int:
-    """Segments of 16 frames, one each 8 frames, that fit into `num_frames`; 0 below 16."""
+    """Count the segments of 16 frames, one every 8 frames, that fit into `num_frames`; 0 below 16."""
     return max(0, (num_frames - SEGMENT_FRAMES) // SEGMENT_STEP + 1)
 
 
 def sync_pixels(frames: Tensor) -> Tensor:
-    """Frames as read, (..., 224, 224, 3) uint8, to the network's input (..., 3, 224, 224) in [-1, 1]."""
+    """Convert frames (..., 224, 224, 3) uint8 to the network's input (..., 3, 224, 224) in [-1, 1]."""
     return (frames.movedim(-1, -3) / 255 - 0.5) / 0.5
 
 
 def visual_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The visual branch's part of a Synchformer state dict, its prefix removed. Raises ValueError."""
-    found = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
-    if not found:
+    """Return the visual branch of a Synchformer state dict, without its prefix. Raises ValueError."""
+    branch = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+    if not branch:
         raise ValueError(
             f"no '{PREFIX}*' weight among {len(state)} ({', '.join(sorted(state)[:3])}, ...); "
             "give synchformer_state_dict.pth"
         )
-    return found
+    return branch
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention within groups: q (N, H, G, n, d), k and v (N, H, G, m, d) -> (N, H, G, n, d)."""
+    """Attend within groups: q (N, H, G, n, d), k and v (N, H, G, m, d) -> (N, H, G, n, d)."""
     out = F.scaled_dot_product_attention(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2))
     return out.unflatten(1, q.shape[1:3])
 
 
 class DividedAttention(nn.Module):
-    """Patches attend within a place over time or within a frame over space; CLS to and from everything."""
+    """Patches attend within a place over time or within a frame over space; CLS attends to all."""
 
     def __init__(self, width: int, heads: int, over_time: bool) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class DividedAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two layers with an exact GELU between, four times as wide inside: what vision transformers have."""
+    """Two layers with an exact GELU between, four times as wide inside, as in vision transformers."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class MLP(nn.Module):
 
 
 class _Block(nn.Module):
-    """Time, then space, then MLP; the norms are numbered in the order of the model it grew from."""
+    """Time, then space, then MLP; the norms keep the numbers of the model that it was built on."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class _Block(nn.Module):
 
 
 class TokenPool(nn.Module):
-    """One pre-norm encoder layer that sums up a set of tokens in a CLS token of its own; no positions.
+    """One pre-norm encoder layer that pools tokens into its CLS token, without positions.
 
     Only the CLS token leaves, so only its query and its MLP are computed.
     """
@@ -146,7 +146,7 @@ class _PatchEmbed(nn.Module):
 
 
 class SynchformerVisual(nn.Module):
-    """25 frames a second in, 8 tokens a segment out; segments overlap by half and never see each other."""
+    """25 fps in, 8 tokens per segment out; segments overlap by half and never see each other."""
 
     def __init__(self, width: int = 768, depth: int = 12, heads: int = 12) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class SynchformerVisual(nn.Module):
     def segments(self, video: Tensor, segments_at_once: int = 4) -> Tensor:
         """Normalised video (B, T, 3, 224, 224) -> (B, S, 8, D), S = (T - 16) // 8 + 1; a rest is left out.
 
-        Memory beyond input and output grows with `segments_at_once` alone. Raises ValueError under 16 frames.
+        Memory beyond input and output grows only with `segments_at_once`. Raises ValueError under 16 frames.
         """
         if video.ndim != 5 or video.shape[2:] != (3, IMAGE, IMAGE) or video.shape[1] < SEGMENT_FRAMES:
             raise ValueError(
@@ -183,7 +183,7 @@ class SynchformerVisual(nn.Module):
         return torch.cat(chunks).unflatten(0, (len(video), count))
 
     def segment(self, frames: Tensor) -> Tensor:
-        """Segments alone: normalised (N, 16, 3, 224, 224) -> (N, 8, D)."""
+        """Encode normalised segments (N, 16, 3, 224, 224) as (N, 8, D)."""
         x = self.patch_embed_3d.proj(frames.transpose(1, 2))  # (N, D, F, 14, 14)
         x = x.flatten(3).permute(0, 2, 3, 1)  # (N, F, P, D)
         x = x + self.pos_embed[:, None, 1:] + self.temp_embed[:, :, None]

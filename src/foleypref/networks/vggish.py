@@ -1,9 +1,9 @@
 """VGGish: 128 numbers for each 0.96 s of mono sound at 16 kHz (arXiv 1609.09430).
 
-Weight names are those of `vggish-10086976.pth`. As the Fréchet benchmarks have it: no ReLU after the last
-layer, no PCA, no quantisation.
+Weight names are those of `vggish-10086976.pth`. As in the Fréchet benchmarks, there is no ReLU after the
+last layer, no PCA and no quantisation.
 
-Letters: B sounds, N samples, P patches of all sounds, T frames of 10 ms (96 a patch), M mel bands (64), D
+Letters: B sounds, N samples, P patches of all sounds, T frames of 10 ms (96 per patch), M mel bands (64), D
 features (128).
 """
 
@@ -25,13 +25,13 @@ CPU_PATCHES = 8  # at once on a CPU, whose caches hold no more
 
 
 def num_patches(num_samples: int) -> int:
-    """Patches of 0.96 s in `num_samples` at 16 kHz, a rest left out; 0 below 0.975 s."""
+    """Count the whole patches of 0.96 s in `num_samples` at 16 kHz; 0 below 0.975 s."""
     frames = max(0, (num_samples - WINDOW) // HOP + 1)
     return frames // PATCH_FRAMES
 
 
 def vggish_patches(wave: Float[Tensor, " N"]) -> Float[Tensor, "P 96 M"]:
-    """Log-mel patches of mono sound at 16 kHz: (N,) -> (P, 96, 64), none overlapping; a rest is left out."""
+    """Compute log-mel patches of mono sound at 16 kHz: (N,) -> (P, 96, 64), without overlap or remainder."""
     count = num_patches(len(wave))
     if count == 0:
         return wave.new_zeros(0, PATCH_FRAMES, MELS)
@@ -43,7 +43,7 @@ def vggish_patches(wave: Float[Tensor, " N"]) -> Float[Tensor, "P 96 M"]:
 
 
 class _Pool(nn.Module):
-    """The largest of 2x2; on a CPU a third of `nn.MaxPool2d`'s time."""
+    """Maximum of 2x2; on a CPU it takes a third of `nn.MaxPool2d`'s time."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.maximum(x[..., ::2, :], x[..., 1::2, :])
@@ -64,7 +64,7 @@ class VGGish(nn.Module):
                 layers += [nn.Conv2d(channels, layer, 3, padding=1), nn.ReLU(inplace=True)]
                 channels = layer
             else:
-                layers.insert(-1, _Pool())  # before the ReLU, which is the same and less to do
+                layers.insert(-1, _Pool())  # before the ReLU: the same result, with less work
         self.features = nn.Sequential(*layers)
         places = (PATCH_FRAMES // 16) * (MELS // 16)
         self.embeddings = nn.Sequential(

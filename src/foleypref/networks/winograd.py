@@ -1,8 +1,8 @@
 """Winograd's minimal filtering for 3x3 convolutions on a CPU: 16 products for 4 pixels in place of 36.
 
-F(2x2, 3x3) of Lavin & Gray (arXiv 1509.09308): exact algebra, and in float32 as near to the truth as the
-plain sum. It pays where channels are many and pictures small, as products are then all of the time; on a GPU
-cuDNN chooses by itself.
+F(2x2, 3x3) of Lavin & Gray (arXiv 1509.09308): exact algebra, and in float32 as accurate as the plain sum.
+It pays when channels are many and pictures small, because products then take nearly all the time; on a GPU
+cuDNN chooses its own algorithm.
 
 Letters: B pictures, C channels in, O channels out, H, W pixels, h, w tiles of 2x2 pixels.
 """
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 FILTER = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))  # G: a filter of 3 at 4 points
 
-AT_ONCE = 2**22  # numbers held at once: 16 MB, as memory above 32 is mapped anew by every operation
+AT_ONCE = 2**22  # numbers held at once: 16 MB, because every operation maps memory above 32 MB anew
 
 
 class WinogradConv(nn.Module):
-    """What a 3x3 `nn.Conv2d` with stride 1 and padding 1 computes; its filters take 16/9 of the memory.
+    """A 3x3 `nn.Conv2d` with stride 1 and padding 1, computed faster; its filters take 16/9 of the memory.
 
     Raises ValueError for another kind of convolution.
     """
@@ -36,7 +36,7 @@ class WinogradConv(nn.Module):
         points = torch.tensor(FILTER, dtype=torch.float64)
         both = torch.kron(points, points)  # (16, 9), of rows and columns
         filters = torch.empty(16, *conv.weight.shape[:2])
-        for part, out in zip(conv.weight.split(64), filters.split(64, 1)):  # all in float64 is too much
+        for part, out in zip(conv.weight.split(64), filters.split(64, 1)):  # to save memory
             out.copy_((both @ part.double().flatten(2).mT).movedim(1, 0))
         self.register_buffer("filters", filters, persistent=False)  # (16, O, C)
         self.bias = conv.bias
@@ -56,7 +56,7 @@ class WinogradConv(nn.Module):
 
 
 def _points(x: Tensor) -> Tensor:
-    """(C, B, H, W) -> tiles of 4x4 pixels, which overlap by 2, at the 16 points: (4, 4, C, B, h, w)."""
+    """Transform overlapping 4x4 tiles of (C, B, H, W) to the 16 points: (4, 4, C, B, h, w)."""
     h, w = -(-x.shape[2] // 2), -(-x.shape[3] // 2)
     x = F.pad(x, (1, 1 + 2 * w - x.shape[3], 1, 1 + 2 * h - x.shape[2]))
     d = [x[:, :, i : i + 2 * h - 1 : 2] for i in range(4)]
@@ -71,7 +71,7 @@ def _points(x: Tensor) -> Tensor:
 
 
 def _pixels(m: Tensor) -> Tensor:
-    """(4, 4, O, B, h, w) at the points -> (O, B, 2·h, 2·w)."""
+    """Transform products at the points (4, 4, O, B, h, w) back to pixels (O, B, 2·h, 2·w)."""
     _, _, channels, pictures, h, w = m.shape
     pixels = m.new_empty(channels, pictures, h, 2, w, 2)
     for row, n in enumerate((m[0] + m[1] + m[2], m[1] - m[2] - m[3])):

@@ -1,7 +1,7 @@
-"""The world's latent audio codec: log-magnitude frames to 25 latents a second and back to sound.
+"""The world's latent audio codec: log-magnitude frames to latents at 25 Hz and back to sound.
 
-Letters: B batch, N samples, T spectrogram frames (100 a second), F bins, M mel bands, L latent
-frames (25 a second), D 32.
+Letters: B batch, N samples, T spectrogram frames (at 100 Hz), F bins, M mel bands, L latent
+frames (at 25 Hz), D 32.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FLOOR = 1e-3  # magnitude; about -75 dBFS for a steady tone
 
 
 class _ResBlock(nn.Module):
-    """No normalisation: a norm over the clip would take away the level, and tie every frame to all others."""
+    """A residual block without norm, which would remove the level and tie every frame to all others."""
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
@@ -67,32 +67,32 @@ class WorldCodec(nn.Module):
         )
 
     def log_magnitude(self, wave: Float[Tensor, "B N"]) -> Float[Tensor, "B T F"]:
-        """(B, N) -> (B, T, F), log(magnitude + floor)."""
+        """Compute log(magnitude + floor) of waves: (B, N) -> (B, T, F)."""
         return torch.log(self.spectrogram(wave) + FLOOR)
 
     def log_bands(self, log_magnitude: Float[Tensor, "B T F"]) -> Float[Tensor, "B T M"]:
-        """log(mel magnitude + floor) of log-magnitudes: (B, T, F) -> (B, T, M)."""
+        """Compute log(mel magnitude + floor) from log-magnitudes: (B, T, F) -> (B, T, M)."""
         magnitude = (log_magnitude.clamp(max=6.0).exp() - FLOOR).clamp(min=0)
         return torch.log(magnitude @ self.mel + FLOOR)
 
     def posterior(self, wave: Float[Tensor, "B N"]) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B L D"]]:
-        """Mean and log-variance of the raw latent: two of (B, L, D)."""
+        """Return mean and log-variance of the raw latent, each (B, L, D)."""
         mel = self.log_bands(self.log_magnitude(wave))
         stacked = ((mel + 3.0) / 3.0).unflatten(1, (-1, FRAMES_PER_LATENT)).flatten(2)  # (B, L, 4M)
         mean, log_var = self.encoder(stacked.transpose(1, 2)).transpose(1, 2).chunk(2, dim=-1)
         return mean, log_var.clamp(-12, 4)
 
     def magnitudes(self, raw: Float[Tensor, "B L D"]) -> Float[Tensor, "B 4*L F"]:
-        """Raw latent (B, L, D) -> log-magnitudes (B, T, F)."""
+        """Decode raw latents (B, L, D) to log-magnitudes (B, T, F)."""
         frames = self.decoder(raw.transpose(1, 2)).transpose(1, 2)  # (B, L, 4F)
         return frames.unflatten(2, (FRAMES_PER_LATENT, -1)).flatten(1, 2) * 3.0 - 3.0
 
     def encode(self, wave: Float[Tensor, "B N"]) -> Float[Tensor, "B L D"]:
-        """(B, N) -> normalised latent (B, L, D); the mean, so it is a function of the sound."""
+        """Encode waves (B, N) to the posterior's mean, normalised (B, L, D)."""
         return (self.posterior(wave)[0] - self.latent_mean) / self.latent_std
 
     def decode(self, latent: Float[Tensor, "B L D"]) -> Float[Tensor, "B N"]:
-        """Normalised latent (B, L, D) -> wave (B, N) in [-1, 1]."""
+        """Decode normalised latents (B, L, D) to waves (B, N) in [-1, 1]."""
         log_magnitude = self.magnitudes(latent * self.latent_std + self.latent_mean)
         magnitude = (log_magnitude.clamp(max=6.0).exp() - FLOOR).clamp(min=0)
         return self.spectrogram.invert(magnitude).clamp(-1, 1)

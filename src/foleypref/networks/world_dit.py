@@ -1,6 +1,6 @@
 """The world's flow network: a small diffusion transformer over audio latents with aligned motion features.
 
-Letters: B batch, L latent frames (25 a second, as many as video frames), D latent channels, C condition
+Letters: B batch, L latent frames (25 Hz, as many as video frames), D latent channels, C condition
 channels, S scene tokens, W width, H heads of d channels.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 def time_embedding(t: Float[Tensor, " B"], dim: int) -> Float32[Tensor, "B {dim}"]:
-    """Sinusoids of t in [0, 1], in float32 whatever the autocast: (B,) -> (B, dim)."""
+    """Embed t in [0, 1] as sinusoids, in float32 under any autocast: (B,) -> (B, dim)."""
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(dim // 2, device=t.device) / (dim // 2))
     angles = 1000.0 * t.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
@@ -25,7 +25,7 @@ def time_embedding(t: Float[Tensor, " B"], dim: int) -> Float32[Tensor, "B {dim}
 def rotate(
     x: Float[Tensor, "B L H d"], positions: Int64[Tensor, " L"] | None = None
 ) -> Float[Tensor, "B L H d"]:
-    """Rotary positions on (B, L, H, d): 0 to L − 1, or the given ones."""
+    """Apply rotary positions to (B, L, H, d): 0 to L − 1, or the given ones."""
     half = x.shape[-1] // 2
     frequencies = torch.exp(-math.log(1000.0) * torch.arange(half, device=x.device) / half)
     places = torch.arange(x.shape[1], device=x.device) if positions is None else positions
@@ -59,7 +59,7 @@ class Block(nn.Module):
         c: Float[Tensor, "B W"],
         positions: Int64[Tensor, " L"] | None = None,
     ) -> Float[Tensor, "B L W"]:
-        """Tokens (B, L, W) under the condition c; `positions` as in `rotate`."""
+        """Update tokens (B, L, W) under the condition c; `positions` as in `rotate`."""
         width = x.shape[-1]
         s1, b1, g1, s2, b2, g2 = self.shift(F.silu(c))[:, None].chunk(6, dim=-1)
         h = F.layer_norm(x, (width,)) * (1 + s1) + b1
@@ -103,7 +103,7 @@ class WorldDiT(nn.Module):
         motion: Float[Tensor, "B L C"],
         text: Float[Tensor, "B C"],
     ) -> Float[Tensor, "B L D"]:
-        """The velocity at (x, t)."""
+        """Return the velocity at (x, t): (B, L, D)."""
         c = self.time(time_embedding(t, self.width).to(x.dtype)) + self.text(text)
         c = c + self.scene(torch.cat([scene.mean(1), scene.amax(1)], dim=-1))
         h = self.inputs(torch.cat([x, motion], dim=-1)) + self.motion(motion.transpose(1, 2)).transpose(1, 2)

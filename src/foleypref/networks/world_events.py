@@ -1,6 +1,6 @@
-"""Finds the moments of sounding events in a picture: the oracle's eyes, of another build than the sync judge.
+"""Find the moments of sounding events in a picture, for an oracle; built differently from the sync judge.
 
-Letters: B batch, T frames (25 a second).
+Letters: B batch, T frames (25 Hz).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def _conv(channels_in: int, channels_out: int) -> nn.Sequential:
-    """Space and time together; the picture's sides are halved."""
+    """Convolve over space and time; the picture's sides are halved."""
     return nn.Sequential(
         nn.Conv3d(channels_in, channels_out, 3, (1, 2, 2), padding=1),
         nn.GroupNorm(8, channels_out),
@@ -21,7 +21,7 @@ def _conv(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 class EventFinder(nn.Module):
-    """Frames to a logit a frame: does a sound start here?"""
+    """One logit per frame: does a sound start here?"""
 
     def __init__(self, width: int = 96) -> None:
         super().__init__()

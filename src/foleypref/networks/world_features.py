@@ -1,4 +1,4 @@
-"""The world's condition towers behind one door: standardised scene, motion and caption features."""
+"""The world's condition towers in one module: standardised scene, motion and caption features."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SCENE_STRIDE = 12  # every 12th frame is a scene token: 9 of 100
 
 
 class WorldFeatures(nn.Module):
-    """The condition towers, each output standardised with stored statistics; zeros are then "nothing"."""
+    """The condition towers, each output standardised with stored statistics, so that zeros mean "nothing"."""
 
     text_mean: Tensor
     text_std: Tensor
@@ -29,10 +29,10 @@ class WorldFeatures(nn.Module):
             "scene": self.scene(frames[:, ::SCENE_STRIDE]),
             "motion": self.motion(frames),
         }
-        found = {k: (v - getattr(self, f"{k}_mean")) / getattr(self, f"{k}_std") for k, v in raw.items()}
-        return {**found, "text": self.captions(captions)}
+        features = {k: (v - getattr(self, f"{k}_mean")) / getattr(self, f"{k}_std") for k, v in raw.items()}
+        return {**features, "text": self.captions(captions)}
 
     def captions(self, captions: list[str]) -> Tensor:
-        """The captions alone: (B, 64)."""
+        """Embed only captions: (B, 64)."""
         raw = self.text(word_ids(captions).to(self.text_mean.device))
         return (raw - self.text_mean) / self.text_std

@@ -1,4 +1,4 @@
-"""Small encoders of the world's sounds, pictures and captions: the judges are made of them.
+"""Small encoders of the world's sounds, pictures and captions, of which its judges consist.
 
 Letters: B batch, T frames, N samples, D embedding, W words, C classes.
 """
@@ -48,7 +48,7 @@ class AudioTower(nn.Module):
 
 
 class SceneTower(nn.Module):
-    """What is to be seen, frame by frame: (B, T, 48, 48, 3) uint8 -> tokens (B, T, D)."""
+    """Appearance of every frame: (B, T, 48, 48, 3) uint8 -> tokens (B, T, D)."""
 
     def __init__(self, dim: int = 64) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class SceneTower(nn.Module):
 
 
 class MotionTower(nn.Module):
-    """What happens when: (B, T, 48, 48, 3) uint8 -> features (B, T, D) at the frame rate."""
+    """Motion over time: (B, T, 48, 48, 3) uint8 -> features (B, T, D) at the frame rate."""
 
     def __init__(self, dim: int = 64) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class MotionTower(nn.Module):
 
 
 class SoundEventTower(nn.Module):
-    """What sounds when: (B, N) -> features (B, N // 640, D), 25 a second at 16 kHz."""
+    """Sound events over time: (B, N) -> features (B, N // 640, D), 25 Hz for 16 kHz sound."""
 
     def __init__(self, dim: int = 64) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class TextTower(nn.Module):
 
 
 def word_ids(captions: list[str]) -> Int64[Tensor, "B W"]:
-    """Words hashed to ids, padded with 0: (B, MAX_WORDS). The same on every machine."""
+    """Hash words to ids, padded with 0: (B, MAX_WORDS); the same on every computer."""
     rows = torch.zeros(len(captions), MAX_WORDS, dtype=torch.long)
     for row, caption in zip(rows, captions):
         words = "".join(c if c.isalnum() else " " for c in caption.lower()).split()[:MAX_WORDS]
@@ -177,7 +177,7 @@ class SyncJudge(nn.Module):
         self.mix = nn.Sequential(nn.Conv1d(dim, 64, 3, padding=1), nn.SiLU(), nn.Conv1d(64, 1, 3, padding=1))
 
     def correlate(self, motion: Features, sound: Features) -> Float[Tensor, "B D 2*{self.num_lags}+1"]:
-        """Mean over time of motion(t) · sound(t − lag), lag by lag: (B, D, 2·num_lags + 1)."""
+        """Average motion(t) · sound(t − lag) over time, for every lag: (B, D, 2·num_lags + 1)."""
         k, length = self.num_lags, motion.shape[1]
         padded = F.pad(sound, (0, 0, k, k))  # (B, T + 2k, D)
         lags = [(motion * padded[:, k - lag : k - lag + length]).mean(1) for lag in range(-k, k + 1)]
@@ -188,7 +188,7 @@ class SyncJudge(nn.Module):
 
 
 class Tagger(nn.Module):
-    """What sounds (the role of PANNs): logits over classes and the features before them."""
+    """Class of the sound (the role of PANNs): logits over classes and the features before them."""
 
     def __init__(self, num_classes: int, dim: int = 96) -> None:
         super().__init__()
@@ -202,7 +202,7 @@ class Tagger(nn.Module):
 
 
 class SecondTagger(nn.Module):
-    """A tagger of another build than `Tagger`, so that its mistakes are other mistakes: oracle use only."""
+    """A tagger built differently from `Tagger`, so that it makes other mistakes; only for oracles."""
 
     def __init__(self, num_classes: int, width: int = 96) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """The world's video codec: every 48 × 48 frame to one latent and back, each frame by itself.
 
-A latent knows its own frame and nothing else, so that a rule that moves latents in time moves the picture.
-Letters: B batch, T frames (25 a second), M frames one after the other, D = 36 C latent
-channels, H and W pixels (48; training also shows it crops).
+A latent depends only on its frame, so that a rule that moves latents in time moves the picture.
+Letters: B batch, T frames (25 Hz), M frames of all clips, D = 36 C latent channels, H and W pixels (48;
+training also uses crops).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Grid = Float[Tensor, "M C h w"]  # h, w: cells of 8 pixels
 
 
 class _ResBlock(nn.Module):
-    """No normalisation over the picture: it would tie a small moving thing to its background."""
+    """A residual block without norm over the picture, which would tie a small moving object to the rest."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -39,8 +39,8 @@ def _up(channels_in: int, channels_out: int, kernel: int) -> nn.Sequential:
 class WorldVideoCodec(nn.Module):
     """Encoder to normalised latents (B, T, D) and decoder to frames (B, T, 48, 48, 3) uint8.
 
-    A grid of 6 × 6 by `channels` inside; then a turn of the whole latent, whose axes are sorted by how much
-    they vary and not by place.
+    Inside, a frame is a grid of 6 × 6 by `channels`; an orthonormal rotation of the whole latent then sorts
+    its axes by their variance.
     """
 
     latent_mean: Tensor
@@ -78,28 +78,28 @@ class WorldVideoCodec(nn.Module):
         )
 
     def posterior(self, pictures: Pictures) -> tuple[Grid, Grid]:
-        """Mean and log-variance of the raw latents of pictures in [-1, 1]: two of (M, C, H / 8, W / 8)."""
+        """Return mean and log-variance of raw latents of pictures in [-1, 1], each (M, C, H / 8, W / 8)."""
         mean, log_var = self.encoder(pictures).chunk(2, dim=1)
         return mean, log_var.clamp(-12, 4)
 
     def pictures(self, raw: Grid) -> Pictures:
-        """Raw latents (M, C, H / 8, W / 8) -> pictures (M, 3, H, W), about [-1, 1]."""
+        """Decode raw latents (M, C, H / 8, W / 8) to pictures (M, 3, H, W), about in [-1, 1]."""
         return self.decoder(raw)
 
     def encode(self, frames: Frames) -> Float[Tensor, "B T D"]:
-        """Frames -> normalised latents (B, T, D); the mean, so it is a function of the picture."""
+        """Encode frames to the posterior's mean, normalised (B, T, D)."""
         mean = self.posterior(to_pictures(frames.flatten(0, 1)))[0]
         normal = (mean.flatten(1) - self.latent_mean) @ self.latent_basis * self.latent_scale
         return normal.unflatten(0, frames.shape[:2])
 
     def decode(self, latents: Float[Tensor, "B T D"]) -> Frames:
-        """Normalised latents (B, T, D) -> frames (B, T, 48, 48, 3) uint8."""
+        """Decode normalised latents (B, T, D) to frames (B, T, 48, 48, 3) uint8."""
         raw = (latents / self.latent_scale) @ self.latent_basis.T + self.latent_mean
         grid = raw.flatten(0, 1).unflatten(1, (self.channels, GRID, GRID))
-        found = (self.pictures(grid).clamp(-1, 1) + 1) * 127.5
-        return found.round().to(torch.uint8).permute(0, 2, 3, 1).unflatten(0, latents.shape[:2])
+        pixels = (self.pictures(grid).clamp(-1, 1) + 1) * 127.5
+        return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).unflatten(0, latents.shape[:2])
 
 
 def to_pictures(frames: UInt8[Tensor, "M 48 48 3"]) -> Pictures:
-    """(M, 48, 48, 3) uint8 -> (M, 3, 48, 48) in [-1, 1]."""
+    """Convert frames (M, 48, 48, 3) uint8 to (M, 3, 48, 48) in [-1, 1]."""
     return frames.permute(0, 3, 1, 2).float() / 127.5 - 1
