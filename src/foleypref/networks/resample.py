@@ -32,9 +32,7 @@ class Sinc:
 
 KAISER_BEST = Sinc(64, 0.9475937167399596, 14.769656459379492)  # as for MMAudio's data
 HANN = Sinc(6, 0.99)  # torchaudio's Resample: Frieren and most scorers
-HANN_FLOAT32 = Sinc(
-    6, 0.99, dtype=torch.float32
-)  # torchaudio's function: differs by up to 2e-6
+HANN_FLOAT32 = Sinc(6, 0.99, dtype=torch.float32)  # torchaudio's function: differs by up to 2e-6
 
 
 def resample(wave: Tensor, from_rate: int, to_rate: int, sinc: Sinc = KAISER_BEST) -> Tensor:
