@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import ValidationError
 
 from foleypref.settings import parts as plugins
-from foleypref.settings.parts import Part, Settings, build, describe, find, names, part_field
+from foleypref.settings.parts import FromDrawer, Part, Settings, build, describe, find, names, part_help
 
 GAIN = '''"""Louder or softer.
 
@@ -37,7 +37,7 @@ class Plain:
 
 
 class Holder(Settings):
-    inner: part_field("negatives")  # type: ignore[valid-type]
+    inner: Annotated[Part, FromDrawer("negatives"), part_help("negatives")]
     mode: Literal["a", "b"] = "a"
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import json
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
@@ -168,6 +169,8 @@ def _import_class(module_name: str, class_name: str) -> type[Part]:
         raise ValueError(f"cannot import {module_name}:{class_name}: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, Part)):
         raise ValueError(f"{module_name}:{class_name} is not a foleypref Part")
+    if inspect.isabstract(cls):
+        raise ValueError(f"{module_name}:{class_name} is abstract; name a class that defines all its methods")
     return cls
 
 
@@ -208,8 +211,3 @@ class FromDrawer:
 def part_help(drawer: str) -> Any:
     """Return the description that --help shows of a field that takes a part of `drawer`."""
     return Field(description=f"a name of `foleypref list {drawer}`, and that part's own settings")
-
-
-def part_field(drawer: str) -> Any:
-    """A pydantic field type that takes a part of `drawer`, whatever its class."""
-    return Annotated[Part, FromDrawer(drawer), part_help(drawer)]
