@@ -39,7 +39,7 @@ def tiny_vae() -> FrierenVAE:
 
 
 def tiny_cavp() -> CAVP:
-    """The picture's side of CAVP, one block a stage."""
+    """CAVP's picture encoder, one block per stage."""
     return CAVP(width=4, depths=(1, 1, 1, 1))
 
 

@@ -48,15 +48,15 @@ def test_same_seed_same_sound_other_seed_other_sound(tmp_path):
 
 def test_negative_prompt_and_prompt_change_the_sound(tmp_path):
     video = make_video(tmp_path / "in.mp4", 1.0)
-    found = []
+    waves = []
     for i, change in enumerate(({}, {"prompt": "a dog barks"}, {"negative_prompt": "rain on a roof"})):
         (out,) = generate(video, tmp_path / f"{i}.wav", FAST.model_copy(update=change))
-        found.append(read_wave(out)[0])
-    assert not np.allclose(found[0], found[1], atol=1e-4)
-    assert not np.allclose(found[0], found[2], atol=1e-4)
+        waves.append(read_wave(out)[0])
+    assert not np.allclose(waves[0], waves[1], atol=1e-4)
+    assert not np.allclose(waves[0], waves[2], atol=1e-4)
 
 
-def test_without_a_video_the_prompt_is_sounded(tmp_path):
+def test_without_a_video_the_prompt_makes_the_sound(tmp_path):
     (out,) = generate(None, tmp_path / "a.flac", FAST.model_copy(update={"prompt": "a dog barks"}))
     wave, rate = read_wave(out)
     assert len(wave) / rate == 4.0
@@ -72,9 +72,9 @@ def test_a_batch_over_files_is_the_same_sound_as_one_by_one(tmp_path):
         make_video(folder / f"{name}.mp4", seconds)
     generate(folder, tmp_path / "together", FAST)
     for name in "abc":
-        (alone,) = generate(folder / f"{name}.mp4", tmp_path / f"{name}.mp4", FAST)
+        (single,) = generate(folder / f"{name}.mp4", tmp_path / f"{name}.mp4", FAST)
         np.testing.assert_allclose(
-            read_wave(tmp_path / "together" / f"{name}.mp4")[0], read_wave(alone)[0], atol=2e-3
+            read_wave(tmp_path / "together" / f"{name}.mp4")[0], read_wave(single)[0], atol=2e-3
         )
 
 

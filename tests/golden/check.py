@@ -1,8 +1,8 @@
 """Run every golden check on a folder: `python tests/golden/check.py DIR [--limit 1e-5] [--verbose]`.
 
 Every `check_*.py` beside this file exports CHECKS: file name pattern -> function(path) that yields
-(quantity, ours, expected). One line a file: name, largest relative error, ok or FAIL. Exit code 0 if all are
-ok, 1 if one fails or a module of checks does not import, 2 if there is nothing to check.
+(quantity, ours, expected). Prints one line per file: name, largest relative error, ok or FAIL. Exit code 0 if
+all are ok, 1 if one fails or a module of checks does not import, 2 if there is nothing to check.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor  # noqa: E402
 
 from tests.golden.compare import LIMIT, relative_error  # noqa: E402
 
-COMPANIONS = (".json", ".py", ".md")  # what a check reads beside its tensors, and what is told about them
+COMPANIONS = (".json", ".py", ".md")  # files that a check reads beside its tensors, and notes about them
 
 Check = Callable[[Path], Iterator[tuple[str, Tensor, Tensor]]]
 

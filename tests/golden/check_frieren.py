@@ -85,7 +85,7 @@ def estimated(network: Frieren, x: Tensor, time: Tensor, features: Tensor) -> Te
 
 
 def activations(network: Frieren, run: Callable[[], Tensor], depth: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """What `run` returns, and the activations that golden files name, laid out as these have them."""
+    """Return the result of `run`, and the activations that golden files name, in their layout."""
     names = {"t_emb": "t_embedder", "c_emb": "c_embedder", "proj_in": "proj_in", "x_proj": "x_proj"}
     names |= {"c_proj": "c_proj"}
     for index in range(depth):
@@ -151,8 +151,8 @@ def sampled(golden: dict[str, Tensor], network: Frieren, rule: str) -> Quantitie
         yield key, solve(velocity)["audio"], golden[key]
         yield f"{key}.t_int", torch.tensor(velocity.times), golden[f"{key}.t_int"]
     yield from passed(golden, network, "")
-    alone = flow.integrate(Guided(network, golden["feat"], None), start, 4)["audio"]
-    yield "sample.euler4_nocfg", alone, golden["sample.euler4_nocfg"]
+    unguided = flow.integrate(Guided(network, golden["feat"], None), start, 4)["audio"]
+    yield "sample.euler4_nocfg", unguided, golden["sample.euler4_nocfg"]
     yield from adaptive(golden, network, rule)
 
 

@@ -68,7 +68,7 @@ def loosely(name: str, ours: Tensor, expected: Tensor) -> tuple[str, Tensor, Ten
 
 @torch.no_grad()
 def autoencoded(golden: dict[str, Tensor], vae: FrierenVAE) -> Quantities:
-    """Posterior, its draw scaled to the flow, decoding of what the flow makes."""
+    """Posterior, its draw scaled to the flow, and the decoding of the flow's latents."""
     codec = FrierenCodec(SIZES[16000], vae, nn.Identity())
     mean, std = codec.encode_mel(golden["vae.mel"])
     mean, std = mean.mT, std.mT
@@ -172,7 +172,7 @@ def cavp(path: Path) -> Quantities:
 
 
 def vae_keys(path: Path) -> Quantities:
-    """The autoencoder's own file."""
+    """Names and shapes in the autoencoder's own file."""
     yield "keys", *listed(shapes_of(frieren_parts.empty_vae()), json.loads(path.read_text()))
 
 

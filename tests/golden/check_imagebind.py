@@ -42,8 +42,8 @@ ABOUT = {"versions", "pins", "tensors"}  # of a companion: no quantities
 SCALE = "modality_postprocessors.audio.1.log_logit_scale"
 LEARNED_SCALE = "modality_postprocessors.text.1.log_logit_scale"  # those of the other halves are fixed
 
-# Kind of sound -> (seconds, Hz, seed of each channel). The companion states the first alone; the other seeds
-# are those that agree to 1e-7, and no others do.
+# Kind of sound -> (seconds, Hz, seed of each channel). The companion states only the first; the other
+# seeds are those that agree to 1e-7, and no others do.
 SOUNDS = {
     "mono": (8, 16000, (100,)),
     "stereo": (8, 16000, (100, 101)),
@@ -150,7 +150,7 @@ def imagebind(path: Path) -> Quantities:
 
 
 def keys(path: Path) -> Quantities:
-    """Of the official file's tensors ours are taken, and what is dropped is the other halves, all of them."""
+    """Our halves take their tensors from the official file; all that is dropped belongs to other halves."""
     listed = json.loads(path.read_text())
     shapes: dict[str, list[int]] = listed["shapes"]
     with torch.device("meta"):
@@ -185,12 +185,12 @@ def sound(kind: str) -> Tensor:
 
 
 def mels_of_all() -> dict[str, Tensor]:
-    """Pictures of all `SOUNDS`."""
+    """Return the log-mel pictures of all `SOUNDS`."""
     return {kind: imagebind_mels(sound(kind)).contiguous() for kind in SOUNDS}
 
 
 def mels_by_plain_fft() -> dict[str, Tensor]:
-    """`mels_of_all` from a process of its own, in which MKL's FFT rounds alike on every x86 processor.
+    """Run `mels_of_all` in another process, in which MKL's FFT rounds alike on every x86 processor.
 
     Quiet bands show how float32 FFTs round: with MKL's code for AVX2 or AVX-512, upstream's own pictures
     differ from these vectors by up to 4e-5, with its plain code by 1e-7. A process chooses its code once.

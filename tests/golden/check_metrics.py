@@ -33,7 +33,7 @@ Quantities = Iterator[tuple[str, Tensor, Tensor]]
 Arrays = dict[str, np.ndarray]
 
 ABOUT = {"scipy", "note", "versions", "pins", "tensors"}  # of the companion: no quantities
-NEAR_ZERO = 1e-9  # what stands for zero where the reference has rounding alone
+NEAR_ZERO = 1e-9  # stands for zero where the reference has only rounding
 FRECHET_LIMIT, LIMIT = 1e-7, 1e-6
 # The reference adds kernels in float32: 1.4e-6 of its deviation is rounding, and in float32 ours is the same.
 LIMITS = {"kid.kernel_inception_distance_std": 2e-6}
@@ -130,7 +130,7 @@ def cosine(golden: Arrays, results: dict[str, Any]) -> Quantities:
 
 
 def names(results: dict[str, Any]) -> Quantities:
-    """Cleaned names, and what is paired; values there are 1, 2, 3 for a, b, c and ten times as much."""
+    """Cleaned names, and pairs by them; values are 1, 2, 3 for a, b, c and ten times as much."""
     for stem, expected in results["clean_sample_name"].items():
         yield f"clean_sample_name.{stem}", text(clean_name(stem)), text(expected)
     case = results["pairing"]
@@ -145,7 +145,7 @@ def names(results: dict[str, Any]) -> Quantities:
 
 
 def metrics(path: Path) -> Quantities:
-    """All of the file and of its companion, but for what is left out by name."""
+    """Everything in the file and its companion except the names in LEFT_OUT."""
     golden, about = load_file(path), json.loads(path.with_suffix(".json").read_text())
     results = about["results"]
     outputs = {"is_perm_100", "is_persample_kl_all", "is_persample_negentropy", "cos_per_sample"}

@@ -91,7 +91,7 @@ def kaiser_sinc() -> Tensor:
 def record(
     module: nn.Module, names: list[str], run: Callable[[], Tensor]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """What `run` returns, and the outputs of the named submodules while it ran."""
+    """Return the result of `run` and the outputs of the named submodules while it ran."""
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -242,7 +242,7 @@ def _texts(ours: dict[str, tuple[int, ...]], listed: dict[str, Any]) -> tuple[Te
 
 
 def resampled(path: Path) -> Quantities:
-    """Four pairs of rates."""
+    """Sound resampled between four pairs of rates."""
     golden, _ = read(path)
     for key in (key for key in golden if key.endswith(".in")):
         pair = key.removesuffix(".in")

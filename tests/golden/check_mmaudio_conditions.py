@@ -53,7 +53,7 @@ def synchformer_state(network: SynchformerVisual) -> dict[str, Tensor]:
 
 
 def recorded(network: SynchformerVisual, run: Callable[[], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """What `run` returns, and what the parts named in the file gave while it ran, tokens before width."""
+    """Return the result of `run` and the outputs of the parts named in the file, tokens before width."""
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -74,7 +74,7 @@ def recorded(network: SynchformerVisual, run: Callable[[], Tensor]) -> tuple[Ten
 
 @torch.no_grad()
 def synchformer(path: Path) -> Quantities:
-    """One segment alone with its inner parts (a corner of each), and overlapping segments laid end to end."""
+    """One segment with its inner parts (a corner of each), and overlapping segments laid end to end."""
     golden, about = read(path)
     tiny = "tiny" in path.stem
     sizes = [int(n) for n in re.findall(r"\d+", about.get("config", ""))] or (
@@ -211,7 +211,7 @@ def clip_tokens(path: Path) -> Quantities:
 
 
 def frame_index(path: Path) -> Quantities:
-    """Which frames the "demo" rule picks, and what is left of the duration and of both streams."""
+    """The frames that the "demo" rule picks, and the remaining duration and lengths of both streams."""
     for name, case in json.loads(path.read_text()).items():
         if "fps" not in case:  # the 72 frames at 24 fps again, with 8 s asked for
             source, end_s, expected = json.loads(path.read_text())["24"], 8.0, case

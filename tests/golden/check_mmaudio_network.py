@@ -45,7 +45,7 @@ class Golden(dict[str, Tensor]):
         self.network = filled(network_arguments(self.config))
 
     def features(self, suffix: str = "") -> Features:
-        """The stored inputs."""
+        """Return the stored inputs as features."""
         return Features(*(self[f"in.{name}_f{suffix}"] for name in ("clip", "sync", "text")))
 
     def null(self, batch: int) -> Features:
@@ -69,7 +69,7 @@ def filled(arguments: dict[str, Any], v2: bool | None = None) -> MMAudio:
 
 
 def record(network: nn.Module, names: dict[str, str], run: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
-    """What `run` returns, and the outputs of submodules (name of ours -> module) while it ran."""
+    """Return the result of `run` and the outputs of submodules (our name -> module) while it ran."""
     outputs: dict[str, Any] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -175,7 +175,7 @@ def blocks(golden: Golden) -> Quantities:
 
 
 def flows(golden: Golden) -> Quantities:
-    """Every combination of null conditions, another prompt, one row alone, another length."""
+    """Every combination of null conditions, another prompt, a single row, another length."""
     given, null, t = golden.features(), golden.null(2), golden["in.t"]
     cases = {
         "empty": null,
@@ -190,8 +190,8 @@ def flows(golden: Golden) -> Quantities:
             predict(golden, features, golden["in.latent"], t),
             golden[f"out.flow_{name}"],
         )
-    alone = Features(*(feature[:1] for feature in given))
-    yield "out.flow_b1", predict(golden, alone, golden["in.latent"][:1], t[:1]), golden["out.flow_b1"]
+    single = Features(*(feature[:1] for feature in given))
+    yield "out.flow_b1", predict(golden, single, golden["in.latent"][:1], t[:1]), golden["out.flow_b1"]
     yield (
         "out.flow_long",
         predict(golden, golden.features("_long"), golden["in.latent_long"], t),
@@ -200,7 +200,7 @@ def flows(golden: Golden) -> Quantities:
 
 
 def guided_velocity(golden: Golden, scale: float, negative: Tensor | None = None) -> flow.VelocityFn:
-    """Guidance as the official code has it: from strength 1 on; below, the conditional velocity alone."""
+    """Guidance as the official code has it: from strength 1 on; below, only the conditional velocity."""
     network = golden.network
     given, null = golden.features(), golden.null(2)
     if negative is not None:
@@ -347,7 +347,7 @@ def tiny_keys(path: Path) -> Quantities:
 
 
 def shapes_of(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Key -> shape."""
+    """Return the shape of each tensor by key."""
     return {key: tuple(value.shape) for key, value in state.items()}
 
 

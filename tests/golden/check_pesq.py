@@ -20,7 +20,7 @@ RATE = 16000
 LEFT_OUT = {
     "60s_150_bursts",  # how the bursts were drawn is not stated
     "rate_44100",  # the package refuses; the scorer resamples
-    "degraded_gain_1e-6",  # quieter than what the scorer calls silence
+    "degraded_gain_1e-6",  # quieter than the scorer's limit for silence
     "nan_degraded",  # never gets this far: sound is read without NaN
 }
 
@@ -52,7 +52,7 @@ def cases() -> dict[str, tuple[np.ndarray, np.ndarray, str]]:
 
 
 def measure(reference: np.ndarray, degraded: np.ndarray, mode: str) -> float | None:
-    """What the scorer says of a clip whose caption speaks of speech."""
+    """Return the scorer's value of a clip whose caption mentions speech."""
     item = ScoreItem("a", degraded, RATE, "a man speaking", reference=reference, reference_rate=RATE)
     (score,) = scores_of(Pesq(mode=mode).load(), [item])  # type: ignore[arg-type]
     assert (score.value is None) == bool(score.reason)

@@ -42,7 +42,7 @@ VARIANTS: tuple[Variant, ...] = ("16k", "32k")
 
 
 def companion(path: Path) -> dict[str, Any]:
-    """What stands beside a file of tensors."""
+    """Read the JSON file beside a file of tensors."""
     loaded: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
     return loaded
 
@@ -65,7 +65,7 @@ def check_consumed(done: set[str], wanted: set[str]) -> None:
 
 
 def stft_kernels(variant: Variant) -> dict[str, Tensor]:
-    """What PANNs' files hold and our network leaves out: a Fourier transform under a window."""
+    """Return the tensors of PANNs' files that our network leaves out: a windowed Fourier transform."""
     n = SIZES[variant].n_fft
     angle = 2 * torch.pi / n * torch.outer(torch.arange(n // 2 + 1.0), torch.arange(float(n))).double()
     window = torch.hann_window(n, dtype=torch.float64)
@@ -158,7 +158,7 @@ def vggish_network(path: Path) -> Quantities:
 
 
 def _apart(rows: Tensor, expected: float) -> Tensor:
-    """The largest difference between two rows; one of rounding alone counts as none."""
+    """The largest difference between two rows; one that is only rounding counts as 0."""
     apart = float((rows[0] - rows[1]).abs().max())
     return reals(0.0 if expected == 0 and apart < 1e-6 * float(rows.abs().max()) else apart)
 
@@ -215,7 +215,7 @@ def frontends(path: Path) -> Quantities:
 
 
 def loader_input() -> np.ndarray:
-    """What the loader read: 9 s of two unequal channels at 44.1 kHz, (2, N)."""
+    """Return the loader's input: 9 s of two unequal channels at 44.1 kHz, (2, N)."""
     pair = recipes.wave(9, 44100, seed=104), 0.5 * recipes.wave(9, 44100, seed=105)
     return torch.stack(pair).numpy()
 
@@ -258,7 +258,7 @@ def bank_rounding(power: Tensor) -> tuple[Tensor, Tensor]:
     whose bins stand on mel values of float32, one unit in their last place beside the true ones.
 
     The golden bank's do: they come from float32 logarithms, and one maths library rounds dozens of these 512
-    the other way on CPUs of another make. Where a tone stands at the foot of a triangle, that alone is 1.6e-5
+    the other way on CPUs of another make. Where a tone stands at the foot of a triangle, that makes 1.6e-5
     of the largest value. A plain comparison is in `test_passt.py`.
     """
     size = (passt.SAMPLE_RATE, passt.N_FFT, passt.MELS, 0.0, passt.F_MAX)

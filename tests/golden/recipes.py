@@ -2,8 +2,8 @@
 # fmt: off
 """Deterministic weights and inputs behind the golden vectors in this folder.
 
-The vectors were made by running the official implementations once, in float32 on a CPU, with weights that anybody can
-rebuild from a tensor's checkpoint key and shape alone, so no fixture has to carry a network. Use these functions in tests
+The vectors were made by running the official implementations once, in float32 on a CPU, with weights that can be
+rebuilt from only a tensor's checkpoint key and shape, so no fixture has to carry a network. Use these functions in tests
 to fill a network under test, feed it the same input, and compare. README.md says which file used which rule.
 """
 
@@ -37,12 +37,12 @@ def mmaudio_input(name: str, shape, scale: float = 1.0) -> torch.Tensor:
 
 
 def seeded_normal(key: str, shape) -> torch.Tensor:
-    """Standard normal tensor (float32, CPU) that depends on `key` alone; base of the Frieren and scorer rules."""
+    """Standard normal tensor (float32, CPU) that depends only on `key`; base of the Frieren and scorer rules."""
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
 
 
 def seeded_uniform(key: str, shape) -> torch.Tensor:
-    """Uniform [0, 1) tensor (float32, CPU) that depends on `key` alone."""
+    """Uniform [0, 1) tensor (float32, CPU) that depends only on `key`."""
     return torch.rand(tuple(shape), generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
 
 

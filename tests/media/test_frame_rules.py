@@ -1,4 +1,4 @@
-"""The two frame streams of MMAudio: which frame is in which slot, how it is resized, what is refused."""
+"""The two frame streams of MMAudio: the frame in each slot, its resizing, and refusals."""
 
 from __future__ import annotations
 

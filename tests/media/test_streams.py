@@ -1,4 +1,4 @@
-"""Several frame streams from one decode, each as if it had been read alone; all channels of a sound."""
+"""Several frame streams from one decode, each as if it were the only one; all channels of a sound."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def video(tmp_path: Path) -> Path:
     return write_video(tmp_path / "ramp.mp4", frames, FPS)
 
 
-def test_each_stream_is_as_if_read_alone(video: Path) -> None:
+def test_each_stream_is_as_if_it_were_the_only_one(video: Path) -> None:
     wanted = (square(FPS, 48), bicubic(0.5, 32, crop=False), bicubic(4, 32, crop=True))
     together = read_streams(video, wanted, duration_s=8.0)
     assert {key: value.shape for key, value in together.items()} == {
@@ -30,8 +30,8 @@ def test_each_stream_is_as_if_read_alone(video: Path) -> None:
         "crop32@4": (32, 32, 32, 3),
     }
     for stream in wanted:
-        alone = read_streams(video, (stream,), duration_s=8.0)
-        assert np.array_equal(alone[stream.key], together[stream.key])
+        single = read_streams(video, (stream,), duration_s=8.0)
+        assert np.array_equal(single[stream.key], together[stream.key])
     house = read_clip(video, duration_s=8.0, fps=FPS, size=48, audio=False).frames
     assert np.array_equal(house, together["square48@25"])
 

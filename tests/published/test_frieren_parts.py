@@ -163,8 +163,8 @@ def test_tables_are_left_silently_and_unknown_tensors_are_named(folder: Path) ->
     assert by_role(state).unknown == []
     extra = {"model_ema.a": torch.zeros(1), "other.b": torch.zeros(1)}
     write_lightning(folder / "frieren-noreflow.ckpt", state | extra)
-    said = r"noreflow\.ckpt: 2 tensors have no use here, left out: model_ema, other"
-    with pytest.warns(UserWarning, match=said):
+    warning = r"noreflow\.ckpt: 2 tensors have no use here, left out: model_ema, other"
+    with pytest.warns(UserWarning, match=warning):
         parts(folder).load_network(torch.float32)
     cavp = filled(tiny_cavp(), "b").state_dict() | {"video_pool.weight": torch.zeros(1)}
     torch.save({"state_dict": cavp}, folder / "cavp_epoch66.ckpt")
@@ -188,7 +188,7 @@ def test_a_tensor_that_is_missing_or_of_another_shape_is_named(folder: Path, par
         parts(folder).load_network(torch.float32)
 
 
-def test_another_models_file_is_told_by_what_it_is(folder: Path) -> None:
+def test_a_file_of_another_model_is_refused_by_its_content(folder: Path) -> None:
     with pytest.raises(ValueError, match="expected Frieren, found CAVP"):
         parts(folder, folder / "cavp_epoch66.ckpt").load_network(torch.float32)
     write_lightning(

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("folder")
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values())
-def test_every_mmaudio_network_is_told_from_the_others(variant: str) -> None:
+def test_every_mmaudio_network_is_identified(variant: str) -> None:
     state = golden_keys(variant.replace("-", "_"))
     assert identify(state) == f"MMAudio {variant} network"
     assert (
@@ -37,17 +37,17 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("golden", OTHERS)
-def test_the_parts_around_the_network_are_told(golden: tuple[str, str]) -> None:
+def test_the_files_beside_the_network_are_identified(golden: tuple[str, str]) -> None:
     assert identify(golden_keys(*golden)) == registry.find(OTHERS[golden]).role
 
 
-def test_synchformer_is_told_whole_or_half() -> None:
+def test_synchformer_is_identified_whole_or_half() -> None:
     half = golden_keys("synchformer_visual")
     assert identify(half) == "Synchformer, visual half only"
     assert identify({**half, "afeat_extractor.x": torch.zeros(1)}) == "Synchformer"
 
 
-def test_what_was_never_published_is_told_by_its_figures() -> None:
+def test_an_unpublished_size_is_described_by_its_figures() -> None:
     micro = small_mmaudio(v2=True)
     assert identify(micro).startswith("MMAudio network of an unpublished size, width 448, 20 latent channels")
     assert "version 2" in identify(micro)

@@ -100,7 +100,7 @@ LAYOUTS = (
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_file_is_found_in_the_layouts_people_have(
+def test_a_file_is_found_in_the_usual_layouts(
     layout: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(monkeypatch, PLAIN)
@@ -139,7 +139,7 @@ def test_the_right_size_wins_over_another_file_of_the_same_name(
     (folder / "plain-net.pth").write_bytes(b"0")
     assert locate("plain-net.pth", folder) == right
     right.unlink()
-    assert locate("plain-net.pth", folder) == folder / "plain-net.pth"  # to be told what is wrong with it
+    assert locate("plain-net.pth", folder) == folder / "plain-net.pth"  # loading it explains the damage
 
 
 def test_a_name_that_many_models_share_needs_the_folder_of_its_own(folder: Path) -> None:

@@ -31,7 +31,7 @@ def test_what_torch_saved_reads_bit_for_bit(wrapper: str | None, legacy: bool, t
     assert same(read_state(tmp_path / "net.pt"), state)
 
 
-def test_safetensors_read_whatever_they_are_called(tmp_path: Path) -> None:
+def test_safetensors_are_read_whatever_their_suffix(tmp_path: Path) -> None:
     state = {"w": torch.randn(3, 4).half()}
     save_file(state, tmp_path / "net.bin")
     assert same(read_state(tmp_path / "net.bin"), state)
@@ -74,17 +74,17 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(form: str, tmp_path: Pat
     with pytest.raises(ValueError, match=refusal):
         read_state(path)
     assert not marker.exists()
-    if form != "pickle":  # it is as malicious as it says
+    if form != "pickle":  # the pickle is really malicious
         torch.load(path, weights_only=False)
         assert marker.exists()
 
 
 class Settings:
-    """What somebody's training pickles beside the weights."""
+    """A class of a training program, pickled beside the weights."""
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_a_checkpoint_with_somebodys_class_is_refused_by_its_name(zipped: bool, tmp_path: Path) -> None:
+def test_a_checkpoint_with_a_foreign_class_is_refused_and_names_it(zipped: bool, tmp_path: Path) -> None:
     content = {"model": {"w": torch.ones(2)}, "args": Settings()}
     torch.save(content, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=r"code from outside \(tests.published.test_reading.Settings\)"):
@@ -121,7 +121,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_what_is_no_checkpoint_is_called_by_its_name(name: str, folder: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_described(name: str, folder: Path) -> None:
     content, words = FOREIGN[name]
     path = folder / "v1-44.pth"
     path.write_bytes(content)
@@ -134,7 +134,7 @@ def test_what_is_no_checkpoint_is_called_by_its_name(name: str, folder: Path) ->
     assert words in str(caught.value)
 
 
-def test_a_folder_a_lost_link_and_another_archive_are_told(tmp_path: Path) -> None:
+def test_a_folder_a_broken_link_and_another_archive_are_described(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is a folder"):
         read_state(tmp_path)
     (tmp_path / "link.pth").symlink_to("gone")
@@ -147,7 +147,7 @@ def test_a_folder_a_lost_link_and_another_archive_are_told(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("form", ["safetensors", "zip", "legacy"])
-def test_a_file_cut_short_anywhere_is_told_and_never_read(form: str, tmp_path: Path) -> None:
+def test_a_file_cut_short_anywhere_is_refused(form: str, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut.pth"
     if form == "safetensors":
         save_file(plain_state(), whole)

@@ -66,7 +66,7 @@ def test_a_conversion_that_is_torn_or_of_another_file_is_not_used(plain: Path, f
         assert made.read_bytes() == whole
 
 
-def test_the_conversion_alone_will_do_if_its_original_was_deleted(
+def test_a_conversion_is_enough_if_its_original_was_deleted(
     plain: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_published(plain.name, folder)
@@ -85,10 +85,10 @@ def test_tied_tensors_are_stored_once_and_tied_again(folder: Path, monkeypatch: 
     torch.save(state, folder / PLAIN.name)
     register(monkeypatch, PLAIN, folder / PLAIN.name)
     for _ in range(2):  # the second time from the conversion
-        found = load_published(PLAIN.name, folder)
-        assert same(found, state)
-        assert found["a"].data_ptr() == found["b"].data_ptr()
-        assert found["a"].data_ptr() != found["turned"].data_ptr()
+        loaded = load_published(PLAIN.name, folder)
+        assert same(loaded, state)
+        assert loaded["a"].data_ptr() == loaded["b"].data_ptr()
+        assert loaded["a"].data_ptr() != loaded["turned"].data_ptr()
     size = (folder / f"{PLAIN.name}.foleypref.safetensors").stat().st_size
     assert size < 3.1 * shared.numel() * 4
 
@@ -108,7 +108,7 @@ def test_a_wrong_hash_names_both_and_says_what_to_do(plain: Path, folder: Path) 
     assert load_published(plain, folder)  # by its path, no hash is asked for
 
 
-def test_an_md5_alone_is_checked_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_md5_is_checked_without_a_sha256(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = folder / "mmaudio_small_44k.pth"
     torch.save({"w": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match=r"md5 [0-9a-f]{32} found, the published file has babd74c8"):
@@ -123,12 +123,12 @@ def test_a_changed_file_is_hashed_again(plain: Path) -> None:
     assert hashes.file_hashes(plain) != first
 
 
-def test_the_wrong_file_in_a_slot_is_called_by_its_name(folder: Path) -> None:
+def test_the_wrong_file_in_a_place_is_named(folder: Path) -> None:
     torch.save(as_large_as_life("vae_16k"), folder / "v1-44.pth")
-    told = "the published file has 1,221,942,998; it holds MMAudio 16k VAE, expected MMAudio 44k VAE"
-    with pytest.raises(ValueError, match=f"bytes found, {told}"):
+    advice = "the published file has 1,221,942,998; it holds MMAudio 16k VAE, expected MMAudio 44k VAE"
+    with pytest.raises(ValueError, match=f"bytes found, {advice}"):
         load_published("v1-44.pth", folder)
-    assert not list(folder.glob(".*hash.json"))  # told by its size: gigabytes were not read for it
+    assert not list(folder.glob(".*hash.json"))  # the size was enough: gigabytes were not read
     with pytest.raises(ValueError, match="expected MMAudio 44k VAE, found MMAudio 16k VAE"):
         load_published("v1-44.pth", folder, verify=False)
     assert not list(folder.glob("*.safetensors"))  # not converted first and looked at afterwards
@@ -162,7 +162,7 @@ def test_the_extras_of_version_1_files_are_dropped(folder: Path, monkeypatch: py
 
 @pytest.fixture
 def others_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder that everybody may read, with home and its cache in it."""
+    """A folder that every user may read, with home and its cache in it."""
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o777)
         monkeypatch.setenv("HOME", name)

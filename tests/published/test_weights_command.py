@@ -43,19 +43,19 @@ def test_check_tells_right_from_wrong_from_missing(
     assert line.endswith(f"{plain.stat().st_size:,}  ok")
 
     assert run(["weights", "check", f"--folder={folder}", "plain-net.pth", "v1-44.pth"]) == 1
-    told = capsys.readouterr().out
-    assert "missing" in told
-    assert "foleypref weights fetch v1-44.pth" in told
-    assert run(["weights", "check", "--folder", str(folder)]) == 0  # nobody asked for what is missing
+    output = capsys.readouterr().out
+    assert "missing" in output
+    assert "foleypref weights fetch v1-44.pth" in output
+    assert run(["weights", "check", "--folder", str(folder)]) == 0  # no names: files may be missing
 
     plain.write_bytes(plain.read_bytes()[:-3] + b"abc")
     assert run(["weights", "check", "plain-net.pth", "--folder", str(folder)]) == 1
     assert "the published file has" in capsys.readouterr().out
     plain.write_bytes(b"<html>")
     assert run(["weights", "check", "--folder", str(folder)]) == 1
-    told = capsys.readouterr().out
-    assert "damaged" in told
-    assert "a web page" in told
+    output = capsys.readouterr().out
+    assert "damaged" in output
+    assert "a web page" in output
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Fetching published weights: resumed, checked before it counts, quick to say that nobody is there."""
+"""Fetching published weights: resumed, checked before a file gets its name, and quick to fail offline."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ def content(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return server.files["/net.pth"]
 
 
-def test_what_is_fetched_is_whole_and_leaves_nothing_beside_it(
+def test_a_fetched_file_is_whole_and_leaves_nothing_beside_it(
     server: Server, content: bytes, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = fetch("plain-net.pth", folder)
     assert path == folder / "plain-net.pth"
     assert path.read_bytes() == content
-    told = capsys.readouterr().err.splitlines()
-    assert "licence CC-BY-NC-4.0: non-commercial use only" in told[0]  # before anything is downloaded
-    assert "size and hash are right" in told[-1]
+    lines = capsys.readouterr().err.splitlines()
+    assert "licence CC-BY-NC-4.0: non-commercial use only" in lines[0]  # before anything is downloaded
+    assert "size and hash are right" in lines[-1]
     assert {p.name for p in folder.iterdir()} == {path.name, f".{path.name}.foleypref-hash.json"}
     asked = len(server.asked)
     assert fetch("plain-net.pth", folder) == path  # it is there
@@ -90,19 +90,19 @@ def test_a_part_that_was_whole_already_is_taken(server: Server, content: bytes, 
 
 
 @pytest.mark.parametrize("why", ["replaced meanwhile", "no ranges", "too long"])
-def test_a_part_of_no_use_is_begun_again(why: str, server: Server, content: bytes, folder: Path) -> None:
+def test_a_useless_part_is_started_again(why: str, server: Server, content: bytes, folder: Path) -> None:
     server.break_after = 400_000
     with pytest.raises(ValueError, match="stopped"):
         fetch("plain-net.pth", folder, quiet=True)
     part = folder / "plain-net.pth.part"
-    part.write_bytes(b"x" * (len(content) + 5 if why == "too long" else 400_000))  # not to be kept
+    part.write_bytes(b"x" * (len(content) + 5 if why == "too long" else 400_000))  # must not be kept
     if why == "replaced meanwhile":
         server.etag = '"two"'
     server.ranges = why != "no ranges"
     assert fetch("plain-net.pth", folder, quiet=True).read_bytes() == content
 
 
-def test_what_is_not_the_published_file_is_deleted_and_told(
+def test_a_file_that_is_not_the_published_one_is_deleted_and_reported(
     server: Server, content: bytes, folder: Path
 ) -> None:
     server.files["/net.pth"] = content[:-1] + b"x"
@@ -134,7 +134,7 @@ def test_a_tuned_file_in_the_place_is_kept_aside(content: bytes, folder: Path) -
     assert (folder / "plain-net.pth.old-1").read_bytes() == tuned
 
 
-def test_a_file_url_works_and_a_full_disk_is_told_first(
+def test_a_file_url_works_and_a_full_disk_is_reported_first(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "source.pth"
@@ -158,19 +158,19 @@ def test_two_processes_do_not_write_one_part(content: bytes, folder: Path) -> No
     assert fetch("plain-net.pth", folder, quiet=True).read_bytes() == content
 
 
-def test_a_refusal_is_told(server: Server, content: bytes, folder: Path) -> None:
+def test_a_refusal_is_reported(server: Server, content: bytes, folder: Path) -> None:
     server.files.clear()
     with pytest.raises(ValueError, match=r"/net.pth answers 404"):
         fetch("plain-net.pth", folder, quiet=True)
 
 
-def test_a_file_behind_a_web_page_is_got_by_hand(folder: Path) -> None:
+def test_a_file_behind_a_web_page_must_be_downloaded_by_hand(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"by hand from https://drive.google.com/drive/folders/") as caught:
         fetch("frieren-noreflow.ckpt", folder)
     assert f"save it as {folder}/frieren-noreflow.ckpt" in str(caught.value)
 
 
-# ---- nobody there
+# ---- no network
 
 
 def closed_port() -> int:
@@ -179,7 +179,7 @@ def closed_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_nobody_at_a_url_is_one_line_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_url_is_one_line_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"http://127.0.0.1:{closed_port()}/net.pth"
     register(monkeypatch, replace(PLAIN, url=url))
     began = time.monotonic()
@@ -238,7 +238,7 @@ print(time.monotonic() - began)
 
 
 def fetch_from_hub(endpoint: str, folder: Path, digest: str = "", **more: str) -> list[str]:
-    """What `fetch` prints in a process whose hub is at `endpoint`."""
+    """The lines that `fetch` prints in a process whose hub is at `endpoint`."""
     environment = {
         **os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "hf"), "HOME": str(folder), **more,
     }  # fmt: skip
