@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -179,8 +178,9 @@ def _read(model: Model, jobs: Iterable[Job], strict: bool) -> Iterator[Piece]:
                 # a damaged file ends early: the rest still gets its sound
                 say(f"sound without picture from {start:g} s on: {error}")
                 media = Media()
-            if is_single and model.spec.any_length and (media.seconds or seconds) < seconds - SHORT_S:
-                seconds = job.duration_s = cast(float, media.seconds)  # the picture is shorter than asked for
+            is_cut = is_single and model.spec.any_length
+            if is_cut and media.seconds and media.seconds < seconds - SHORT_S:
+                seconds = job.duration_s = media.seconds  # the picture is shorter than asked for
             yield Piece(job, index, seconds, media)
 
 

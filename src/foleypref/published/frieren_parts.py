@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,12 +24,12 @@ from foleypref.published.conversion import write_safetensors
 from foleypref.published.filling import Adapt, fill
 from foleypref.published.hashes import file_hashes
 from foleypref.published.mmaudio_audio import SIZES, MMAudioCodec, Posterior, build_vocoder
-from foleypref.published.parts import PublishedParts, content_hashes, copy_for_training
-from foleypref.published.places import MissingWeights
+from foleypref.published.parts import PublishedParts, adapted, content_hashes, copy_for_training
+from foleypref.published.places import MissingWeights, locate
 from foleypref.published.reading import load_pickle, read_state
 from foleypref.published.registry import files_for
 from foleypref.published.sniff import TORCH_ZIP, check_format
-from foleypref.published.weights import load_published, locate
+from foleypref.published.weights import load_published
 from foleypref.workspace.records import digest
 
 MODELS = {"base": "frieren-noreflow", "reflow": "frieren-reflow", "distilled": "frieren-distilled"}
@@ -121,16 +121,16 @@ class FrierenCodec(MMAudioCodec):
     Mel front end and vocoder are those of MMAudio at 16 kHz.
     """
 
+    vae: FrierenVAE
+
     def encode_mel(self, mel: Tensor) -> Posterior:
         """Return mean and standard deviation of the flow's latents of log-mels (B, 80, T), T even."""
-        vae = cast(FrierenVAE, self.vae)
-        mean, logvar = vae.encode(mel.to(vae.quant_conv.weight))
+        mean, logvar = self.vae.encode(mel.to(self.vae.quant_conv.weight))
         return Posterior(SCALE * mean.transpose(1, 2), SCALE * (logvar / 2).exp().transpose(1, 2))
 
     def decode_mel(self, latents: Tensor) -> Tensor:
         """Return log-mels (B, 80, 2 L) of the flow's latents (B, L, 20)."""
-        vae = cast(FrierenVAE, self.vae)
-        return vae.decode(latents.transpose(1, 2).to(vae.quant_conv.weight) / SCALE)
+        return self.vae.decode(latents.transpose(1, 2).to(self.vae.quant_conv.weight) / SCALE)
 
 
 class FrierenParts(PublishedParts):
@@ -147,9 +147,7 @@ class FrierenParts(PublishedParts):
     def load_network(self, dtype: torch.dtype, adapt: Adapt | None = None) -> Frieren:
         """Return the flow network, official or tuned, in `dtype`; `adapt` changes it before it is cast."""
         network = build_network(self._weights, str(self._network_source))
-        if adapt is not None:
-            network = cast(Frieren, adapt(network))
-        return network.to(self.device, dtype)
+        return adapted(network, adapt).to(self.device, dtype)
 
     def network_hashes(self, adapter: str) -> str:
         """Hash every file that shapes a candidate's latents and sound."""

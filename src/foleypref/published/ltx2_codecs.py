@@ -8,7 +8,7 @@ features of each.
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +27,10 @@ FLOOR = 1e-5  # of mel magnitudes
 def encode_video(vae: Any, frames: np.ndarray) -> Tensor:
     """Encode frames (T, H, W, 3) uint8 to normalised latents (F, S, C), the posterior's mean."""
     pixels = torch.from_numpy(frames).to(vae.device).permute(3, 0, 1, 2)[None]  # (1, 3, T, H, W)
-    latents = vae.encode((pixels.float() / 127.5 - 1).to(vae.dtype)).latent_dist.mode().float()
+    latents: Tensor = vae.encode((pixels.float() / 127.5 - 1).to(vae.dtype)).latent_dist.mode().float()
     mean, std = _statistics(vae, (1, -1, 1, 1, 1))
     latents = (latents - mean) * vae.config.scaling_factor / std
-    return cast(Tensor, latents[0].permute(1, 2, 3, 0).flatten(1, 2))
+    return latents[0].permute(1, 2, 3, 0).flatten(1, 2)
 
 
 @torch.no_grad()
@@ -40,8 +40,8 @@ def decode_video(vae: Any, latents: Tensor, rows: int, columns: int) -> Tensor:
     packed = latents.float().unflatten(1, (rows, columns)).permute(3, 0, 1, 2)[None]
     z = (packed * std / vae.config.scaling_factor + mean).to(vae.dtype)
     time = torch.zeros(1, device=z.device, dtype=z.dtype) if vae.config.timestep_conditioning else None
-    pixels = vae.decode(z, time, return_dict=False)[0][0].float()  # (3, T, H, W) in [-1, 1]
-    return cast(Tensor, ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 3, 0).cpu())
+    pixels: Tensor = vae.decode(z, time, return_dict=False)[0][0].float()  # (3, T, H, W) in [-1, 1]
+    return ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 3, 0).cpu()
 
 
 def mel_front(sizes: Sizes) -> LogMelSpectrogram:
@@ -70,9 +70,11 @@ def encode_audio(vae: Any, mel: LogMelSpectrogram, sizes: Sizes, waves: Tensor, 
     frames = sizes.MEL_FACTOR * (num_latents - 1) + 1
     mels = F.pad(mels, (0, 0, 0, max(0, frames - mels.shape[1])), value=math.log(FLOOR))[:, :frames]
     stereo = mels[:, None].expand(-1, vae.config.in_channels, -1, -1)
-    latents = vae.encode(stereo.to(vae.dtype)).latent_dist.mode().float()  # (B, channels, L, bins / 4)
+    latents: Tensor = (
+        vae.encode(stereo.to(vae.dtype)).latent_dist.mode().float()
+    )  # (B, channels, L, bins / 4)
     mean, std = _statistics(vae, (1, 1, -1))
-    return cast(Tensor, (latents.transpose(1, 2).flatten(2) - mean) / std)
+    return (latents.transpose(1, 2).flatten(2) - mean) / std
 
 
 @torch.no_grad()
@@ -82,7 +84,8 @@ def decode_audio(vae: Any, vocoder: Any, latents: Tensor) -> Tensor:
     packed = latents.float() * std + mean
     z = packed.unflatten(2, (vae.config.latent_channels, -1)).transpose(1, 2)
     mel = vae.decode(z.to(vae.dtype), return_dict=False)[0]
-    return cast(Tensor, vocoder(mel.to(vocoder.dtype)).float().mean(1).clamp(-1, 1))
+    waves: Tensor = vocoder(mel.to(vocoder.dtype)).float()
+    return waves.mean(1).clamp(-1, 1)
 
 
 def _statistics(vae: Any, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from foleypref.published import ltx2_files as files
 from foleypref.published.conversion import write_safetensors
 from foleypref.published.filling import Adapt
 from foleypref.published.ltx2_sizes import find_folder, read_config, read_sizes
-from foleypref.published.parts import assign_state, content_hashes, copy_for_training
+from foleypref.published.parts import adapted, assign_state, content_hashes, copy_for_training
 from foleypref.published.places import companions
 from foleypref.published.reading import read_state
 from foleypref.workspace.records import digest
@@ -51,9 +51,8 @@ class LTX2Parts:
         network = network.requires_grad_(True)
         network.enable_gradient_checkpointing()  # sets its function; the switch of training does not
         network.gradient_checkpointing = False
-        if adapt is not None:
-            network = adapt(network)
-        return cast(nn.Module, network.to(self.device).eval())
+        loaded: nn.Module = adapted(network, adapt).to(self.device)
+        return loaded.eval()
 
     def _load_tuned(self, path: Path, dtype: torch.dtype) -> Any:
         with torch.device("meta"):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from foleypref.published.hashes import file_hashes
 from foleypref.published.mmaudio_audio import MMAudioCodec, build_codec
 from foleypref.published.parts import (
     PublishedParts,
+    adapted,
     assign_state,
     content_hashes,
     copy_for_training,
@@ -87,11 +88,10 @@ class MMAudioParts(PublishedParts):
         if not (mean.isfinite().all() and std.isfinite().all()):
             raise ValueError(f"{weights or entry.name} has no latent statistics; give a released checkpoint")
         self.statistics = LatentStatistics(mean, std)
-        dims = (network.empty_clip_feat, network.empty_sync_feat, network.empty_string_feat)
-        self.feature_dims = cast(tuple[int, int, int], tuple(value.shape[-1] for value in dims))
-        if adapt is not None:
-            network = cast(MMAudio, adapt(network))
-        return network.to(self.device, dtype)
+        empty = (network.empty_clip_feat, network.empty_sync_feat, network.empty_string_feat)
+        clip, sync, text = (value.shape[-1] for value in empty)
+        self.feature_dims = clip, sync, text
+        return adapted(network, adapt).to(self.device, dtype)
 
     def network_hashes(self, weights: str, adapter: str) -> str:
         """Hash every file that shapes a candidate's latents and sound."""
@@ -132,12 +132,14 @@ class MMAudioParts(PublishedParts):
 
     def text_states(self, prompts: Sequence[str]) -> Tensor:
         """Return CLIP's states of the prompts' tokens, (B, 77, 1024), each of length 1."""
-        return cast(Tensor, self._clip.encode_text(self._ids(prompts).to(self.device)).float())
+        states: Tensor = self._clip.encode_text(self._ids(prompts).to(self.device))
+        return states.float()
 
     def sync_tokens(self, frames: np.ndarray) -> Tensor:
         """Return Synchformer's tokens (S, 768) of frames (25 per second, 224, 224, 3) uint8."""
         video = sync_pixels(torch.from_numpy(frames).to(self.device)).to(self.feature_dtype)
-        return cast(Tensor, self._sync(video[None])[0].float())
+        tokens: Tensor = self._sync(video[None])[0]
+        return tokens.float()
 
     def _ids(self, prompts: Sequence[str]) -> Tensor:
         from foleypref.published.clip_tokens import clip_tokenizer

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from foleypref.published.filling import Adapt, N
 from foleypref.published.hashes import file_hashes
+from foleypref.published.places import locate
 from foleypref.published.weight_file import WeightFile
-from foleypref.published.weights import load_published, locate
+from foleypref.published.weights import load_published
 
 ADAPTER_FILE = "adapter_model.safetensors"
 
@@ -56,6 +58,13 @@ def copy_for_training(network: nn.Module, dtype: torch.dtype) -> None:
     with torch.no_grad():
         for tensor in (*network.parameters(), *network.buffers()):
             tensor.data = tensor.data.to(dtype, copy=True)
+
+
+def adapted(network: N, adapt: Adapt | None) -> N:
+    """Return `network` after `adapt`, if there is one. It has to keep the network's class."""
+    changed = network if adapt is None else adapt(network)
+    assert isinstance(changed, type(network))
+    return changed
 
 
 def content_hashes(paths: Iterable[Path], adapter: str) -> list[str]:

@@ -22,8 +22,9 @@ from foleypref.networks.passt import PaSST
 from foleypref.networks.resample import HANN, resample
 from foleypref.networks.vggish import VGGish, vggish_patches
 from foleypref.published.filling import fill
+from foleypref.published.places import locate
 from foleypref.published.registry import find
-from foleypref.published.weights import load_published, locate
+from foleypref.published.weights import load_published
 
 PANNS: dict[Variant, str] = {"16k": "Cnn14_16k_mAP=0.438.pth", "32k": "Cnn14_mAP=0.431.pth"}
 PASST = "passt-s-f128-p16-s10-ap.476-swa.pt"

@@ -13,16 +13,13 @@ from pathlib import Path
 from torch import Tensor
 
 from foleypref.published.conversion import converted, load_conversion, source_of
-from foleypref.published.fetching import fetch
 from foleypref.published.hashes import file_hashes, mismatch
 from foleypref.published.identify import could_be, identify, without_wrapper
-from foleypref.published.places import CONVERTED, CONVERTED_EARLIER, is_conversion, locate, weights_folder
+from foleypref.published.places import CONVERTED, CONVERTED_EARLIER, is_conversion, locate
 from foleypref.published.reading import read_state
 from foleypref.published.registry import find
 from foleypref.published.sniff import SAFETENSORS, check_format
 from foleypref.published.weight_file import WeightFile
-
-__all__ = ["fetch", "identify", "load_published", "locate", "read_state", "weights_folder"]
 
 LEGACY_EXTRAS = ("latent_rot", "clip_rot", "t_embed.freqs")
 """Tables in MMAudio's v1 files beside the state dict; they are computed anew for every length."""

@@ -17,7 +17,7 @@ from foleypref.media.streams import FrameStream, bicubic
 from foleypref.networks.imagebind import IMAGE
 from foleypref.published.hashes import weights_version
 from foleypref.published.imagebind import FPS, NAME, IBScore, check_length, load_imagebind, similarity
-from foleypref.published.weights import locate
+from foleypref.published.places import locate
 from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, values_of
 from foleypref.scoring.scorers._pictured import forget_all_but_last, once_per_clip, why_unseen
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from foleypref.media.streams import FrameStream, bicubic
 from foleypref.networks.synchformer import CLASSES
 from foleypref.published.hashes import weights_version
+from foleypref.published.places import locate
 from foleypref.published.synchformer import (
     FPS,
     NAME,
@@ -28,7 +29,6 @@ from foleypref.published.synchformer import (
     load_synchformer,
     offsets_s,
 )
-from foleypref.published.weights import locate
 from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, values_of
 from foleypref.scoring.scorers._pictured import forget_all_but_last, once_per_clip, why_unseen
 
