@@ -89,7 +89,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "source": ({"source": "oracle"}, "source is human or simulated"),
     "seconds": ({"seconds": "-1"}, "seconds is a number"),
     "nan": ({"seconds": "nan"}, "seconds is a number"),
-    "vote of one": ({"kind": "vote", "second": ""}, "second: another candidate"),
+    "vote of one": ({"kind": "vote", "second": ""}, "second is another candidate"),
     "vote": ({"kind": "vote", "second": "CLIP"}, "belongs to another clip"),
 }
 
@@ -130,7 +130,7 @@ def test_what_was_said_first_stays(tmp_path: Path) -> None:
     before = people(workspace)
     count = import_labels(workspace, path)
     assert (count.skipped, count.failed) == (9, 1)
-    assert "said otherwise" in workspace.read(Failure)[0].reason
+    assert "another label before" in workspace.read(Failure)[0].reason
     assert workspace.read(Failure)[0].item == f"{path}:task 1, annotation 1"
     assert people(workspace) == before
 

@@ -1,7 +1,7 @@
-"""Label Studio's JSON: a task a soundtrack (choices bad, medium, good) or a pair (first, tie, second).
+"""Label Studio's JSON: one task per soundtrack (choices bad, medium, good) or per pair (first, tie, second).
 
-What Label Studio itself exports of such a project is read too: `completed_by` may be a user's number, and a
-pair may have been compared with its Pairwise tag. docs/annotate.md has the labelling configurations.
+Exports of Label Studio itself are read too: there, `completed_by` may be a user's number, and a pair may have
+been compared with the Pairwise tag. docs/annotate.md has the labelling configurations.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PAIRWISE = {"left": 1, "right": -1}
 
 
 def to_label_studio(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of labels as Label Studio's tasks."""
+    """Return rows of labels as Label Studio's tasks."""
     tasks: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         key = (row["candidate_id"], row["second"])
@@ -31,21 +31,25 @@ def to_label_studio(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _annotation(row: Mapping[str, Any]) -> dict[str, Any]:
     words = {value: word for word, value in PREFERENCES.items()}
-    rating = row["kind"] == "rating"
-    word = LABELS[row["value"]] if rating else words[row["value"]]
+    is_rating = row["kind"] == "rating"
+    word = LABELS[row["value"]] if is_rating else words[row["value"]]
     result = {
-        "from_name": "rating" if rating else "preference",
+        "from_name": "rating" if is_rating else "preference",
         "to_name": "video",
         "type": "choices",
         "value": {"choices": [word.capitalize()]},
         "meta": {"source": row["source"]},
     }
-    said = {"completed_by": {"email": row["rater"]}, "lead_time": row["seconds"], "was_cancelled": False}
-    return {**said, "result": [result]}
+    return {
+        "completed_by": {"email": row["rater"]},
+        "lead_time": row["seconds"],
+        "was_cancelled": False,
+        "result": [result],
+    }
 
 
 def from_label_studio(tasks: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(place, row) of every annotation; what cannot be read is a row with a `mistake`."""
+    """Yield (place, row) of every annotation; one that cannot be read gives a row with a `mistake`."""
     if not isinstance(tasks, list):
         raise ValueError(f"Label Studio's JSON is a list of tasks, found {type(tasks).__name__}")
     for number, task in enumerate(tasks, 1):
@@ -53,8 +57,8 @@ def from_label_studio(tasks: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if not isinstance(data, dict):
             yield f"task {number}", {"mistake": "a task has an object `data`"}
             continue
-        given = task.get("annotations")
-        for index, annotation in enumerate(given if isinstance(given, list) else [], 1):
+        annotations = task.get("annotations")
+        for index, annotation in enumerate(annotations if isinstance(annotations, list) else [], 1):
             place = f"task {number}, annotation {index}"
             if not isinstance(annotation, dict):
                 yield place, {"mistake": "an annotation is an object"}
@@ -84,18 +88,19 @@ def _row(data: Mapping[str, Any], annotation: Mapping[str, Any]) -> dict[str, An
 
 
 def _word(result: Any) -> str:
-    """What was chosen, in lower case; "" for another kind of result."""
+    """Return the choice in lower case; "" for another kind of result."""
     value = result.get("value") if isinstance(result, dict) else None
     if not isinstance(value, dict):
         return ""
     if result.get("type") == "pairwise":
         return str(value.get("selected") or "").lower()
     choices = value.get("choices")
-    chosen = result.get("type") == "choices" and isinstance(choices, list) and len(choices) == 1
-    return str(choices[0]).lower() if chosen else ""  # type: ignore[index]
+    if result.get("type") == "choices" and isinstance(choices, list) and len(choices) == 1:
+        return str(choices[0]).lower()
+    return ""
 
 
-def _rater(who: Any) -> str:
-    if isinstance(who, dict):
-        return str(who.get("email") or who.get("id") or "")
-    return f"labelstudio-{who}" if isinstance(who, int) else str(who or "")
+def _rater(user: Any) -> str:
+    if isinstance(user, dict):
+        return str(user.get("email") or user.get("id") or "")
+    return f"labelstudio-{user}" if isinstance(user, int) else str(user or "")

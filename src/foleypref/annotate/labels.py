@@ -1,8 +1,8 @@
-"""What people said, out of a workspace and into one: Parquet, CSV, or Label Studio's JSON, by the suffix.
+"""Exports and imports people's ratings and votes: as Parquet, CSV, or Label Studio's JSON, by the suffix.
 
-One row a rating or a vote: kind, clip_id, candidate_id, second (of a vote), rater, value (rating: 0 bad,
-1 medium, 2 good; vote: 1 first better, -1 second, 0 tie), source, seconds, prompt, video. Label Studio has a
-task a soundtrack or pair, with an annotation a rater. Ids are the workspace's; sound is not copied.
+One row per rating or vote: kind, clip_id, candidate_id, second (of a vote), rater, value (rating: 0 bad,
+1 medium, 2 good; vote: 1 first better, -1 second, 0 tie), source, seconds, prompt, video. Label Studio has
+one task per soundtrack or pair, with one annotation per rater. Ids are the workspace's; sound is not copied.
 """
 
 from __future__ import annotations
@@ -41,40 +41,40 @@ SCHEMA = pa.schema(
     ]
 )
 REQUIRED = ("kind", "candidate_id", "rater", "value")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins so
-SAID = 5  # mistakes told at once; all are recorded
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins with one of these
+NUM_PRINTED = 5  # failures that are printed; all are recorded
 
 
 def export_labels(workspace: Workspace, path: str | Path) -> Path:
-    """Write every rating and vote by people, of the tool and imported; returns the file.
+    """Write every rating and vote by people, from the tool or imported; return the file's path.
 
-    Raises ValueError for another suffix, or where nobody has said anything.
+    Raises ValueError for another suffix, or if there are none.
     """
-    path, kind = Path(path), _format(Path(path))
+    path, format_name = Path(path), _format_of(Path(path))
     sync_labels(workspace)
     ratings = [r for r in workspace.read(Rating) if r.source == HUMAN]
     votes = [v for v in workspace.read(Vote) if v.source == HUMAN]
     if not ratings and not votes:
         raise ValueError(
-            f"{workspace.root} has no ratings or votes by people; `foleypref annotate` gets some"
+            f"{workspace.root} has no ratings or votes by people; `foleypref annotate` collects some"
         )
-    write_atomic(path, render(kind, workspace, ratings, votes))
+    write_atomic(path, render(format_name, workspace, ratings, votes))
     say(f"annotate: {len(ratings)} ratings and {len(votes)} votes -> {path}")
     return path
 
 
-def render(kind: str, workspace: Workspace, ratings: Sequence[Rating], votes: Sequence[Vote]) -> bytes:
-    """The file of a format, the same bytes for the same labels."""
+def render(format_name: str, workspace: Workspace, ratings: Sequence[Rating], votes: Sequence[Vote]) -> bytes:
+    """Return the content of a file in one of FORMATS; the same bytes for the same labels."""
     rows = _rows(workspace, ratings, votes)
-    sink = io.BytesIO()
-    if kind == "labelstudio":
+    if format_name == "labelstudio":
         return json.dumps(to_label_studio(rows), indent=1).encode()
-    if kind == "csv":
+    if format_name == "csv":
         text = io.StringIO()
         writer = csv.DictWriter(text, SCHEMA.names, lineterminator="\n")
         writer.writeheader()
         writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
         return text.getvalue().encode()
+    sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), sink, compression="zstd")
     return sink.getvalue()
 
@@ -108,25 +108,25 @@ def _cell(value: Any) -> Any:
 
 
 def import_labels(workspace: Workspace, path: str | Path) -> StageCount:
-    """Add a file's ratings and votes to the workspace's; a bad row is a recorded failure with its place.
+    """Add a file's ratings and votes to the workspace; a bad row becomes a recorded failure with its place.
 
-    A row that is there is skipped; one that contradicts what the same rater said before is a failure. Raises
+    A label that exists is skipped; one that contradicts the same rater's earlier label is a failure. Raises
     ValueError if the file cannot be read or lacks a column.
     """
     path, count = Path(path), StageCount(STAGE)
-    rows = _read(path, _format(path))
+    rows = _read_rows(path, _format_of(path))
     sync_labels(workspace)
     new: dict[str, Rating | Vote] = {}
     failures: list[Failure] = []
     with workspace.lock(STAGE):
         candidates = workspace.by_id(Candidate)
-        there: dict[str, Rating | Vote] = {**workspace.by_id(Rating), **workspace.by_id(Vote)}
+        existing: dict[str, Rating | Vote] = {**workspace.by_id(Rating), **workspace.by_id(Vote)}
         for place, row in rows:
             try:
                 record = _record(row, candidates)
-                before = there.get(record.record_id) or new.get(record.record_id)
+                before = existing.get(record.record_id) or new.get(record.record_id)
                 if before is not None and _value(before) != _value(record):
-                    raise ValueError(f"{record.rater} has said otherwise of this before; the first stays")
+                    raise ValueError(f"{record.rater} gave this another label before; the first one stays")
             except ValueError as error:
                 failures.append(Failure.make(STAGE, f"{path}:{place}", str(error)))
                 continue
@@ -135,29 +135,29 @@ def import_labels(workspace: Workspace, path: str | Path) -> StageCount:
             else:
                 count.skipped += 1
         workspace.append([*failures, *new.values()])
-    for failure in failures[:SAID]:
+    for failure in failures[:NUM_PRINTED]:
         say(f"annotate: {failure.item}: {failure.reason}")
-    if len(failures) > SAID:
-        say(f"annotate: … and {len(failures) - SAID} more; `foleypref show` counts them")
+    if len(failures) > NUM_PRINTED:
+        say(f"annotate: … and {len(failures) - NUM_PRINTED} more; `foleypref show` counts them")
     count.done, count.failed = len(new), len(failures)
     say(count.line())
     return count
 
 
-def _format(path: Path) -> str:
-    for kind, (suffix, _) in FORMATS.items():
+def _format_of(path: Path) -> str:
+    for format_name, (suffix, _) in FORMATS.items():
         if path.suffix.lower() == suffix:
-            return kind
+            return format_name
     suffixes = ", ".join(suffix for suffix, _ in FORMATS.values())
     raise ValueError(f"{path}: labels are {suffixes} files, found {path.suffix or 'no suffix'!r}")
 
 
-def _read(path: Path, kind: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """(place, row) of every row. Raises ValueError for a file that is none."""
+def _read_rows(path: Path, format_name: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return (place, row) of every row. Raises ValueError if the file is not in this format."""
     try:
-        if kind == "labelstudio":
+        if format_name == "labelstudio":
             return list(from_label_studio(json.loads(path.read_text(encoding="utf-8-sig"))))
-        if kind == "parquet":
+        if format_name == "parquet":
             table = pq.read_table(path)
             _check_columns(path, table.column_names)
             return [(f"row {number}", row) for number, row in enumerate(table.to_pylist(), 1)]
@@ -176,14 +176,16 @@ def _read_csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             line = reader.line_num + 1  # a quoted cell may have several
 
 
-def _check_columns(path: Path, found: Sequence[str]) -> None:
-    missing = [name for name in REQUIRED if name not in found]
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    missing = [name for name in REQUIRED if name not in columns]
     if missing:
-        raise ValueError(f"{path} lacks the column {', '.join(missing)}; it has {', '.join(found) or 'none'}")
+        raise ValueError(
+            f"{path} lacks the column {', '.join(missing)}; it has {', '.join(columns) or 'none'}"
+        )
 
 
 def _record(row: Mapping[str, Any], candidates: Mapping[str, Candidate]) -> Rating | Vote:
-    """The record of a row. Raises ValueError saying what is wrong with it."""
+    """Return the record of a row. Raises ValueError that says what is wrong with the row."""
     if row.get("mistake"):
         raise ValueError(row["mistake"])
     first, rater = str(row.get("candidate_id") or ""), check_name(str(row.get("rater") or ""))
@@ -195,18 +197,19 @@ def _record(row: Mapping[str, Any], candidates: Mapping[str, Candidate]) -> Rati
     clip_id = str(row.get("clip_id") or candidates[first].clip_id)
     if row.get("kind") == "rating":
         _check_clip(first, clip_id, candidates)
-        return Rating.make(first, rater, _choice(row.get("value"), LABELS), source, seconds)
+        label = _whole_number(row.get("value"), words=LABELS)
+        return Rating.make(first, rater, label, source=source, seconds=seconds)
     if row.get("kind") != "vote":
         raise ValueError(f"kind is rating or vote, found {row.get('kind')!r}")
     second = str(row.get("second") or "")
     if second not in candidates or second == first:
-        raise ValueError(f"second: another candidate of the clip is wanted, found {second!r}")
+        raise ValueError(f"second is another candidate of the clip, found {second!r}")
     for candidate_id in (first, second):
         _check_clip(candidate_id, clip_id, candidates)
-    preference = _choice(row.get("value"), ())
-    if first > second:  # the tool's order, so that the same comparison has the same id
+    preference = _whole_number(row.get("value"))
+    if first > second:  # the rating tool's order, so that the same comparison has the same id
         first, second, preference = second, first, -preference
-    return Vote.make(clip_id, first, second, rater, preference, source, seconds)
+    return Vote.make(clip_id, first, second, rater, preference=preference, source=source, seconds=seconds)
 
 
 def _check_clip(candidate_id: str, clip_id: str, candidates: Mapping[str, Candidate]) -> None:
@@ -214,8 +217,8 @@ def _check_clip(candidate_id: str, clip_id: str, candidates: Mapping[str, Candid
         raise ValueError(f"candidate {candidate_id} belongs to another clip than {clip_id!r}")
 
 
-def _choice(value: Any, words: Sequence[str]) -> int:
-    """A number, or the place of a word."""
+def _whole_number(value: Any, words: Sequence[str] = ()) -> int:
+    """Return a whole number, or the index of one of the words. Raises ValueError for anything else."""
     if isinstance(value, str) and value.strip().lower() in words:
         return words.index(value.strip().lower())
     try:
@@ -223,9 +226,8 @@ def _choice(value: Any, words: Sequence[str]) -> int:
             return int(float(value))
     except (TypeError, ValueError, OverflowError):
         pass
-    raise ValueError(
-        f"value is a whole number{' or one of ' * bool(words)}{', '.join(words)}, found {value!r}"
-    )
+    allowed = f"a whole number or one of {', '.join(words)}" if words else "a whole number"
+    raise ValueError(f"value is {allowed}, found {value!r}")
 
 
 def _seconds(value: Any) -> float:
