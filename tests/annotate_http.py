@@ -1,4 +1,4 @@
-"""A campaign served over a real socket, and requests as any client may write them, however odd."""
+"""Serves a campaign over a real socket, and sends requests as any client may write them, however odd."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from foleypref.annotate.serve import _listen
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """A response with its whole body."""
 
     status: int
     headers: dict[str, str]
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
     @property
     def json(self) -> Any:
-        """The body as JSON."""
+        """The body, parsed as JSON."""
         return json.loads(self.body)
 
 
@@ -41,33 +41,32 @@ class Client(NamedTuple):
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> Answer:
-        """One request, its path sent as it is."""
+        """Send a request without any change to its path."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         sent = {"Authorization": f"Bearer {self.token}"} if self.token is not None else {}
         connection.request(method, path, body, {**sent, **(headers or {})})
-        found = connection.getresponse()
-        answer = Answer(found.status, {k.lower(): v for k, v in found.getheaders()}, found.read())
+        response = connection.getresponse()
+        answer = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
         connection.close()
         return answer
 
     def get(self, path: str, **headers: str) -> Answer:
-        """GET."""
         return self.request("GET", path, headers=headers)
 
     def post(self, path: str, content: Any, **headers: str) -> Answer:
-        """POST of JSON, or of bytes as they are."""
+        """Post JSON, or bytes as they are."""
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         return self.request("POST", path, body, {"Content-Type": "application/json", **headers})
 
     def say(self, kind: str, **fields: Any) -> Answer:
-        """POST of an event."""
-        said = {"kind": kind, "client_id": str(uuid4()), "client_time_ms": 1, **fields}
-        return self.post("/api/events", said)
+        """Post an event of this kind."""
+        event = {"kind": kind, "client_id": str(uuid4()), "client_time_ms": 1, **fields}
+        return self.post("/api/events", event)
 
 
 @contextmanager
 def served(campaign: Campaign, static: Path | None = None) -> Iterator[int]:
-    """The port on which the campaign is served."""
+    """Serve a campaign; yield the port."""
     with _listen("127.0.0.1", 0) as listening:
         port = listening.getsockname()[1]
         app = create_app(campaign, f"http://127.0.0.1:{port}", *([] if static is None else [static]))

@@ -38,7 +38,7 @@ ARRIVE_S = 3.0  # people do not open a page at the same moment
 
 @dataclass
 class Result:
-    """What raters saw: acknowledged value by (rater, client_id), seconds of answered posts and of `next`."""
+    """Acknowledged values by (rater, client_id), and seconds of answered posts and of `next`."""
 
     acknowledged: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)  # (seq, value)
     post_s: list[float] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Result:
 
 
 class Server:
-    """The server in a process of its own, on the same port and log every time."""
+    """The server as a process, on the same port and log every time."""
 
     def __init__(self, root: Path, num_raters: int, database: str = "") -> None:
         self.root, self.database, self.port = root, database, 0
@@ -66,9 +66,9 @@ class Server:
         assert self.process.stdout is not None
         for _ in range(1 + num_raters):
             line = self.process.stdout.readline()
-            found = re.fullmatch(r"(\S+) +http://127\.0\.0\.1:(\d+)/(?:operator)?#token=(\S+)\n", line)
-            assert found is not None, f"the server did not start: {line!r}"
-            self.port, self.tokens[found[1]] = int(found[2]), found[3]
+            address = re.fullmatch(r"(\S+) +http://127\.0\.0\.1:(\d+)/(?:operator)?#token=(\S+)\n", line)
+            assert address is not None, f"the server did not start: {line!r}"
+            self.port, self.tokens[address[1]] = int(address[2]), address[3]
 
     def _start(self, *raters: str) -> subprocess.Popen[str]:
         named = ["--raters", *raters] if raters else []
@@ -89,7 +89,6 @@ class Server:
         self.process = self._start()
 
     def stop(self) -> None:
-        """The end."""
         self.process.kill()
         self.process.communicate()
 
@@ -109,9 +108,9 @@ class Page:
         todo: list[dict[str, Any]] = []
         while True:
             if not todo:
-                _, found = await self._ask("GET", "/api/tasks/next?ahead=1", None, self.result.next_s)
-                assert found["tasks"], f"{self.name} ran out of tasks"
-                task = found["tasks"][0]
+                _, reply = await self._ask("GET", "/api/tasks/next?ahead=1", None, self.result.next_s)
+                assert reply["tasks"], f"{self.name} ran out of tasks"
+                task = reply["tasks"][0]
                 heard = all_heard(task)
                 todo = [
                     {"task_id": task["task_id"], "label": t["label"], "heard": heard} for t in task["tracks"]
@@ -125,8 +124,8 @@ class Page:
     async def _post(self, about: dict[str, Any]) -> None:
         client_id = str(UUID(int=self.random.getrandbits(128), version=4))
         value = self.random.randrange(3)
-        said = {"kind": "rate", "client_id": client_id, "client_time_ms": 1, "value": value, **about}
-        status, answer = await self._ask("POST", "/api/events", said, self.result.post_s)
+        event = {"kind": "rate", "client_id": client_id, "client_time_ms": 1, "value": value, **about}
+        status, answer = await self._ask("POST", "/api/events", event, self.result.post_s)
         if status != 200:
             self.result.refused[f"{status} {answer.get('reason')}"] += 1
             return
@@ -149,7 +148,7 @@ class Page:
             return status, answer
 
     def head(self, method: str, path: str, length: int = 0) -> bytes:
-        """How a request begins."""
+        """Return the head of a request."""
         return (
             f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n"
             f"Content-Type: application/json\r\nAuthorization: Bearer {self.server.tokens[self.name]}\r\n\r\n"
@@ -163,9 +162,9 @@ class Page:
         writer.write(sent)
         await writer.drain()
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        found = re.search(r"content-length: (\d+)", head)
-        assert found is not None, head
-        return int(head.split()[1]), json.loads(await reader.readexactly(int(found[1])))
+        length = re.search(r"content-length: (\d+)", head)
+        assert length is not None, head
+        return int(head.split()[1]), json.loads(await reader.readexactly(int(length[1])))
 
 
 def make_root(root: Path, posts_each: int, num_tracks: int = 5) -> None:
@@ -214,7 +213,7 @@ async def _answers(page: Page) -> None:
 
 
 def check(root: Path, result: Result) -> dict[str, int]:
-    """Compare the log with what was acknowledged; every number but the first two should be 0."""
+    """Compare the log with the acknowledged events; every number but the first two should be 0."""
     log = EventLog.of(root)
     events = log.events()
     stored = {(event.rater, event.client_id): event for event in events}

@@ -45,9 +45,11 @@ def fill(root: Path, num_clips: int = 6, num_candidates: int = 3, prompt: str = 
         truth_id = Candidate.make_id(clip.clip_id, GROUND_TRUTH, "", 0, "", 0, 0.0)
         candidates.append(Candidate(truth_id, clip.clip_id, GROUND_TRUTH, "", 0, "", 0, 0.0, "", -1))
         for seed in range(num_candidates):
-            made = Candidate.make_id(clip.clip_id, "world", "base", seed, "euler", 25, 4.5)
+            candidate_id = Candidate.make_id(clip.clip_id, "world", "base", seed, "euler", 25, 4.5)
             candidates.append(
-                Candidate(made, clip.clip_id, "world", "base", seed, "euler", 25, 4.5, "latents/none", seed)
+                Candidate(
+                    candidate_id, clip.clip_id, "world", "base", seed, "euler", 25, 4.5, "latents/none", seed
+                )
             )
     workspace.append([*clips, *candidates])
     return workspace
@@ -73,26 +75,28 @@ def fake_waves(
 
     def waves(candidate_ids: Sequence[str]) -> dict[str, tuple[np.ndarray, int]]:
         t = np.arange(int(SAMPLE_RATE * SECONDS)) / SAMPLE_RATE
-        found = {}
+        by_id = {}
         for candidate_id in set(candidate_ids) - set(broken):
             number = int(candidate_id[:6], 16)
             pulse = np.exp(-6 * (t % 0.25))
             wave = (0.02 + 0.9 * (number % 97) / 97) * np.sin(2 * np.pi * (150 + number % 900) * t) * pulse
-            found[candidate_id] = (wave.astype(np.float32), SAMPLE_RATE)
-        return found
+            by_id[candidate_id] = (wave.astype(np.float32), SAMPLE_RATE)
+        return by_id
 
     return waves
 
 
 def make_campaign(workspace: Workspace, raters: Sequence[str] = ("ann", "bob"), **settings: Any) -> Campaign:
-    """A campaign on the workspace's own log; raters have tokens that nobody knows."""
-    made = AnnotateSettings(**{"repeats": 0.0, "degraded": 0.0, **settings})
-    log = EventLog.of(workspace.root, made.database)
+    """Return a campaign on the workspace's log; the raters' tokens are thrown away."""
+    chosen = AnnotateSettings(**{"repeats": 0.0, "degraded": 0.0, **settings})
+    log = EventLog.of(workspace.root, chosen.database)
     tokens = Tokens(log)
     for rater in raters:
         if rater not in tokens.names():
             tokens.new_token(rater)
-    return Campaign(made, log, tokens, MediaStore(workspace, fake_waves()), make_assignments(workspace, made))
+    return Campaign(
+        chosen, log, tokens, MediaStore(workspace, fake_waves()), make_assignments(workspace, chosen)
+    )
 
 
 def without_media(campaign: Campaign) -> Campaign:
@@ -106,8 +110,8 @@ def event(kind: str, client_id: str = "", **fields: Any) -> Event:
     """An event as a browser sends it."""
     import json
 
-    said = {"kind": kind, "client_id": client_id or str(uuid4()), "client_time_ms": 1, **fields}
-    return parse_event(json.dumps(said).encode())
+    content = {"kind": kind, "client_id": client_id or str(uuid4()), "client_time_ms": 1, **fields}
+    return parse_event(json.dumps(content).encode())
 
 
 def all_heard(task: Mapping[str, Any]) -> dict[str, float]:
@@ -121,9 +125,9 @@ def rate_all(
     """Rate every soundtrack of a task; `value` may be a function of the letter."""
     for track in task["tracks"]:
         label = track["label"]
-        said = value(label) if callable(value) else value
+        rating = value(label) if callable(value) else value
         one = event(
-            "rate", task_id=task["task_id"], label=label, value=said, seconds=3.0, heard=all_heard(task)
+            "rate", task_id=task["task_id"], label=label, value=rating, seconds=3.0, heard=all_heard(task)
         )
         campaign.post(rater, one)
 

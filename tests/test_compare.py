@@ -30,18 +30,18 @@ SETTINGS = CompareSettings(split="align", num_clips=4, num_steps=2, guidance_sca
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """Two runs whose weights differ from the base's and each other's."""
-    found = world_workspace(tmp_path)
+    tuned = world_workspace(tmp_path)
     for name, scale in (("louder", 1.01), ("softer", 0.99)):
         model = World().load()
         with torch.no_grad():
             for parameter in model.network.parameters():
                 parameter.mul_(scale)
-        folder = found.run_folder(name)
+        folder = tuned.run_folder(name)
         folder.mkdir(parents=True)
         model.export(str(folder / "model.safetensors"))
         (folder / "settings.json").write_text(json.dumps({"model": {"name": "world", "weights": ""}}))
         (folder / "result.json").write_text("{}")
-    return found
+    return tuned
 
 
 def candidate(clip: str, weights: str, seed: int = 0) -> Candidate:
@@ -63,14 +63,14 @@ def test_the_win_rate_is_a_mean_over_clips_with_ties_as_halves() -> None:
         vote("y", "ann", 0), vote("z", "bob", -1, swapped=True),  # a half, none
         vote("z", "robot", 1, source=SIMULATED),
     ]  # fmt: skip
-    found = outcome(votes, of, ("A", "B"))
-    assert found.win_rate == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
-    assert (found.wins, found.ties, found.losses) == (2, 1, 2)
-    assert (found.num_clips, found.num_raters) == (3, 3)
-    assert 0 <= found.low < found.win_rate < found.high <= 1
+    counted = outcome(votes, of, ("A", "B"))
+    assert counted.win_rate == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    assert (counted.wins, counted.ties, counted.losses) == (2, 1, 2)
+    assert (counted.num_clips, counted.num_raters) == (3, 3)
+    assert 0 <= counted.low < counted.win_rate < counted.high <= 1
     turned = outcome(votes, of, ("B", "A"))
-    assert turned.win_rate == pytest.approx(1 - found.win_rate)
-    assert (turned.wins, turned.losses) == (found.losses, found.wins)
+    assert turned.win_rate == pytest.approx(1 - counted.win_rate)
+    assert (turned.wins, turned.losses) == (counted.losses, counted.wins)
     assert math.isnan(outcome([], of, ("A", "B")).win_rate)
     assert "nobody" in outcome([], of, ("A", "B")).line(("A", "B"))
 
@@ -109,8 +109,8 @@ def test_the_result_is_told_and_written(workspace: Workspace, capsys: pytest.Cap
     workspace.append([a, b])
     workspace.append([Vote.make("x", b.candidate_id, a.candidate_id, "ann", -1, HUMAN)])
     assert result(workspace, contest).win_rate == 1.0
-    said = json.loads((workspace.root / "annotate" / "louder-against-softer.json").read_text())
-    assert said["win_rate"] == 1.0
+    written = json.loads((workspace.root / "annotate" / "louder-against-softer.json").read_text())
+    assert written["win_rate"] == 1.0
     runs = [str(workspace.run_folder(name)) for name in ("louder", "softer")]
     assert run(["compare", *runs, "--result"]) == 0
     assert "louder is preferred to softer in 100.0 %" in capsys.readouterr().out

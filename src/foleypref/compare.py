@@ -41,7 +41,7 @@ NUM_RESAMPLES = 10_000
 
 
 class CompareSettings(Settings):
-    """What both models sample, and how raters are asked."""
+    """Settings of both models' sampling and of the rating tool."""
 
     split: str = "test"
     num_clips: int | None = Field(50, ge=1)  # the first by id; None: all

@@ -1,4 +1,4 @@
-"""Who gets which clip: overlap and dealing, blind order, checks that nobody sees, uncertainty, resuming."""
+"""Which rater gets which clip: overlap, claims, blind order, hidden checks, uncertainty, resuming."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.scored_workspace import rate, rule_labels, rule_values
 
 
 def work_through(campaign: Campaign, raters: tuple[str, ...], rounds: int = 1000) -> dict[str, list[Task]]:
-    """Raters take turns until nobody gets a task; returns everybody's tasks in order."""
+    """Let raters take turns until no tasks are left; return each rater's tasks in order."""
     for _ in range(rounds):
         idle = 0
         for rater in raters:
@@ -158,8 +158,8 @@ def test_a_comparison_with_a_degraded_soundtrack_is_a_check_alone(tmp_path: Path
     while shown := campaign.next_tasks("ann"):
         one = shown[0]
         assert [t["label"] for t in one["tracks"]] == ["A", "B"]
-        said = {"task_id": one["task_id"], "first": "A", "second": "B", "value": 1, "heard": all_heard(one)}
-        campaign.post("ann", event("compare", **said))
+        fields = {"task_id": one["task_id"], "first": "A", "second": "B", "value": 1, "heard": all_heard(one)}
+        campaign.post("ann", event("compare", **fields))
     tasks = campaign.histories.of("ann").of(campaign.settings.campaign_id)
     checks = [task for task in tasks if len(task.genuine) == 1]
     assert checks
@@ -176,19 +176,19 @@ def test_clips_come_by_uncertainty_with_a_share_at_random(tmp_path: Path) -> Non
     assignments = make_assignments(workspace, AnnotateSettings())
     assert clip_uncertainty(workspace, assignments, "audioscore") == {}
     fit(workspace, FitSettings(folds=2, num_steps=60))
-    found = clip_uncertainty(workspace, assignments, "audioscore")
-    assert set(found) == set(assignments.clip_tasks)
-    assert all(0 < entropy < math.log(3) for entropy in found.values())
+    uncertainty = clip_uncertainty(workspace, assignments, "audioscore")
+    assert set(uncertainty) == set(assignments.clip_tasks)
+    assert all(0 < entropy < math.log(3) for entropy in uncertainty.values())
     settings = AnnotateSettings(random_share=0.0, overlap=0.0)
-    assignments.order(settings, found)
-    assert [found[i] for i in assignments.rest] == sorted(found.values(), reverse=True)
-    assignments.order(AnnotateSettings(random_share=0.5, overlap=0.0), found)
-    assert sorted(assignments.rest) == sorted(found)
-    rank = np.argsort([-found[i] for i in assignments.rest]).argsort()
+    assignments.order(settings, uncertainty)
+    assert [uncertainty[i] for i in assignments.rest] == sorted(uncertainty.values(), reverse=True)
+    assignments.order(AnnotateSettings(random_share=0.5, overlap=0.0), uncertainty)
+    assert sorted(assignments.rest) == sorted(uncertainty)
+    rank = np.argsort([-uncertainty[i] for i in assignments.rest]).argsort()
     assert 2 < (rank[:20] > 25).sum() < 15  # of the first 20 half were drawn at random
     campaign = Campaign(settings, None, None, MediaStore(workspace, fake_waves()), assignments)  # type: ignore[arg-type]
     assert campaign.assignments.rest == sorted(
-        found, key=lambda i: -found[i]
+        uncertainty, key=lambda i: -uncertainty[i]
     )  # the campaign follows a fit by itself
 
 
@@ -299,10 +299,10 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_a_short_soundtrack_need_be_heard_to_its_end_only(tmp_path: Path) -> None:
     campaign = make_campaign(fill(tmp_path / "w"), require_listen_s=30.0)
     (task,) = campaign.next_tasks("ann")
-    said = {"task_id": task["task_id"], "label": "A", "value": 2}
+    fields = {"task_id": task["task_id"], "label": "A", "value": 2}
     with pytest.raises(Refused, match="listen to A"):
-        campaign.post("ann", event("rate", **said, heard={"A": 0.9}))
-    assert campaign.post("ann", event("rate", **said, heard={"A": 1.0}))["accepted"]
+        campaign.post("ann", event("rate", **fields, heard={"A": 0.9}))
+    assert campaign.post("ann", event("rate", **fields, heard={"A": 1.0}))["accepted"]
 
 
 def test_raters_at_the_same_time_never_share_a_dealt_clip(tmp_path: Path) -> None:
@@ -333,8 +333,8 @@ def test_a_verdict_does_not_wait_for_media_that_are_being_made(tmp_path: Path) -
         return waves(ids)
 
     campaign.media.waves = slow
-    found: list[list[dict[str, Any]]] = []
-    ahead = [threading.Thread(target=lambda: found.append(campaign.next_tasks("ann", 1))) for _ in range(2)]
+    results: list[list[dict[str, Any]]] = []
+    ahead = [threading.Thread(target=lambda: results.append(campaign.next_tasks("ann", 1))) for _ in range(2)]
     for thread in ahead:
         thread.start()
     assert decoding.wait(30)
@@ -343,4 +343,4 @@ def test_a_verdict_does_not_wait_for_media_that_are_being_made(tmp_path: Path) -
     go_on.set()
     for thread in ahead:
         thread.join(30)
-    assert [[t["number"] for t in tasks] for tasks in found] == [[2, 3], [2, 3]]
+    assert [[t["number"] for t in tasks] for tasks in results] == [[2, 3], [2, 3]]

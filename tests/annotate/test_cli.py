@@ -25,7 +25,7 @@ QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 @contextmanager
 def running(num: int, *command: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Client]]]:
-    """The server in a process of its own, and a client for each of `num` printed addresses."""
+    """Start the server as a process; yield it with a client for each of `num` printed addresses."""
     process = subprocess.Popen(
         [sys.executable, "-m", *command, "--port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **QUIET},
@@ -37,9 +37,9 @@ def running(num: int, *command: str) -> Iterator[tuple[subprocess.Popen[str], di
     clients: dict[str, Client] = {}
     for _ in range(num):
         line = process.stdout.readline()
-        found = re.fullmatch(r"(\S+) +http://127\.0\.0\.1:(\d+)/(?:operator)?#token=(\S+)\n", line)
-        assert found is not None, line + (process.stderr.read() if process.stderr else "")
-        clients[found[1]] = Client(int(found[2]), found[3])
+        address = re.fullmatch(r"(\S+) +http://127\.0\.0\.1:(\d+)/(?:operator)?#token=(\S+)\n", line)
+        assert address is not None, line + (process.stderr.read() if process.stderr else "")
+        clients[address[1]] = Client(int(address[2]), address[3])
     try:
         yield process, clients
     finally:
@@ -69,12 +69,12 @@ def test_addresses_kill_9_and_ctrl_c(tmp_path: Path) -> None:
         names = [r["name"] for r in clients["operator"].get("/api/operator/summary").json["raters"]]
         assert names == ["ann", "bob", "eve"]
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, printed = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "addresses given before stay good: ann, bob" in said
-    assert "the same command goes on where it was" in said
-    assert "Traceback" not in said
-    assert not any(str(client.token) in said for client in (ann, *clients.values()))
+    assert "addresses given before stay good: ann, bob" in printed
+    assert "the same command goes on where it was" in printed
+    assert "Traceback" not in printed
+    assert not any(str(client.token) in printed for client in (ann, *clients.values()))
 
 
 def test_a_port_in_use_is_said(tmp_path: Path) -> None:
@@ -102,19 +102,19 @@ def test_it_listens_here_alone_unless_told_otherwise(
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
     workspace = fill(tmp_path / "w", num_clips=2)
     annotate(workspace, AnnotateSettings(port=0), fake_waves())
-    found = capsys.readouterr()
-    assert re.search(r"^operator +http://127\.0\.0\.1:\d+/operator#token=\S{43}$", found.out, re.M)
-    assert re.search(r"^rater +http://127\.0\.0\.1:\d+/#token=\S{43}$", found.out, re.M)
-    assert "plain HTTP" not in found.err
+    captured = capsys.readouterr()
+    assert re.search(r"^operator +http://127\.0\.0\.1:\d+/operator#token=\S{43}$", captured.out, re.M)
+    assert re.search(r"^rater +http://127\.0\.0\.1:\d+/#token=\S{43}$", captured.out, re.M)
+    assert "plain HTTP" not in captured.err
     exposed = AnnotateSettings(
         port=0, host="0.0.0.0", public_url="https://rate.example.org/", renew=("rater",)
     )
     annotate(workspace, exposed, fake_waves())
-    found = capsys.readouterr()
-    assert "listens on 0.0.0.0" in found.err
-    assert "plain HTTP" in found.err
-    assert "reverse proxy" in found.err
-    assert re.search(r"^rater +https://rate\.example\.org/#token=\S{43}$", found.out, re.M)
+    captured = capsys.readouterr()
+    assert "listens on 0.0.0.0" in captured.err
+    assert "plain HTTP" in captured.err
+    assert "reverse proxy" in captured.err
+    assert re.search(r"^rater +https://rate\.example\.org/#token=\S{43}$", captured.out, re.M)
     assert "0.0.0.0" not in _base_url("0.0.0.0", 1)
     assert _base_url("::1", 80) == "http://[::1]:80"
 
@@ -144,7 +144,7 @@ print([foleypref.cli.main.main(["annotate", root, "--port=0"]), foleypref.cli.ma
     ("package", "annotated"), [("fastapi", True), ("sqlalchemy", False), ("sqlalchemy", True)]
 )
 def test_without_its_extra_the_error_names_it(tmp_path: Path, package: str, annotated: bool) -> None:
-    """A workspace that nobody has annotated is fitted without it."""
+    """A workspace without an event log is fitted without the extra."""
     workspace = fill(tmp_path / "w", num_clips=2)
     if annotated:
         (workspace.root / "annotate").mkdir()
@@ -168,5 +168,5 @@ def test_the_tool_s_packages_are_not_imported_before_they_are_needed() -> None:
         "import sys, foleypref.cli.main, foleypref.fit, foleypref.pair, foleypref.cli.verbs;"
         "print([m for m in ('fastapi', 'uvicorn', 'sqlalchemy', 'psycopg') if m in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"

@@ -43,18 +43,18 @@ def server() -> Iterator[str]:
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'book.sqlite'}"
-    found: str = request.getfixturevalue("server")
-    log = EventLog(found)
+    address: str = request.getfixturevalue("server")
+    log = EventLog(address)
     METADATA.drop_all(log.engine)
     log.close()
-    return found
+    return address
 
 
 @pytest.fixture
 def log(url: str) -> Iterator[EventLog]:
-    made = EventLog(url)
-    yield made
-    made.close()
+    log = EventLog(url)
+    yield log
+    log.close()
 
 
 def new(client_id: str, body: str = "{}", rater: str = "ann") -> NewEvent:
@@ -114,9 +114,9 @@ def test_what_was_acknowledged_survives_kill_9(url: str, kills: int) -> None:
         seen += [line.strip() for line in process.stdout if line.endswith("\n")]
         process.wait()
         acknowledged += seen
-    made = EventLog(url)
-    stored = [event.client_id for event in made.events()]
-    made.close()
+    log = EventLog(url)
+    stored = [event.client_id for event in log.events()]
+    log.close()
     assert len(acknowledged) >= 10 * kills
     assert len(stored) == len(set(stored))
     assert set(acknowledged) <= set(stored)
@@ -131,9 +131,9 @@ def test_a_dealt_clip_has_one_rater_and_a_number_one_task(log: EventLog) -> None
     assert not log.add_task(Task("t3", "main", "ann", 1, "rate", "other", tracks))
     assert log.add_task(Task("t4", "main", "bob", 1, "rate", "clip", tracks))  # overlap: no claim
     assert log.add_task(Task("t5", "again", "bob", 1, "rate", "clip", tracks, claim="clip"))
-    (found,) = log.tasks("ann")
-    assert found == Task(**{**_fields(task), "created_ms": found.created_ms})
-    assert found.genuine == {"A": "c1"}
+    (stored,) = log.tasks("ann")
+    assert stored == Task(**{**_fields(task), "created_ms": stored.created_ms})
+    assert stored.genuine == {"A": "c1"}
     assert log.claims("main") == {"clip"}
     assert [t.task_id for t in log.tasks()] == ["t1", "t4", "t5"]
 
@@ -196,13 +196,13 @@ def test_the_place_of_a_server_s_book_is_noted_without_its_password(
 
 
 def test_a_database_that_does_not_answer_is_said_in_a_line(tmp_path: Path) -> None:
-    for address, said in (
+    for address, reason in (
         ("postgresql://ann:secret@127.0.0.1:1/nowhere", "cannot be opened"),
         ("mysql://somewhere/x", "database is a sqlite:// or postgresql://"),
         ("no address", "database is a sqlite:// or postgresql://"),
         (f"sqlite:///{tmp_path}/no/such/folder/book.sqlite", "cannot be opened"),
     ):
-        with pytest.raises(ValueError, match=said) as caught:
+        with pytest.raises(ValueError, match=reason) as caught:
             EventLog(address)
         assert "secret" not in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -223,9 +223,9 @@ def test_a_book_of_another_format_is_refused(url: str) -> None:
 
     from foleypref.annotate.event_log import ABOUT
 
-    made = EventLog(url)
-    with made.engine.begin() as db:
+    log = EventLog(url)
+    with log.engine.begin() as db:
         db.execute(update(ABOUT).values(value="99"))
-    made.close()
+    log.close()
     with pytest.raises(ValueError, match="format 99"):
         EventLog(url)

@@ -1,4 +1,4 @@
-"""Events to records: undo, the last word, ranks as votes, checks left out; what is not the tool's stays."""
+"""Events to records: undo, the last verdict, ranks as votes, checks left out, other records kept."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ def test_the_last_word_counts_and_undo_brings_back_the_one_before(tmp_path: Path
     a, b = (candidate_of(campaign, task, label) for label in "AB")
     workspace = campaign.media.workspace
 
-    def found() -> dict[str, tuple[int, float]]:
+    def ratings() -> dict[str, tuple[int, float]]:
         sync(workspace)
         return {r.candidate_id: (r.label, r.seconds) for r in workspace.read(Rating)}
 
-    assert found() == {a: (2, 1.5), b: (1, 0.0)}
+    assert ratings() == {a: (2, 1.5), b: (1, 0.0)}
     campaign.post("ann", event("undo"))
-    assert found() == {a: (0, 4.5), b: (1, 0.0)}
+    assert ratings() == {a: (0, 4.5), b: (1, 0.0)}
     assert campaign.next_tasks("ann")[0]["tracks"][0]["given"] == 0
     campaign.post("ann", event("undo"))
-    assert found() == {a: (0, 4.5)}
+    assert ratings() == {a: (0, 4.5)}
     campaign.post("ann", event("undo"))
-    assert found() == {}
+    assert ratings() == {}
     assert not campaign.me("ann")["can_undo"]
     assert all(r.source == "human" and r.rater == "ann" for r in workspace.read(Rating))
 
@@ -75,18 +75,18 @@ def test_an_undo_that_is_sent_twice_takes_back_one_thing(tmp_path: Path) -> None
 def test_a_second_round_on_the_same_clips_overrules_the_first(tmp_path: Path) -> None:
     """And a later word on the first round's page overrules that again."""
     workspace = fill(tmp_path / "w", num_clips=1)
-    found = []
+    labels = []
     campaigns = [without_media(make_campaign(workspace, ("ann",), name=name)) for name in ("main", "second")]
     shown = [campaign.next_tasks("ann")[0] for campaign in campaigns]
     for place, value in ((0, 0), (1, 1), (0, 2)):
-        wanted = campaigns[0].histories.of("ann").tasks[shown[0]["task_id"]].genuine["A"]
+        first = campaigns[0].histories.of("ann").tasks[shown[0]["task_id"]].genuine["A"]
         genuine = campaigns[place].histories.of("ann").tasks[shown[place]["task_id"]].genuine
-        label = next(a for a, candidate_id in genuine.items() if candidate_id == wanted)
+        label = next(a for a, candidate_id in genuine.items() if candidate_id == first)
         campaigns[place].histories._histories.clear()
         say(campaigns[place], "rate", shown[place], label=label, value=value)
         sync(workspace)
-        found.append({r.candidate_id: r.label for r in workspace.read(Rating)}[wanted])
-    assert found == [0, 1, 2]
+        labels.append({r.candidate_id: r.label for r in workspace.read(Rating)}[first])
+    assert labels == [0, 1, 2]
 
 
 def test_what_was_heard_is_never_less_again(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_what_is_not_the_tool_s_stays(tmp_path: Path) -> None:
         Vote.make(candidates[0].clip_id, "x", "y", "imported", 1, "human"),
     ]
     workspace.append(others)
-    sync_labels(workspace)  # nobody has opened the tool: nothing is made
+    sync_labels(workspace)  # without an event log nothing is made
     assert not (workspace.root / "annotate").exists()
     campaign = without_media(make_campaign(workspace))
     rate_all(campaign, "ann", campaign.next_tasks("ann")[0])
@@ -206,7 +206,7 @@ def test_what_is_not_the_tool_s_stays(tmp_path: Path) -> None:
 
 
 def test_fit_and_pair_read_the_book_with_no_extra_step(tmp_path: Path) -> None:
-    """Ratings go in by the tool alone; AudioScore and pairs with complexity 0 come out."""
+    """With ratings from the tool only, AudioScore and pairs with complexity 0 come out."""
     num_clips = 20
     values = rule_values(num_clips * 3)
     workspace, candidates = fill_scores(tmp_path / "w", num_clips, values, num_candidates=3)
@@ -235,8 +235,8 @@ def test_pace_leaves_pauses_out() -> None:
     history = History(tasks)
     times = [0, 30_000, 30_000 + 3 * BREAK_MS, 60_000 + 3 * BREAK_MS]
     for seq, (task, time_ms) in enumerate(zip(tasks, times), 1):
-        said = {"first": "A", "second": "B", "value": 1, "seconds": 1.0}
-        history.apply(StoredEvent(seq, "ann", str(seq), "compare", task.task_id, said, None, time_ms))
+        body = {"first": "A", "second": "B", "value": 1, "seconds": 1.0}
+        history.apply(StoredEvent(seq, "ann", str(seq), "compare", task.task_id, body, None, time_ms))
     active_h = (30_000 + BREAK_MS + 30_000) / 3_600_000
     assert history.per_hour("main") == pytest.approx(4 / active_h, abs=0.1)
     assert history.per_hour("other") is None

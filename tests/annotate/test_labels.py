@@ -101,7 +101,7 @@ def test_a_bad_row_is_a_failure_with_its_line(
     workspace = fill(tmp_path / "w", num_clips=2)
     first, *_, last = sorted(workspace.read(Candidate), key=lambda c: c.clip_id)
     good = {"kind": "rating", "candidate_id": first.candidate_id, "rater": "ann", "value": "good"}
-    changes, said = MISTAKES[mistake]
+    changes, reason = MISTAKES[mistake]
     bad = {**good, "rater": "bob", **changes}
     bad = {key: last.candidate_id if value == "CLIP" else value for key, value in bad.items()}
     path = tmp_path / "labels.csv"
@@ -114,7 +114,7 @@ def test_a_bad_row_is_a_failure_with_its_line(
     assert (count.done, count.failed) == (1, 1)
     (failure,) = workspace.read(Failure)
     assert failure.item == f"{path}:line 4"  # the first row has two lines
-    assert said in failure.reason
+    assert reason in failure.reason
     assert "line 4" in capsys.readouterr().err
     (rating,) = workspace.read(Rating)
     assert (rating.rater, rating.label, rating.source) == ("ann", 2, "human")
@@ -191,7 +191,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == f"{path}\n"
     assert cli.main(["annotate", "import", fresh, path]) == 0
     assert "10 done, 0 skipped, 0 failed" in capsys.readouterr().err
-    for wrong, said in (
+    for wrong, message in (
         (["export", root], "missing: FILE"),
         (["import", root, path, "more"], "Unrecognized options: more"),
         (["import", str(tmp_path / "nowhere"), path], "no such folder"),
@@ -199,7 +199,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ([root, "--task", "guess"], "--task"),
     ):
         assert cli.main(["annotate", *wrong]) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     for asked, shown in (
         (["--help"], "foleypref annotate import"),
         (["import", "--help"], "usage: foleypref annotate import [-h] WORKSPACE FILE"),
@@ -213,7 +213,7 @@ def test_files_that_are_none_are_said(tmp_path: Path) -> None:
     workspace = fill(tmp_path / "w", num_clips=1)
     with pytest.raises(ValueError, match="no ratings or votes"):
         export_labels(workspace, tmp_path / "labels.csv")
-    for name, content, said in (
+    for name, content, message in (
         ("labels.txt", b"", "labels are .parquet, .csv, .json files"),
         ("a.json", b"{}", "list of tasks"),
         ("b.json", b"[" * 100_000, "cannot be read"),
@@ -223,7 +223,7 @@ def test_files_that_are_none_are_said(tmp_path: Path) -> None:
         ("f.parquet", b"PAR1", "cannot be read"),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             import_labels(workspace, tmp_path / name)
     with pytest.raises(FileNotFoundError):
         import_labels(workspace, tmp_path / "nothing.csv")

@@ -11,9 +11,9 @@ from tests.annotate_load import Result, check, run_load
 
 
 def assert_exactly_once(root: Path, result: Result, kills: int) -> None:
-    found = check(root, result)
-    assert found.pop("acknowledged") == found.pop("stored") >= 20
-    assert found == dict.fromkeys(found, 0)
+    counts = check(root, result)
+    assert counts.pop("acknowledged") == counts.pop("stored") >= 20
+    assert counts == dict.fromkeys(counts, 0)
     assert len(result.down_s) == kills
     assert not result.refused
 

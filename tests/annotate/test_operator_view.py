@@ -44,38 +44,38 @@ def rate_truly(campaign: Campaign, noise: float = 0.0, seed: int = 0) -> Any:
 def test_raters_who_agree_in_everything(tmp_path: Path) -> None:
     campaign = without_media(make_campaign(fill(tmp_path / "w", 30), overlap=0.5, repeats=0.3, degraded=0.3))
     everybody(campaign, rate_truly(campaign))
-    found = summary(campaign)
-    agreement = found["agreement"]
+    view = summary(campaign)
+    agreement = view["agreement"]
     assert (agreement["alpha"], agreement["pairwise"], agreement["interval"]) == (1.0, 1.0, [1.0, 1.0])
     assert agreement["overlap_items"] == 15 * 3
     assert agreement["num_pairs"] > 0
-    for rater in found["raters"]:
+    for rater in view["raters"]:
         assert rater["repeats"]["agree"] == rater["repeats"]["of"] > 0
         assert rater["degraded"]["caught"] == rater["degraded"]["of"] > 0
         assert rater["done"] == rater["total"]
         assert (rater["median_seconds"], rater["last_seen"] > 0) == (3.0, True)
-    totals = found["totals"]
-    assert totals["repeats"]["of"] == sum(rater["repeats"]["of"] for rater in found["raters"])
+    totals = view["totals"]
+    assert totals["repeats"]["of"] == sum(rater["repeats"]["of"] for rater in view["raters"])
     assert (totals["clips"], totals["overlap_clips"]) == (30, 15)
 
 
 def test_raters_who_guess(tmp_path: Path) -> None:
     campaign = without_media(make_campaign(fill(tmp_path / "w", 60), overlap=1.0, repeats=0.2, degraded=0.2))
     everybody(campaign, rate_truly(campaign, noise=1.0))
-    found = summary(campaign)
-    low, high = found["agreement"]["interval"]
+    view = summary(campaign)
+    low, high = view["agreement"]["interval"]
     assert low < 0 < high
-    assert abs(found["agreement"]["alpha"]) < 0.2
-    assert 0.4 < found["agreement"]["pairwise"] < 0.6
-    caught, of = found["totals"]["degraded"]["caught"], found["totals"]["degraded"]["of"]
+    assert abs(view["agreement"]["alpha"]) < 0.2
+    assert 0.4 < view["agreement"]["pairwise"] < 0.6
+    caught, of = view["totals"]["degraded"]["caught"], view["totals"]["degraded"]["of"]
     assert 0.2 < caught / of < 0.75  # 5 of 9 guesses: bad, or lower than the original
-    assert 0.2 < found["totals"]["repeats"]["agree"] / found["totals"]["repeats"]["of"] < 0.5
+    assert 0.2 < view["totals"]["repeats"]["agree"] / view["totals"]["repeats"]["of"] < 0.5
 
 
 def test_alpha_is_krippendorff_s_of_the_labels(tmp_path: Path) -> None:
     workspace = fill(tmp_path / "w", 20)
     campaign = without_media(make_campaign(workspace, ("ann", "bob", "eve"), overlap=1.0))
-    said: dict[str, dict[str, int]] = {}
+    values: dict[str, dict[str, int]] = {}
     generator = np.random.default_rng(5)
 
     def say(rater: str, shown: Any, task: Any) -> None:
@@ -84,19 +84,19 @@ def test_alpha_is_krippendorff_s_of_the_labels(tmp_path: Path) -> None:
             campaign.post(rater, event("skip", task_id=task.task_id, reason=reason))
             return
         labels = {a: min(2, true_label(c) + int(generator.integers(2))) for a, c in task.genuine.items()}
-        said.setdefault(rater, {}).update({task.genuine[a]: value for a, value in labels.items()})
+        values.setdefault(rater, {}).update({task.genuine[a]: value for a, value in labels.items()})
         rate_all(campaign, rater, shown, labels.__getitem__)
 
     everybody(campaign, say)
-    ids = sorted({c for one in said.values() for c in one})
-    table = np.array([[said[r].get(c, np.nan) for c in ids] for r in ("ann", "bob", "eve")])
-    found = summary(campaign)
-    assert found["agreement"]["alpha"] == pytest.approx(krippendorff_alpha(table), abs=1e-4)
-    assert found["totals"]["skipped"] == {"does not play": 13}
-    low, high = found["agreement"]["interval"]
-    assert low < found["agreement"]["alpha"] < high
-    everything = found["totals"]["verdicts"]
-    assert everything == sum(len(one) for one in said.values())
+    ids = sorted({c for one in values.values() for c in one})
+    table = np.array([[values[r].get(c, np.nan) for c in ids] for r in ("ann", "bob", "eve")])
+    view = summary(campaign)
+    assert view["agreement"]["alpha"] == pytest.approx(krippendorff_alpha(table), abs=1e-4)
+    assert view["totals"]["skipped"] == {"does not play": 13}
+    low, high = view["agreement"]["interval"]
+    assert low < view["agreement"]["alpha"] < high
+    everything = view["totals"]["verdicts"]
+    assert everything == sum(len(one) for one in values.values())
 
 
 @pytest.mark.parametrize("kind", ["compare", "rank"])
@@ -115,9 +115,9 @@ def test_comparisons_and_ranks(tmp_path: Path, kind: str) -> None:
             campaign.post(rater, event("compare", first="A", second="B", value=value, **mine))
 
     everybody(campaign, say)
-    found = summary(campaign)
-    assert (found["agreement"]["alpha"], found["agreement"]["pairwise"]) == (1.0, 1.0)
-    for rater in found["raters"]:
+    view = summary(campaign)
+    assert (view["agreement"]["alpha"], view["agreement"]["pairwise"]) == (1.0, 1.0)
+    for rater in view["raters"]:
         assert rater["repeats"]["agree"] == rater["repeats"]["of"] > 0
         assert rater["degraded"]["caught"] == rater["degraded"]["of"] > 0
 
@@ -144,9 +144,9 @@ def test_a_large_book_is_not_counted_at_every_glance(tmp_path: Path, monkeypatch
 
 
 def test_before_anybody_came(tmp_path: Path) -> None:
-    found = summary(without_media(make_campaign(fill(tmp_path / "w"))))
-    assert found["agreement"] == {
+    view = summary(without_media(make_campaign(fill(tmp_path / "w"))))
+    assert view["agreement"] == {
         "alpha": None, "interval": None, "pairwise": None, "num_pairs": 0, "overlap_items": 0,
     }  # fmt: skip
-    assert [r["name"] for r in found["raters"]] == ["ann", "bob"]
-    assert all(r["last_seen"] is None and r["per_hour"] is None for r in found["raters"])
+    assert [r["name"] for r in view["raters"]] == ["ann", "bob"]
+    assert all(r["last_seen"] is None and r["per_hour"] is None for r in view["raters"])

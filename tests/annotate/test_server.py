@@ -39,7 +39,7 @@ def test_a_rater_s_way_through_a_task(site: Site) -> None:
     heard = site.ann.say("listen", task_id=task["task_id"], label="B", seconds=1.0)
     assert heard.json["accepted"]
     done = site.ann.say("rate", task_id=task["task_id"], label="B", value=2, seconds=1.0)
-    # Two of the other three are hers by now, and the third is anybody's.
+    # Two of the other three clips are hers by now, and the third is free.
     assert done.json == {"accepted": True, "seq": 2, "done": 0, "total": 4, "can_undo": True}
     again = first_task(site.ann)
     assert (again["tracks"][1]["given"], again["heard"]) == (2, {"B": 1.0})
@@ -65,7 +65,7 @@ def test_media_are_whole_and_seekable_and_dateless(site: Site) -> None:
 
 
 def test_nothing_tells_which_soundtrack_is_which(site: Site) -> None:
-    """Ids, models, scores and checks are nowhere in what a rater gets."""
+    """A rater's tasks contain no ids, models, scores or checks."""
     raw = site.ann.get("/api/tasks/next?ahead=3").body.decode()
     for candidate in site.campaign.media.workspace.read(Candidate):
         for word in (candidate.candidate_id, candidate.clip_id, candidate.model, candidate.shard):
@@ -76,17 +76,17 @@ def test_nothing_tells_which_soundtrack_is_which(site: Site) -> None:
 
 def test_a_replayed_post_counts_once(site: Site) -> None:
     task = first_task(site.ann)
-    said = {
+    rating = {
         "kind": "rate", "client_id": str(uuid4()), "client_time_ms": 5, "task_id": task["task_id"],
         "label": "A", "value": 2, "seconds": 1.0, "heard": {"A": 9.0},
     }  # fmt: skip
-    first = site.ann.post("/api/events", said)
-    again = site.ann.post("/api/events", said)
+    first = site.ann.post("/api/events", rating)
+    again = site.ann.post("/api/events", rating)
     assert (again.status, again.json) == (200, {**first.json, "replayed": True})
-    other = site.ann.post("/api/events", {**said, "value": 0})
+    other = site.ann.post("/api/events", {**rating, "value": 0})
     assert (other.status, other.json) == (409, {"reason": "client_id was used for another event"})
     assert len(site.campaign.log.events()) == 1
-    assert site.bob.post("/api/events", said).status == 404  # somebody else's words are not his
+    assert site.bob.post("/api/events", rating).status == 404  # another rater's event is not his
 
 
 def test_the_operator_sees_adds_and_exports(site: Site, tmp_path: Path) -> None:
@@ -96,12 +96,12 @@ def test_the_operator_sees_adds_and_exports(site: Site, tmp_path: Path) -> None:
             client.say(
                 "rate", task_id=task["task_id"], label=label, value=1, heard=all_heard(task), seconds=2
             )
-    found = site.operator.get("/api/operator/summary").json
-    assert [(r["name"], r["done"]) for r in found["raters"]] == [("ann", 1), ("bob", 1)]
-    assert found["totals"]["verdicts"] == 6
-    made = site.operator.post("/api/operator/raters", {"name": "eve"}).json
-    base, _, token = made["url"].partition("/#token=")
-    assert (made["name"], base) == ("eve", f"http://127.0.0.1:{site.ann.port}")
+    view = site.operator.get("/api/operator/summary").json
+    assert [(r["name"], r["done"]) for r in view["raters"]] == [("ann", 1), ("bob", 1)]
+    assert view["totals"]["verdicts"] == 6
+    added = site.operator.post("/api/operator/raters", {"name": "eve"}).json
+    base, _, token = added["url"].partition("/#token=")
+    assert (added["name"], base) == ("eve", f"http://127.0.0.1:{site.ann.port}")
     eve = Client(site.ann.port, token)
     assert eve.get("/api/me").json["rater"] == "eve"
     assert site.operator.post("/api/operator/raters", {"name": "eve"}).status == 409
@@ -126,7 +126,7 @@ def test_a_book_that_does_not_answer_is_said_and_the_post_may_come_again(
     from sqlalchemy.exc import OperationalError
 
     task, append = first_task(site.ann), site.campaign.log._add
-    said = {
+    rating = {
         "kind": "rate", "client_id": str(uuid4()), "client_time_ms": 5, "task_id": task["task_id"],
         "label": "A", "value": 2, "heard": {"A": 9.0},
     }  # fmt: skip
@@ -135,9 +135,9 @@ def test_a_book_that_does_not_answer_is_said_and_the_post_may_come_again(
         raise OperationalError("insert", {}, Exception("the disk is full"))
 
     monkeypatch.setattr(site.campaign.log, "_add", gone)
-    answer = site.ann.post("/api/events", said)
+    answer = site.ann.post("/api/events", rating)
     assert answer.status == 503
     assert "nothing was written" in answer.json["reason"]
     monkeypatch.setattr(site.campaign.log, "_add", append)
-    assert site.ann.post("/api/events", said).json["seq"] == 1
+    assert site.ann.post("/api/events", rating).json["seq"] == 1
     assert len(json.loads(site.ann.get("/api/tasks/next").body)["tasks"]) == 1

@@ -52,15 +52,15 @@ def test_another_rater_s_task_is_no_task(site: Site) -> None:
     assert hers["task_id"] != his["task_id"]
     for which in ("video", "A"):
         assert site.bob.get(f"/media/{hers['task_id']}/{which}").status == 404
-    for said in (
+    for fields in (
         {"kind": "rate", "label": "A", "value": 2, "heard": {"A": 9.0}},
         {"kind": "listen", "label": "A", "seconds": 2},
         {"kind": "skip", "reason": "other"},
     ):
-        answer = site.bob.say(**said, task_id=hers["task_id"])
+        answer = site.bob.say(**fields, task_id=hers["task_id"])
         assert (answer.status, answer.json) == (404, {"reason": "there is no such task"})
     assert not site.campaign.log.events()
-    assert not site.bob.say("undo").json.get("accepted")  # and nobody's words but his own
+    assert not site.bob.say("undo").json.get("accepted")  # he can take back only his own
 
 
 TRAVERSALS = [
@@ -125,7 +125,7 @@ MALFORMED: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_event_is_refused_in_a_line(quiet: Site, name: str) -> None:
-    content, said = MALFORMED[name]
+    content, reason = MALFORMED[name]
     if isinstance(content, dict):
         good = {"kind": "rate", "client_id": str(uuid4()), "client_time_ms": 1, "label": "A", "value": 2}
         content = {**good, "task_id": first_task(quiet.ann)["task_id"], "heard": {"A": 9.0}, **content}
@@ -134,7 +134,7 @@ def test_a_malformed_event_is_refused_in_a_line(quiet: Site, name: str) -> None:
         content = json.dumps(content).replace('"@', "").replace('@"', "").encode()
     answer = quiet.ann.post("/api/events", content)
     assert answer.status == 422
-    assert said in answer.json["reason"]
+    assert reason in answer.json["reason"]
     assert "\n" not in answer.json["reason"]
     assert len(answer.json["reason"]) <= 300
     assert not quiet.campaign.log.events()
@@ -177,7 +177,7 @@ def raw(site: Site, sent: bytes) -> bytes:
 
 def test_another_site_s_page_is_refused(site: Site) -> None:
     task = first_task(site.ann)
-    said = {
+    rating = {
         "kind": "rate", "client_id": str(uuid4()), "client_time_ms": 5, "task_id": task["task_id"],
         "label": "A", "value": 2, "heard": {"A": 9.0},
     }  # fmt: skip
@@ -186,17 +186,17 @@ def test_another_site_s_page_is_refused(site: Site) -> None:
         "http://evil.example", "null", f"http://{own}.evil.example", f"http://127.0.0.1:{site.ann.port + 1}",
         f"ftp://{own}", "http://[", own, "",
     ):  # fmt: skip
-        assert site.ann.post("/api/events", said, Origin=origin).status in (400, 403), origin
+        assert site.ann.post("/api/events", rating, Origin=origin).status in (400, 403), origin
         assert site.ann.request("OPTIONS", "/api/events", headers={"Origin": origin}).status in (400, 403)
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
-        answer = site.ann.post("/api/events", said, **{"Content-Type": kind})
+        answer = site.ann.post("/api/events", rating, **{"Content-Type": kind})
         assert (answer.status, answer.json) == (415, {"reason": "send application/json"})
     assert site.ann.get("/api/me", Host="evil.example").status == 400  # a name rebound to this address
     assert site.ann.get("/api/me", Host="[::1").status == 400
     assert not site.campaign.log.events()
     assert "access-control-allow-origin" not in site.ann.get("/api/me").headers
     typed = {"Content-Type": "application/json; charset=utf-8"}
-    assert site.ann.post("/api/events", said, Origin=f"http://{own}", **typed).status == 200
+    assert site.ann.post("/api/events", rating, Origin=f"http://{own}", **typed).status == 200
 
 
 def test_behind_a_proxy_its_own_name_is_known(tmp_path: Path) -> None:

@@ -59,6 +59,6 @@ def test_from_sampled_candidates_to_human_pairs(tmp_path: Path) -> None:
     assert np.median(np.abs(heard_at - TARGET_LUFS)) < 0.1
     report = fit(workspace, FitSettings(folds=2, num_steps=50, min_ratings=10))
     assert (report.num_ratings, report.sources) == (18, {"human": 18})
-    found = pair(workspace, PairSettings())
-    assert found.pairs["human"] == 6
+    report = pair(workspace, PairSettings())
+    assert report.pairs["human"] == 6
     assert all(p.complexity == 0.0 for p in workspace.read(Pair) if p.source == "human")

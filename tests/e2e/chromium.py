@@ -1,7 +1,7 @@
 """Headless Chromium, driven through its own debugging pipe: no driver, no package, no port.
 
 The DevTools protocol is JSON, one NUL-ended message at a time, read from file descriptor 3 of the browser and
-written to 4. Each `Tab` has a browser context of its own, so two of them are two people at two machines.
+written to 4. Each `Tab` has its own browser context, so two tabs are two people at two machines.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class ProtocolError(RuntimeError):
 
 
 class Chromium:
-    """One browser process with a profile of its own, both gone after `close`."""
+    """One browser process with its own profile; `close` removes both."""
 
     def __init__(self, path: str) -> None:
         self.profile = Path(mkdtemp(prefix="foleypref-chromium-"))
@@ -170,12 +170,12 @@ class Tab:
             threading.Thread(target=accept, daemon=True).start()
 
     def goto(self, url: str) -> None:
-        """Open an address; from about:blank in between, as a changed fragment alone loads nothing."""
+        """Open an address, via about:blank, because a change of only the fragment loads nothing."""
         self.send("Page.navigate", url="about:blank")
         self.send("Page.navigate", url=url)
 
     def reload(self) -> None:
-        """As F5 does."""
+        """Reload the page, as F5 does."""
         self.send("Page.reload")
         time.sleep(0.1)  # or the old document answers
 
@@ -189,20 +189,20 @@ class Tab:
             mobile=False,
         )
 
-    def dark(self, wanted: bool = True) -> None:
+    def dark(self, on: bool = True) -> None:
         """Ask for the dark or the light page."""
-        value = "dark" if wanted else "light"
+        value = "dark" if on else "light"
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
 
     def js(self, expression: str) -> Any:
         """The value of an expression; promises are waited for. Raises ProtocolError if it throws."""
-        found = self.send(
+        reply = self.send(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True, userGesture=True
         )
-        if "exceptionDetails" in found:
-            details = found["exceptionDetails"]
+        if "exceptionDetails" in reply:
+            details = reply["exceptionDetails"]
             raise ProtocolError(details.get("exception", {}).get("description") or details["text"])
-        return found["result"].get("value")
+        return reply["result"].get("value")
 
     def wait(self, expression: str, patience_s: float = 20) -> Any:
         """The first true value of an expression. Raises AssertionError when it does not come."""
@@ -253,7 +253,7 @@ def until(check: Callable[[], Any], patience_s: float = 20) -> Any:
     """The first true value of a Python check. Raises AssertionError when it does not come."""
     end = time.monotonic() + patience_s
     while time.monotonic() < end:
-        if found := check():
-            return found
+        if value := check():
+            return value
         time.sleep(0.03)
     raise AssertionError(f"still {check()!r} after {patience_s} s")

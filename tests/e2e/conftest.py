@@ -1,4 +1,4 @@
-"""One browser for all of these tests; every test has raters and tabs of its own."""
+"""One browser for all of these tests; every test has its own raters and tabs."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ def browser() -> Iterator[Chromium]:
     path = find_chromium()
     if path is None:
         pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    made = Chromium(path)
-    yield made
-    made.close()
+    chromium = Chromium(path)
+    yield chromium
+    chromium.close()
 
 
 @pytest.fixture(scope="session")
 def make_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Site]]:
-    """Sites that end with the tests: make_site(num_clips, **settings)."""
-    made: list[Site] = []
+    """make_site(num_clips, **settings) serves a new site until the tests end."""
+    sites: list[Site] = []
 
     def site(num_clips: int = 8, **settings: object) -> Site:
         root: Path = tmp_path_factory.mktemp("site")
-        made.append(Site(make_workspace(root / "workspace", num_clips), **settings))
-        return made[-1]
+        sites.append(Site(make_workspace(root / "workspace", num_clips), **settings))
+        return sites[-1]
 
     yield site
-    for one in made:
+    for one in sites:
         one.close()
 
 
 @pytest.fixture(scope="session")
 def rating(make_site: Callable[..., Site]) -> Site:
-    """Five soundtracks to rate a clip."""
+    """A site with five soundtracks per clip to rate."""
     return make_site(task="rate")
 
 
 @pytest.fixture
 def rater() -> str:
-    """A name nobody has."""
+    """A rater's name that no other test uses."""
     return f"rater{next(_names)}"
 
 
 @pytest.fixture
 def visit(browser: Chromium) -> Iterator[Visit]:
-    """visit(url) opens a page as a new person who presses Begin; the page asks its own server alone."""
+    """visit(url) opens a page as a new person who presses Begin; it may ask only its own server."""
     tabs: list[Tab] = []
 
     def opened(url: str, begin: bool = True, before: str = "", **size: int) -> Tab:
@@ -85,17 +85,17 @@ def start(tab: Tab) -> None:
 
 
 def playing(tab: Tab, number: int | None = None) -> None:
-    """Wait until a clip plays, that of a number where one is given."""
-    wanted = "true" if number is None else f"s.number === {number}"
-    tab.wait(f"(s => s.playing && !s.busy && {wanted})(foleypref.state())")
+    """Wait until a clip plays; with `number`, until the task of that number plays."""
+    is_number = "true" if number is None else f"s.number === {number}"
+    tab.wait(f"(s => s.playing && !s.busy && {is_number})(foleypref.state())")
 
 
 def heard(tab: Tab) -> str:
-    """Wait until the soundtrack that is on was heard enough; returns its letter."""
+    """Wait until enough of the current soundtrack was heard; return its letter."""
     tab.wait("document.querySelector('.track.on.ready') !== null")
     return str(tab.js("foleypref.current()"))
 
 
 def saved(tab: Tab) -> None:
-    """Wait until the server has everything."""
+    """Wait until the server has all events."""
     tab.wait("foleypref.state().network === 'idle' && foleypref.state().unsaved === 0")

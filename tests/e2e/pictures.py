@@ -3,7 +3,7 @@
     python -m tests.e2e.pictures docs/pictures
     python -m tests.e2e.pictures docs/pictures runs/demo/report/index.html
 
-The rating tool's clips are the world's; their soundtracks are variations of their own sound.
+The rating tool's clips are the world's; their soundtracks are variations of the clips' sound.
 """
 
 from __future__ import annotations
@@ -38,33 +38,33 @@ def varied(workspace: Workspace) -> Callable[[Sequence[str]], Mapping[str, tuple
     clips, candidates = workspace.read(Clip), workspace.by_id(Candidate)
 
     def waves(candidate_ids: Sequence[str]) -> dict[str, tuple[np.ndarray, int]]:
-        found = {}
+        by_id = {}
         for candidate_id in candidate_ids:
             candidate = candidates[candidate_id]
             place = [clip.clip_id for clip in clips].index(candidate.clip_id)
             clip = clips[(place + (candidate.seed >= len(HOW))) % len(clips)]
             wave, _ = read_wave(workspace.root / clip.path, SAMPLE_RATE, start_s=clip.start_s, duration_s=4.0)
             how = HOW[candidate.seed % len(HOW)]
-            found[candidate_id] = (degrade(wave, SAMPLE_RATE, how, 0) if how else wave, SAMPLE_RATE)
-        return found
+            by_id[candidate_id] = (degrade(wave, SAMPLE_RATE, how, 0) if how else wave, SAMPLE_RATE)
+        return by_id
 
     return waves
 
 
 class Album:
-    """Pictures of one folder."""
+    """Takes screenshots into one folder."""
 
     def __init__(self, folder: Path, browser: Chromium, subject: str = "annotate") -> None:
         self.folder, self.browser, self.subject = folder, browser, subject
 
     def keep(self, tab: Tab, name: str) -> None:
-        """What a window shows."""
+        """Save a screenshot of a tab."""
         path = tab.screenshot(self.folder / f"{self.subject}-{name}.png")
         Image.open(path).convert("RGB").save(path, optimize=True)
         print(f"{path}: {path.stat().st_size // 1024} KB")
 
     def both(self, tab: Tab, name: str) -> None:
-        """The light and the dark page."""
+        """Save screenshots of the light and the dark page."""
         for dark in (False, True):
             tab.dark(dark)
             time.sleep(0.3)
@@ -72,7 +72,7 @@ class Album:
         tab.dark(False)
 
     def visit(self, url: str, **size: int) -> Tab:
-        """A new rater who has begun."""
+        """Open a page as a new rater who has pressed Begin."""
         tab = self.browser.open(**size)
         tab.goto(url)
         start(tab)
@@ -135,7 +135,7 @@ def show_operator(album: Album, site: Site) -> None:
 
 
 def show_report(folder: Path, page: Path) -> None:
-    """The results, and a clip of the gallery while it plays its second soundtrack."""
+    """Take pictures of the results, and of a clip that plays its second soundtrack."""
     path = find_chromium()
     assert path, "Chromium is not installed"
     browser = Chromium(path)
@@ -155,7 +155,7 @@ def show_report(folder: Path, page: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    """All pictures of the rating tool."""
+    """Take all pictures of the rating tool."""
     path = find_chromium()
     assert path, "Chromium is not installed"
     folder.mkdir(parents=True, exist_ok=True)

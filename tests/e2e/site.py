@@ -1,9 +1,9 @@
-"""A listening test to drive a browser against, in which what is seen and what is heard can be told.
+"""A listening test for a browser, with frames and soundtracks that can be identified.
 
 Frame i of the video shows i as seven black or white blocks, so it can be read from the pixels on the screen.
-Soundtrack k of a clip is noise of its own, so what is heard can be found by correlation.
+Every soundtrack is another noise, so the audible one is found by correlation.
 
-`python -m tests.e2e.site ROOT [flags of foleypref annotate]` serves one in a process that can be killed.
+`python -m tests.e2e.site ROOT [flags of foleypref annotate]` serves it in a process that can be killed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def make_workspace(root: Path, num_clips: int = 12, num_candidates: int = 5) -> 
 
 def add_candidates(workspace: Workspace, num: int) -> None:
     """Made-up candidates of every clip, whose sound is the caller's to make."""
-    made = [
+    candidates = [
         Candidate(
             Candidate.make_id(clip.clip_id, "world", "base", seed, "euler", 25, 4.5), clip.clip_id,
             "world", "base", seed, "euler", 25, 4.5, "latents/none", seed,
@@ -64,7 +64,7 @@ def add_candidates(workspace: Workspace, num: int) -> None:
         for clip in workspace.read(Clip)
         for seed in range(num)
     ]  # fmt: skip
-    workspace.append(made)
+    workspace.append(candidates)
 
 
 def numbered_frames() -> np.ndarray:
@@ -78,15 +78,15 @@ def numbered_frames() -> np.ndarray:
 
 def noise_waves(candidate_ids: Sequence[str]) -> Mapping[str, tuple[np.ndarray, int]]:
     """Noise below 4 kHz under a slow swell, another for every candidate."""
-    found = {}
+    by_id = {}
     for candidate_id in candidate_ids:
         generator = np.random.default_rng(int(candidate_id[:12], 16))
         spectrum = np.fft.rfft(generator.standard_normal(round(SECONDS * SAMPLE_RATE)))
         spectrum[np.fft.rfftfreq(round(SECONDS * SAMPLE_RATE), 1 / SAMPLE_RATE) > 4000] = 0
         wave = np.fft.irfft(spectrum, round(SECONDS * SAMPLE_RATE))
         swell = 0.6 + 0.4 * np.sin(2 * np.pi * (np.arange(len(wave)) / len(wave) * 2 + generator.random()))
-        found[candidate_id] = ((wave / np.abs(wave).max() * swell).astype(np.float32), SAMPLE_RATE)
-    return found
+        by_id[candidate_id] = ((wave / np.abs(wave).max() * swell).astype(np.float32), SAMPLE_RATE)
+    return by_id
 
 
 class Site:
@@ -106,7 +106,7 @@ class Site:
         self.start()
 
     def start(self) -> None:
-        """Serve, on the port of the last time."""
+        """Serve, on the same port as before."""
         import uvicorn
 
         listening = socket.create_server(("127.0.0.1", self._port))
@@ -126,12 +126,12 @@ class Site:
         self._thread.start()
 
     def stop(self) -> None:
-        """Serve no more; the log stays open."""
+        """Stop serving; the log stays open."""
         self._server.should_exit = True
         self._thread.join(10)
 
     async def _losing(self, scope: Any, receive: Any, send: Any) -> None:
-        """The application, on a line that may break after the application has done its work."""
+        """Run the application, and lose its reply if `lose_replies` says so."""
 
         async def dropped(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -143,30 +143,30 @@ class Site:
         await self._app(scope, receive, dropped if lose else send)
 
     def rater(self, name: str) -> str:
-        """The address of a new rater."""
+        """Return the address of a new rater."""
         return f"{self.url}/#token={self.tokens.new_token(name)}"
 
     def operator(self) -> str:
-        """The operator's address."""
+        """Return a new address for the operator."""
         return f"{self.url}/operator#token={self.tokens.new_token(OPERATOR, OPERATOR)}"
 
-    def said(self, rater: str, *kinds: str) -> list[dict[str, Any]]:
-        """What the log holds of a rater, listening left out unless it is asked for."""
-        wanted = kinds or ("rate", "compare", "rank", "skip", "undo")
+    def events_of(self, rater: str, *kinds: str) -> list[dict[str, Any]]:
+        """Return a rater's events of these kinds; by default all but listening."""
+        chosen = kinds or ("rate", "compare", "rank", "skip", "undo")
         return [
             {**event.body, "task_id": event.task_id}
             for event in self.log.events(rater)
-            if event.kind in wanted
+            if event.kind in chosen
         ]
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop serving and close the log."""
         self.stop()
         self.log.close()
 
 
 def main(args: list[str]) -> None:
-    """Serve a workspace, made if it is not there."""
+    """Serve a workspace, which is created if it does not exist."""
     root = Path(args.pop(0))
     workspace = Workspace(root) if (root / "workspace.json").exists() else make_workspace(root)
     annotate(

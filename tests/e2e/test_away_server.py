@@ -1,4 +1,4 @@
-"""The server goes away while somebody rates: nothing is lost, nothing counts twice, and the page says so."""
+"""The server stops while a rater works: nothing is lost, nothing counts twice, and the page shows it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_answers_wait_while_the_server_is_away(own: Site, rater: str, visit: Vis
     own.start()
     saved(tab)
     assert tab.text("#network") == "Saved"
-    assert [s["value"] for s in own.said(rater)] == [0, 1, 2, 0, 1, 2]
+    assert [s["value"] for s in own.events_of(rater)] == [0, 1, 2, 0, 1, 2]
     tab.wait("foleypref.state().done === 1")
 
 
@@ -57,7 +57,7 @@ def test_a_lost_acknowledgement_counts_once(own: Site, rater: str, visit: Visit)
     tab.press("b")
     saved(tab)
     assert own.lose_replies == 0
-    assert [(s["label"], s["value"]) for s in own.said(rater)] == [("A", 2), ("B", 0)]
+    assert [(s["label"], s["value"]) for s in own.events_of(rater)] == [("A", 2), ("B", 0)]
 
 
 @pytest.mark.slow
@@ -71,13 +71,13 @@ def test_what_waits_survives_leaving_the_page(own: Site, rater: str, visit: Visi
     tab.wait("foleypref.state().network === 'away'")
     tab.send("Page.navigate", url="about:blank")
     own.start()
-    assert own.said(rater) == []
+    assert own.events_of(rater) == []
     tab.send("Page.navigate", url=own.url)  # the token is this tab's
     tab.wait("!document.querySelector('#begin').hidden")
     tab.press(" ")
     playing(tab, 1)
     assert tab.js("foleypref.state().given") == {"A": 2, "B": 1, "C": None, "D": None, "E": None}
-    assert [s["value"] for s in own.said(rater)] == [2, 1]
+    assert [s["value"] for s in own.events_of(rater)] == [2, 1]
 
 
 @pytest.mark.slow
@@ -90,12 +90,12 @@ def test_a_refusal_is_said_and_taken_back(own: Site, rater: str, visit: Visit) -
     playing(tab, 1)
     assert tab.js("foleypref.state().given")["A"] is None
     assert tab.js("foleypref.state().unsaved") == 0
-    assert own.said(rater) == []
+    assert own.events_of(rater) == []
 
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[Callable[[], tuple[subprocess.Popen[str], str]]]:
-    """process() starts a server in a process of its own, always on one port; returns it and ann's address."""
+    """process() starts a server process, always on one port, and returns it with ann's address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     flags = f"--port {port} --raters ann --overlap 1 --repeats 0 --degraded 0 --require-listen-s 0.3".split()
@@ -104,11 +104,11 @@ def process(tmp_path: Path) -> Iterator[Callable[[], tuple[subprocess.Popen[str]
     output = tmp_path / "said.txt"
 
     def start() -> tuple[subprocess.Popen[str], str]:
-        with output.open("a") as said:
-            running.append(subprocess.Popen(command, stdout=said, stderr=subprocess.DEVNULL, text=True))
-        found = until(lambda: re.search(r"^ann +(\S+)$", output.read_text(), re.MULTILINE), 90)
+        with output.open("a") as file:
+            running.append(subprocess.Popen(command, stdout=file, stderr=subprocess.DEVNULL, text=True))
+        address = until(lambda: re.search(r"^ann +(\S+)$", output.read_text(), re.MULTILINE), 90)
         until(lambda: is_open(port), 90)
-        return running[-1], found[1]
+        return running[-1], address[1]
 
     yield start
     for one in running:
@@ -143,8 +143,8 @@ def test_kill_9_while_rating(process: Callable[..., Any], visit: Visit, tmp_path
         saved(tab)
     log = EventLog.of(tmp_path / "workspace")
     number = {task.task_id: task.number for task in log.tasks("ann")}
-    kept = [
+    stored = [
         (number[e.task_id], e.body["label"], e.body["value"]) for e in log.events("ann") if e.kind == "rate"
     ]
     log.close()
-    assert kept == sent  # every one, once, in order
+    assert stored == sent  # every one, once, in order

@@ -1,4 +1,4 @@
-"""Comparing and ranking in a real browser with the keyboard alone."""
+"""Comparing and ranking in a real browser, with only the keyboard."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ OTHERS = [("ArrowDown", 0), ("ArrowRight", -1), ("t", 0), ("b", -1)]
 
 @pytest.fixture(scope="module")
 def comparing(make_site: Callable[..., Site]) -> Site:
-    """Two soundtracks a clip."""
+    """A site with two soundtracks per clip."""
     return make_site(task="compare")
 
 
 @pytest.fixture(scope="module")
 def ranking(make_site: Callable[..., Site]) -> Site:
-    """Four soundtracks a clip to put in order."""
+    """A site with four soundtracks per clip to rank."""
     return make_site(task="rank", num_tracks=4)
 
 
@@ -53,9 +53,9 @@ def test_an_arrow_says_which_is_better(
     tab.press(key)
     playing(tab, 2)
     saved(tab)
-    (said,) = comparing.said(rater)
-    assert (said["first"], said["second"], said["value"]) == ("A", "B", value)
-    assert set(said["heard"]) == {"A", "B"}
+    (event,) = comparing.events_of(rater)
+    assert (event["first"], event["second"], event["value"]) == ("A", "B", value)
+    assert set(event["heard"]) == {"A", "B"}
     assert tab.problems == []
 
 
@@ -88,7 +88,7 @@ def test_a_comparison_is_undone(comparing: Site, rater: str, visit: Visit) -> No
     tab.press("ArrowRight")  # both were heard before
     playing(tab, 2)
     saved(tab)
-    assert [s.get("value") for s in comparing.said(rater)] == [1, None, -1]
+    assert [s.get("value") for s in comparing.events_of(rater)] == [1, None, -1]
 
 
 def test_rows_are_moved_tied_and_sent_from_best_to_worst(ranking: Site, rater: str, visit: Visit) -> None:
@@ -114,8 +114,8 @@ def test_rows_are_moved_tied_and_sent_from_best_to_worst(ranking: Site, rater: s
     tab.press("Enter")
     playing(tab, 2)
     saved(tab)
-    (said,) = ranking.said(rater)
-    assert said["order"] == [["D"], ["A", "B"], ["C"]]
+    (event,) = ranking.events_of(rater)
+    assert event["order"] == [["D"], ["A", "B"], ["C"]]
     assert rows(tab) == "ABCD"
     assert tab.problems == []
 
@@ -141,4 +141,4 @@ def test_an_order_survives_a_reload_and_needs_everything_heard(
     tab.press("Enter")
     playing(tab, 2)
     saved(tab)
-    assert ranking.said(rater)[0]["order"] == [["B"], ["A"], ["D"], ["C"]]
+    assert ranking.events_of(rater)[0]["order"] == [["B"], ["A"], ["D"], ["C"]]

@@ -21,13 +21,13 @@ def judge(site: Site, rater: str, careless: float, num_clips: int = 2) -> None:
         (task,) = site.campaign.next_tasks(rater)
         for track in site.campaign.task_of(rater, task["task_id"]).tracks:
             truth = 0 if track.degraded else int(track.candidate_id[:8], 16) % 3
-            said = {
+            content = {
                 "kind": "rate", "task_id": task["task_id"], "label": track.label,
                 "value": draws.randrange(3) if draws.random() < careless else truth,
                 "seconds": round(draws.uniform(2.4, 5), 2), "heard": {track.label: 3.0},
                 "client_time_ms": 1, "client_id": str(uuid4()),
             }  # fmt: skip
-            site.campaign.post(rater, parse_event(json.dumps(said).encode()))
+            site.campaign.post(rater, parse_event(json.dumps(content).encode()))
 
 
 def test_the_operator_sees_raters_adds_one_and_takes_the_labels(
@@ -46,7 +46,7 @@ def test_the_operator_sees_raters_adds_one_and_takes_the_labels(
     tiles = tab.text("#tiles")
     assert "Krippendorff's alpha\n1.00" in tiles
     assert "Pairs ordered alike\n100 %" in tiles
-    assert "10 things judged twice" in tiles
+    assert "10 items judged by two or more" in tiles
 
     tab.js("document.querySelector('#name').value = '<b>eve'; document.querySelector('#add button').click()")
     tab.wait("document.querySelector('#message').className === 'warning'")

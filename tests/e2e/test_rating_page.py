@@ -1,4 +1,4 @@
-"""Rating in a real browser with the keyboard alone: keys, undo, skip, reload, other people, hostile text."""
+"""Rating in a real browser, with only the keyboard: keys, undo, skip, reload, other raters, hostile text."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def test_one_key_a_soundtrack_rates_a_clip_and_opens_the_next(rating: Site, rate
     playing(tab, 2)
     assert tab.js("foleypref.current()") == "A"
     saved(tab)
-    said = rating.said(rater)
-    assert [(s["kind"], s["label"], s["value"]) for s in said] == [
+    events = rating.events_of(rater)
+    assert [(s["kind"], s["label"], s["value"]) for s in events] == [
         ("rate", label, value) for label, value in zip("ABCDE", (0, 1, 2, 0, 2))
     ]
-    assert len({s["task_id"] for s in said}) == 1
-    assert all(0.15 <= s["heard"][s["label"]] < 20 and s["seconds"] > 0.2 for s in said)
+    assert len({s["task_id"] for s in events}) == 1
+    assert all(0.15 <= s["heard"][s["label"]] < 20 and s["seconds"] > 0.2 for s in events)
     assert tab.presses == 5
     tab.wait("document.querySelector('#count').textContent.startsWith('1 of')")
     assert tab.problems == []
@@ -52,7 +52,7 @@ def test_a_soundtrack_is_rated_only_after_it_was_heard(rating: Site, rater: str,
     assert tab.js("document.querySelector('.verdict').getAttribute('aria-disabled')") == "false"
     tab.press("m")
     saved(tab)
-    assert [s["value"] for s in rating.said(rater)] == [2, 1]
+    assert [s["value"] for s in rating.events_of(rater)] == [2, 1]
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_undo_takes_the_last_rating_back(rating: Site, rater: str, visit: Visit)
     assert heard(tab) == "B"  # what was heard before still counts
     tab.press("m")
     saved(tab)
-    assert [s["kind"] for s in rating.said(rater)] == ["rate", "rate", "undo", "rate"]
+    assert [s["kind"] for s in rating.events_of(rater)] == ["rate", "rate", "undo", "rate"]
     assert standing(rating, rater) == {"A": 0, "B": 1}
 
 
@@ -114,8 +114,8 @@ def test_skip_asks_why(rating: Site, rater: str, visit: Visit) -> None:
     tab.press("2")
     playing(tab, 2)
     saved(tab)
-    (said,) = rating.said(rater)
-    assert (said["kind"], said["reason"], said["note"]) == ("skip", "cannot tell", "")
+    (event,) = rating.events_of(rater)
+    assert (event["kind"], event["reason"], event["note"]) == ("skip", "cannot tell", "")
     tab.press("u")
     playing(tab, 1)
 
@@ -180,7 +180,7 @@ def test_nothing_on_the_page_tells_what_made_a_sound(rating: Site, rater: str, v
 @pytest.mark.slow
 def test_an_address_without_a_token_says_what_to_do(rating: Site, visit: Visit) -> None:
     tab = visit(rating.url, begin=False)
-    tab.wait("document.querySelector('#notice-title').textContent.includes('address of your own')")
+    tab.wait("document.querySelector('#notice-title').textContent.includes('your own address')")
     wrong = visit(rating.url + "/#token=nobody", begin=False)
     wrong.wait("document.querySelector('#notice-text').textContent.includes('ask the operator')")
 
@@ -230,7 +230,7 @@ def test_a_clip_of_five_soundtracks_takes_five_presses_and_little_more_than_list
         assert tab.presses == 5
         assert seconds < 5 * listen_s + 5
     saved(tab)
-    assert len(site.said(rater)) == 5 * num_clips
+    assert len(site.events_of(rater)) == 5 * num_clips
 
 
 @pytest.mark.slow
@@ -242,7 +242,7 @@ def test_the_focus_is_seen_and_walks_the_page(rating: Site, rater: str, visit: V
 
 
 def standing(site: Site, rater: str, clip: int = 0) -> dict[str, int]:
-    """What the server holds of a rater's clip."""
+    """Return the ratings of a rater's clip by letter, from the server."""
     task = site.campaign.histories.of(rater).of(site.settings.campaign_id)[clip]
     return {
         a: e.body["value"] for a, e in sorted(site.campaign.histories.of(rater).state(task).given.items())

@@ -52,10 +52,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tab(browser: Chromium) -> Iterator[Tab]:
     """A person who looks at a file; nothing but files may be asked for."""
-    found = browser.open(before=LEVEL)
-    yield found
-    found.close()
-    strange = [u for u in found.requests if not u.startswith(("file://", "about:", "data:"))]
+    page_tab = browser.open(before=LEVEL)
+    yield page_tab
+    page_tab.close()
+    strange = [u for u in page_tab.requests if not u.startswith(("file://", "about:", "data:"))]
     assert strange == []
 
 

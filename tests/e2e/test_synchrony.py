@@ -1,4 +1,4 @@
-"""What is heard and what is seen, measured in the browser: samples on their way out, pixels of frames.
+"""Synchrony of sound and picture, measured in the browser: samples on their way out, pixels of frames.
 
 Letters: N samples of a loop, M samples of a recording. Run with `-s` to read the figures.
 """
@@ -63,7 +63,7 @@ TAP = """(() => {
 
 
 class Watched(NamedTuple):
-    """Differences in seconds, positive where the picture is ahead; one row a screen refresh."""
+    """Differences in seconds, positive if the picture is ahead; one row per screen refresh."""
 
     clock: np.ndarray  # between the two clocks
     seen: np.ndarray  # between the sound and the frame whose pixels are on the screen; 0 inside that frame
@@ -79,8 +79,8 @@ def watch(tab: Tab, seconds: float, keys: str = "") -> Watched:
     return Watched(wrap(video - audio), outside, since_ms < 100)
 
 
-def report(name: str, found: Watched) -> None:
-    for what, values in (("clocks", found.clock), ("pixels", found.seen)):
+def report(name: str, watched: Watched) -> None:
+    for what, values in (("clocks", watched.clock), ("pixels", watched.seen)):
         size = 1000 * np.abs(values)
         print(
             f"\n{name}: {what} apart in {len(size)} refreshes: median {np.median(size):.1f} ms, "
@@ -96,13 +96,13 @@ def test_sound_and_picture_stay_together_over_switches_and_loops(
     rating: Site, rater: str, visit: Visit, seconds: float, keys: str
 ) -> None:
     tab = visit(rating.rater(rater), before=TAP)
-    found = watch(tab, seconds, keys)  # from the first sound on; a loop ends every 3 s
-    report(f"{len(keys)} switches", found)
-    assert np.abs(found.clock).max() <= BOUND_S
-    assert np.abs(found.seen).max() <= BOUND_S
-    assert np.abs(found.clock[found.after_switch]).max() <= BOUND_S
-    assert found.after_switch.sum() >= 2 * len(keys)
-    assert len(found.clock) > 20 * seconds  # refreshes: a page that stands still measures nothing
+    watched = watch(tab, seconds, keys)  # from the first sound on; a loop ends every 3 s
+    report(f"{len(keys)} switches", watched)
+    assert np.abs(watched.clock).max() <= BOUND_S
+    assert np.abs(watched.seen).max() <= BOUND_S
+    assert np.abs(watched.clock[watched.after_switch]).max() <= BOUND_S
+    assert watched.after_switch.sum() >= 2 * len(keys)
+    assert len(watched.clock) > 20 * seconds  # refreshes: a page that stands still measures nothing
 
 
 @pytest.mark.slow
@@ -117,10 +117,10 @@ def test_sound_and_picture_are_together_again_soon_after_a_seek(
             tab.press("r")
         playing(tab)
         tab.js("new Promise(go => setTimeout(go, 500))")
-        found = watch(tab, 0.8)
-        report("after a seek", found)
-        assert np.abs(found.clock).max() <= BOUND_S
-        assert np.abs(found.seen).max() <= BOUND_S
+        watched = watch(tab, 0.8)
+        report("after a seek", watched)
+        assert np.abs(watched.clock).max() <= BOUND_S
+        assert np.abs(watched.seen).max() <= BOUND_S
 
 
 @pytest.mark.slow
@@ -132,10 +132,10 @@ def test_a_picture_that_lost_the_sound_finds_it_again(
     tab.wait("foleypref.audioTime() > 0.5")
     tab.js(f"document.querySelector('video[data-front]').currentTime += {lost_s}")
     tab.js("new Promise(go => setTimeout(go, 900))")
-    found = watch(tab, 0.5)
-    report(f"{lost_s} s away", found)
-    assert np.abs(found.clock).max() <= BOUND_S
-    assert np.abs(found.seen).max() <= BOUND_S
+    watched = watch(tab, 0.5)
+    report(f"{lost_s} s away", watched)
+    assert np.abs(watched.clock).max() <= BOUND_S
+    assert np.abs(watched.seen).max() <= BOUND_S
 
 
 def test_a_switch_is_exact_to_the_sample(rating: Site, rater: str, visit: Visit) -> None:

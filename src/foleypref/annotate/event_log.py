@@ -139,7 +139,7 @@ class EventLog:
         return cls(f"sqlite:///{folder / 'book.sqlite'}")
 
     def close(self) -> None:
-        """Close every database connection."""
+        """Close all connections to the database."""
         self.engine.dispose()
 
     # -- events ----------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Turns the event log into records: ratings and votes that bring the workspace's tables up to date.
 
-The rating tool owns every record that any of its events ever led to: such a record is replaced by what the
-log says now, or removed. All other records (simulated, imported, written from Python) stay. Repeats and
-degraded soundtracks never become records.
+The rating tool owns every record that any of its events ever led to: such a record is updated from the log,
+or removed if no verdict is left. All other records (simulated, imported, written from Python) stay. Repeats
+and degraded soundtracks never become records.
 """
 
 from __future__ import annotations

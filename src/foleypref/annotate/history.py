@@ -1,4 +1,4 @@
-"""What a rater's tasks and events add up to: what stands after every undo, what was heard, what is done.
+"""A rater's tasks and events, folded into a state: verdicts not taken back, seconds heard, tasks done.
 
 An event is never changed or removed; an undo names the event that it takes back. The last verdict on a
 soundtrack counts. If the last verdict on a task is a skip, its soundtracks have no verdict.

@@ -37,7 +37,7 @@ STAGE = "annotate"
 
 
 class Soundtrack(NamedTuple):
-    """One soundtrack on disk."""
+    """A level-matched soundtrack on disk."""
 
     path: Path
     seconds: float

@@ -84,7 +84,7 @@ class AnnotateSettings(Settings):
 
     @property
     def campaign_id(self) -> str:
-        """A hash of what is rated and how; tasks with another id are kept, but not continued."""
+        """A hash of the settings that define the tasks; tasks with another id are kept, but not continued."""
         return digest(
             self.name, self.task, self.split, self.model.part_name(), self.weights or "",
             self.tracks, self.ground_truth, *self.versus, length=12,

@@ -1,22 +1,22 @@
 /**
- * Requests to the server, each with the token, and the two ways in which one can fail.
+ * Sends requests to the server, each with the token. A request fails in one of two ways: refused, or unanswered.
  */
 
 const PATIENCE_MS = 10_000;
 
-/** The server answered, and the answer is no: asking again would not change it. */
+/** The server refused the request; sending it again would not help. */
 export class Refused extends Error {
-  /** @param {number} status @param {string} reason one line for the person */
+  /** @param {number} status @param {string} reason one line to show */
   constructor(status, reason) {
     super(reason);
     this.status = status;
   }
 }
 
-/** The server did not answer, or could not: asking again later may help. */
+/** The server did not answer, or had an error of its own; sending the request again later may help. */
 export class Away extends Error {}
 
-/** One rater's (or the operator's) way to the server. Addresses are relative, so a proxy may add a folder. */
+/** The server's API for one token. Addresses are relative, so a proxy may add a folder. */
 export class Api {
   /** @param {string} token */
   constructor(token) {
@@ -29,7 +29,7 @@ export class Api {
   }
 
   /**
-   * Send JSON. The browser finishes it even when the page is left.
+   * Send JSON. The browser completes the request even if the page is closed.
    * @param {string} path @param {object} body @returns {Promise<any>}
    */
   async post(path, body) {
@@ -43,7 +43,7 @@ export class Api {
     return this.#read(() => answer.blob());
   }
 
-  /** A download under the name that the server gives it. @param {string} path @returns {Promise<{blob: Blob, name: string}>} */
+  /** Download a file with the name that the server gives it. @param {string} path @returns {Promise<{blob: Blob, name: string}>} */
   async file(path) {
     const answer = await this.#ask(path, {}, 6 * PATIENCE_MS);
     const name = /filename="([^"]+)"/.exec(answer.headers.get("content-disposition") ?? "")?.[1] ?? "labels";
@@ -56,9 +56,9 @@ export class Api {
     const signal = AbortSignal.timeout(patience);
     const answer = await this.#read(() => fetch(path, { ...options, headers, signal, cache: "no-store" }));
     if (answer.ok) return answer;
-    const said = await answer.json().catch(() => ({}));
-    const reason = typeof said.reason === "string" ? said.reason : `the server answered ${answer.status}`;
-    // 408 and 429 ask for patience, and 5xx is the server's own trouble.
+    const content = await answer.json().catch(() => ({}));
+    const reason = typeof content.reason === "string" ? content.reason : `the server answered ${answer.status}`;
+    // 408 and 429 ask to come back later, and 5xx is an error of the server.
     if (answer.status >= 500 || answer.status === 408 || answer.status === 429) throw new Away(reason);
     throw new Refused(answer.status, reason);
   }

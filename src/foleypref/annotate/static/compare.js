@@ -1,13 +1,13 @@
 /**
- * Comparing: which of two soundtracks is better, or neither.
+ * The page while a task is to compare: which of two soundtracks is better, or neither.
  */
 import { keycap, make } from "./dom.js";
 
 const ARROWS = ["arrowleft", "arrowdown", "arrowright"];
 const LETTERS = ["a", "t", "b"];
-const VALUES = [1, 0, -1]; // the first is better, neither, the second is better
+const VALUES = [1, 0, -1]; // the first is better, a tie, the second is better
 
-/** What the page does while two soundtracks are compared. */
+/** Panel, keys and answer of a comparison. */
 export class CompareMode {
   /** @param {import("./page.js").Page} page */
   constructor(page) {
@@ -24,7 +24,7 @@ export class CompareMode {
     this.hints = [["←", "A is better"], ["↓", "tie"], ["→", "B is better"]];
   }
 
-  /** @returns {number} */
+  /** @returns {number} index of the soundtrack to begin with */
   first() {
     return this.page.heard.next(-1) ?? 0;
   }
@@ -37,7 +37,7 @@ export class CompareMode {
     this.buttons.forEach((button) => button.setAttribute("aria-disabled", String(missing)));
   }
 
-  /** @param {string} key @returns {boolean} whether it meant something */
+  /** @param {string} key @returns {boolean} whether the key has a meaning */
   key(key) {
     const i = ARROWS.includes(key) ? ARROWS.indexOf(key) : LETTERS.indexOf(key);
     if (i < 0) return false;

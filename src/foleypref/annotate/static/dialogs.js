@@ -1,5 +1,5 @@
 /**
- * The two windows over the page: what the keys do, and why a clip is skipped.
+ * The page's two dialogs: what the keys do, and why a clip is skipped.
  */
 import { byId, keycap, make } from "./dom.js";
 
@@ -7,7 +7,7 @@ for (const button of document.querySelectorAll("dialog .close")) {
   button.addEventListener("click", () => /** @type {HTMLDialogElement} */ (button.closest("dialog")).close());
 }
 
-/** @returns {boolean} whether one of them is open */
+/** @returns {boolean} whether a dialog is open */
 export function dialogIsOpen() {
   return document.querySelector("dialog[open]") !== null;
 }
@@ -15,7 +15,7 @@ export function dialogIsOpen() {
 const COMMON = [["Space", "play, pause"], ["1  …  9", "switch to a soundtrack"], ["R", "from the start"]];
 const LAST = [["U", "undo the last answer"], ["S", "skip this clip"], ["?", "this help"]];
 
-/** @param {[string, string][]} hints keys of the task that is on, and what they do */
+/** @param {[string, string][]} hints keys of the current kind of task, and what they do */
 export function showHelp(hints) {
   byId("help-keys").replaceChildren(...[...COMMON, ...hints, ...LAST].flatMap(([keys, meaning]) => [
     make("dt", {}, ...keys.split(/\s{2,}/).map(keycap)),
@@ -24,7 +24,7 @@ export function showHelp(hints) {
   byId("help-dialog").showModal();
 }
 
-/** Ask why. @param {string[]} reasons @param {(reason: string, note: string) => void} onSkip */
+/** Ask why a clip is skipped. @param {string[]} reasons @param {(reason: string, note: string) => void} onSkip */
 export function askToSkip(reasons, onSkip) {
   const dialog = byId("skip-dialog"), note = byId("skip-note");
   const choose = (/** @type {number} */ i) => {
@@ -40,7 +40,7 @@ export function askToSkip(reasons, onSkip) {
   note.value = "";
   dialog.onkeydown = (/** @type {KeyboardEvent} */ event) => {
     if (event.target === note) {
-      if (event.key === "Enter") buttons[0].focus(); // then a digit
+      if (event.key === "Enter") buttons[0].focus(); // so that a digit chooses a reason
       return;
     }
     const i = Number(event.key) - 1;

@@ -1,5 +1,5 @@
 /**
- * Making elements. Text goes in as text alone: a caption with markup in it is shown, never run.
+ * Makes elements. Text goes in as text: markup in a caption is shown, never run.
  */
 
 /**
@@ -13,14 +13,14 @@ export function make(tag, attributes = {}, ...content) {
   return element;
 }
 
-/** @param {string} key @returns {HTMLElement} a key as it is printed on a keyboard */
+/** @param {string} key @returns {HTMLElement} a drawing of a key */
 export function keycap(key) {
   return make("kbd", {}, key);
 }
 
-/** @param {string} id @returns {any} the element that the page has under this id */
+/** @param {string} id @returns {any} the page's element with this id */
 export function byId(id) {
-  const found = document.getElementById(id);
-  if (!found) throw new Error(`the page has no #${id}`);
-  return found;
+  const element = document.getElementById(id);
+  if (!element) throw new Error(`the page has no #${id}`);
+  return element;
 }

@@ -1,8 +1,8 @@
 /**
- * How much of each soundtrack of the clip on screen was heard, and whether that is enough to judge it.
+ * Counts how much of each soundtrack of the current clip was heard, and whether that is enough to judge it.
  */
 
-/** One clip's listening. The seconds themselves stand in `task.heard`, which comes from the server. */
+/** Listening to one clip. The seconds are in `task.heard`, which comes from the server. */
 export class Heard {
   /** @param {import("./session.js").Session} session @param {import("./session.js").Task} task */
   constructor(session, task) {
@@ -15,7 +15,7 @@ export class Heard {
     return this.task.heard[label] ?? 0;
   }
 
-  /** @param {string} label @returns {number} seconds that are asked for; a shorter soundtrack is heard whole */
+  /** @param {string} label @returns {number} seconds that must be heard; all of a shorter soundtrack */
   needed(label) {
     const track = this.task.tracks.find((other) => other.label === label);
     return Math.min(this.session.me.require_listen_s, track?.seconds ?? 0);
@@ -26,22 +26,22 @@ export class Heard {
     return Math.max(0, this.needed(label) - this.seconds(label));
   }
 
-  /** @param {number} from index @returns {number | undefined} the next soundtrack after it not heard enough */
+  /** @param {number} from index @returns {number | undefined} index of the next soundtrack that must still be heard */
   next(from) {
     const { tracks } = this.task;
     const order = tracks.map((_, step) => (from + 1 + step + tracks.length) % tracks.length);
     return order.find((i) => this.missing(tracks[i].label) > 0);
   }
 
-  /** @param {string} label @param {number} seconds more @returns {boolean} whether it is enough now and was not before */
+  /** @param {string} label @param {number} seconds more @returns {boolean} whether this made it enough */
   add(label, seconds) {
     const before = this.missing(label);
     this.task.heard[label] = this.seconds(label) + seconds;
     return before > 0 && this.missing(label) <= 0;
   }
 
-  /** Tell the server. @param {string} label @param {boolean} rarely */
-  tell(label, rarely = false) {
+  /** Report to the server. @param {string} label @param {boolean} rarely */
+  report(label, rarely = false) {
     this.session.listened(this.task, label, rarely);
   }
 }

@@ -1,5 +1,5 @@
 /**
- * `window.foleypref`: what the page does, to be read by tests and measurements. Nothing can be changed with it.
+ * `window.foleypref`: the page's state, for tests and measurements. It is read-only.
  */
 
 /** @param {import("./page.js").Page} page */
@@ -10,7 +10,7 @@ export function publishHooks(page) {
     audioTime: () => player.position(),
     /** @returns {number} second of the clip that is seen */
     videoTime: () => page.picture.position(),
-    /** @returns {string | null} letter of the soundtrack that is on */
+    /** @returns {string | null} letter of the current soundtrack */
     current: () => page.shown?.tracks[player.current].label ?? null,
     state: () => structuredClone({
       task_id: page.shown?.task_id ?? null,

@@ -1,10 +1,10 @@
 /**
- * From keys to what they mean. Held keys do not repeat: one press is one answer.
+ * Calls what a key means. A key that is held down does not repeat: one press is one answer.
  */
 
 /**
  * @param {{pick: (index: number) => void, keys: Record<string, () => void>, other: (key: string, shift: boolean) => boolean,
- *   deaf: () => boolean}} page `other` says whether a key meant something; `deaf` is true while a dialog is open
+ *   deaf: () => boolean}} page `other` returns whether a key has a meaning; `deaf`, whether a dialog is open
  */
 export function listenToKeys({ pick, keys, other, deaf }) {
   document.addEventListener("keydown", (event) => {
@@ -12,7 +12,7 @@ export function listenToKeys({ pick, keys, other, deaf }) {
     const target = /** @type {HTMLElement} */ (event.target);
     if (/^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName)) return;
     const key = event.key.toLowerCase();
-    // A focused button keeps its own keys, for those who walk the page with Tab.
+    // A focused button keeps its own keys, for raters who use Tab.
     if ((key === " " || key === "enter") && target.tagName === "BUTTON") return;
     const used = event.repeat ? key in keys : press(key, event.shiftKey);
     if (used || key === " " || key.startsWith("arrow")) event.preventDefault(); // no scrolling
@@ -26,7 +26,7 @@ export function listenToKeys({ pick, keys, other, deaf }) {
     return true;
   }
 
-  // A button that was clicked with the mouse keeps the focus and would swallow the space key.
+  // A button that was clicked with the mouse keeps the focus and would get the space key.
   document.addEventListener("click", (event) => {
     const button = /** @type {HTMLElement} */ (event.target).closest("button");
     if (event.detail && button && !button.closest("dialog")) button.blur();

@@ -1,5 +1,5 @@
 /**
- * Where the rater's page begins: token, session, one key press to let the browser make sound, then the first task.
+ * The start of the rater's page: token, session, one key press that allows sound, then the first task.
  */
 import { Api, Refused } from "./api.js";
 import { byId } from "./dom.js";
@@ -12,9 +12,9 @@ import { takeToken } from "./token.js";
 
 const RETRY_MS = 2000;
 const PURPOSE = {
-  rate: "You will see a clip with several soundtracks. Say of each how well it fits the picture and how good it sounds.",
-  compare: "You will see a clip with two soundtracks. Say which fits the picture better and sounds better.",
-  rank: "You will see a clip with several soundtracks. Put them in order, the best on top.",
+  rate: "You will see a clip with several soundtracks. Rate how well each fits the picture and how good it sounds.",
+  compare: "You will see a clip with two soundtracks. Choose the one that fits the picture better and sounds better.",
+  rank: "You will see a clip with several soundtracks. Put them in order, the best at the top.",
 };
 
 /** @param {Api} api @returns {Promise<Session>} */
@@ -30,7 +30,7 @@ async function openSession(api) {
   }
 }
 
-/** A browser makes sound only after the person did something. @param {AudioContext} context @param {Session} session */
+/** Wait for a key or click, because a browser plays sound only after one. @param {AudioContext} context @param {Session} session */
 async function begin(context, session) {
   const { me } = session;
   showNotice(me.done ? "Welcome back" : "Before you begin", PURPOSE[/** @type {"rate"} */ (me.task)] ?? "");
@@ -51,7 +51,7 @@ async function begin(context, session) {
 
 async function main() {
   const token = takeToken();
-  if (!token) return showNotice("This page needs an address of your own", "Ask whoever runs this listening test for it; it ends in #token=…");
+  if (!token) return showNotice("This page needs your own address", "Ask the operator of this listening test for it; it ends in #token=…");
   try {
     const session = await openSession(new Api(token));
     const context = new AudioContext();

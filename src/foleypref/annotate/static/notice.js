@@ -1,5 +1,5 @@
 /**
- * The card that stands where there is nothing to listen to: opening, waiting, before the first clip, after the last.
+ * The card that replaces the clip while there is none to hear: on opening, while waiting, and after the last clip.
  */
 import { byId } from "./dom.js";
 

@@ -1,5 +1,5 @@
 /**
- * The operator's page: who is how far, how well people agree, addresses for raters, and the labels as files.
+ * The operator's page: the raters' progress and agreement, their addresses, and the labels as files.
  */
 import { Api, Refused } from "./api.js";
 import { byId, make } from "./dom.js";
@@ -47,7 +47,7 @@ class OperatorPage {
     byId("address-copy").addEventListener("click", () => this.copy());
   }
 
-  /** Read and show everything, now and every few seconds while somebody looks. */
+  /** Read and show everything, now and every few seconds while the page is visible. */
   async run() {
     for (;;) {
       try {
@@ -66,10 +66,10 @@ class OperatorPage {
     hideNotice();
     const interval = agreement.interval ? `95 %: ${agreement.interval.map((/** @type {number} */ v) => number(v, 2)).join(" to ")}` : "";
     showTiles("tiles", [
-      ["Task", task, `${totals.clips} clips, ${totals.overlap_clips} for everybody`],
+      ["Task", task, `${totals.clips} clips, ${totals.overlap_clips} for every rater`],
       ["Clips done", String(totals.tasks_done), `${totals.verdicts} answers`],
       ["Krippendorff's alpha", number(agreement.alpha, 2), interval || "needs two raters on the same clips"],
-      ["Pairs ordered alike", agreement.pairwise === null ? "–" : `${(100 * agreement.pairwise).toFixed(0)} %`, `${agreement.num_pairs ?? 0} pairs, ${agreement.overlap_items} things judged twice`],
+      ["Pairs ordered alike", agreement.pairwise === null ? "–" : `${(100 * agreement.pairwise).toFixed(0)} %`, `${agreement.num_pairs ?? 0} pairs, ${agreement.overlap_items} items judged by two or more`],
       ["Repeats alike", share(totals.repeats.agree ?? 0, totals.repeats.of ?? 0)],
       ["Degraded caught", share(totals.degraded.caught ?? 0, totals.degraded.of ?? 0)],
     ]);
@@ -82,7 +82,7 @@ class OperatorPage {
     const bar = make("progress", { max: String(Math.max(1, rater.total)), value: String(rater.done), "aria-label": `${rater.name}'s progress` });
     const renew = make("button", { type: "button" }, "New address");
     renew.addEventListener("click", () => {
-      if (confirm(`Make a new address for ${rater.name}? The old one ends.`)) this.add(rater.name, true);
+      if (confirm(`Make a new address for ${rater.name}? The old one stops working.`)) this.add(rater.name, true);
     });
     const cells = [number(rater.per_hour), number(rater.median_seconds, 1), share(rater.repeats.agree, rater.repeats.of), share(rater.degraded.caught, rater.degraded.of)];
     return make("tr", {},
@@ -95,9 +95,9 @@ class OperatorPage {
   /** @param {string} name @param {boolean} renew */
   async add(name, renew) {
     try {
-      const made = await this.api.post("api/operator/raters", { name, renew });
-      byId("address-title").textContent = `${made.name}'s address:`;
-      byId("address-url").value = made.url;
+      const rater = await this.api.post("api/operator/raters", { name, renew });
+      byId("address-title").textContent = `${rater.name}'s address:`;
+      byId("address-url").value = rater.url;
       byId("address").hidden = false;
       byId("address-url").focus();
       byId("address-url").select();
@@ -116,7 +116,7 @@ class OperatorPage {
       await navigator.clipboard.writeText(url.value);
       this.say("Copied.");
     } catch {
-      this.say("The browser does not allow copying here: it is selected, press Ctrl C.");
+      this.say("The browser does not allow copying here. The address is selected: press Ctrl C.");
     }
   }
 
@@ -150,7 +150,7 @@ class OperatorPage {
 async function main() {
   const token = takeToken();
   try {
-    if (!token) throw new Error("It needs the address that `foleypref annotate` printed, which ends in #token=…");
+    if (!token) throw new Error("Open the address that `foleypref annotate` printed; it ends in #token=…");
     await new OperatorPage(new Api(token)).run();
   } catch (error) {
     showNotice("This page cannot be shown", reasonOf(error));

@@ -1,9 +1,9 @@
 /**
- * What the rater said, on its way to the server: sent in order, again and again until it is acknowledged.
+ * Sends the rater's events to the server: in order, and each again until it is acknowledged.
  *
- * Every event waits in localStorage under a key of its own until the server has it, so neither a reload nor a
- * closed tab nor a server that is away loses one; its client_id makes the server count it once. One key an event,
- * and not one list, because two tabs would write over each other's list.
+ * Every event waits in localStorage under its own key until the server has it, so that no reload, closed tab or absent
+ * server loses one; its client_id makes the server count it once. Each event has a key, because two tabs that kept a list
+ * would overwrite each other's.
  */
 import { Away, Refused } from "./api.js";
 
@@ -30,30 +30,30 @@ export class Outbox extends EventTarget {
     this.storage = storage;
     this.prefix = `foleypref.event ${rater} `;
     /** @type {{key: string, event: any}[]} */
-    this.waiting = this.#kept();
+    this.waiting = this.#stored();
     /** @type {"idle" | "sending" | "away"} */
     this.state = "idle";
     this.count = 0;
     this.wait = FIRST_WAIT_MS;
-    addEventListener("online", () => this.#hurry());
+    addEventListener("online", () => this.#retryNow());
     if (this.waiting.length) this.#pump();
   }
 
-  /** @returns {number} answers (not mere listening) that the server has not acknowledged */
+  /** @returns {number} answers, without listening, that the server has not acknowledged */
   get unsaved() {
     return this.waiting.filter((item) => item.event.kind !== "listen").length;
   }
 
-  /** @param {{kind: string, [field: string]: any}} said @returns {Promise<any>} the server's reply to it */
-  add(said) {
-    const event = { ...said, client_id: newId(), client_time_ms: Date.now() };
+  /** @param {{kind: string, [field: string]: any}} content of an event @returns {Promise<any>} the server's reply */
+  add(content) {
+    const event = { ...content, client_id: newId(), client_time_ms: Date.now() };
     const key = `${this.prefix}${String(Date.now()).padStart(15, "0")} ${String(this.count++).padStart(6, "0")}`;
     try {
       this.storage.setItem(key, JSON.stringify(event));
     } catch {
-      // Storage is full or forbidden: it still goes out from memory.
+      // Storage is full or forbidden: the event is sent from memory.
     }
-    if (event.kind === "listen") this.#forget(event);
+    if (event.kind === "listen") this.#dropOlder(event);
     this.waiting.push({ key, event });
     const reply = new Promise((resolve, reject) => {
       this.addEventListener("settled", function settled(/** @type {any} */ { detail }) {
@@ -63,26 +63,26 @@ export class Outbox extends EventTarget {
         else resolve(detail.reply);
       });
     });
-    reply.catch(() => {}); // "refused" tells the page; few callers wait for the reply
+    reply.catch(() => {}); // the page listens to "refused"; few callers wait for the reply
     this.#pump();
     return reply;
   }
 
-  /** @param {number} patience_ms @returns {Promise<boolean>} whether nothing waits any more */
+  /** @param {number} patience_ms @returns {Promise<boolean>} whether everything was sent */
   async drained(patience_ms = Infinity) {
     const until = performance.now() + patience_ms;
     while (this.waiting.length && performance.now() < until) await new Promise((go) => setTimeout(go, 50));
     return !this.waiting.length;
   }
 
-  /** Of listening the last word is enough; an hour offline must not leave a thousand. @param {any} event */
-  #forget({ task_id, label }) {
+  /** Drop older events about the same listening, so that an hour offline does not leave a thousand. @param {any} event */
+  #dropOlder({ task_id, label }) {
     const old = this.waiting.filter(({ event: e }, i) => i > 0 && e.kind === "listen" && e.task_id === task_id && e.label === label);
     old.forEach(({ key }) => this.storage.removeItem(key));
     this.waiting = this.waiting.filter((item) => !old.includes(item));
   }
 
-  #kept() {
+  #stored() {
     const keys = Object.keys(this.storage).filter((key) => key.startsWith(this.prefix)).sort();
     return keys.flatMap((key) => {
       try {
@@ -94,7 +94,7 @@ export class Outbox extends EventTarget {
   }
 
   async #pump() {
-    this.#tell();
+    this.#changed();
     if (this.busy) return;
     this.busy = true;
     while (this.waiting.length) {
@@ -105,7 +105,7 @@ export class Outbox extends EventTarget {
         this.#drop(item, { reply });
       } catch (error) {
         if (error instanceof Refused && error.status !== 401) this.#drop(item, { error });
-        else await this.#pause(error);
+        else await this.#waitAfter(error);
       }
     }
     this.busy = false;
@@ -123,12 +123,12 @@ export class Outbox extends EventTarget {
     this.dispatchEvent(new CustomEvent(end.error ? "refused" : "sent", { detail }));
   }
 
-  /** @param {unknown} error why nothing went through */
-  async #pause(error) {
+  /** @param {unknown} error of the last attempt */
+  async #waitAfter(error) {
     this.trouble = error instanceof Refused ? error.message : "";
     if (!(error instanceof Away || error instanceof Refused)) console.error(error);
     this.#set("away");
-    const jitter = 0.75 + Math.random() / 2; // fifty pages must not come back in step
+    const jitter = 0.75 + Math.random() / 2; // so that fifty pages do not come back at the same moment
     await new Promise((go) => {
       this.go = go;
       setTimeout(go, this.wait * jitter);
@@ -136,7 +136,7 @@ export class Outbox extends EventTarget {
     this.wait = Math.min(2 * this.wait, LONGEST_WAIT_MS);
   }
 
-  #hurry() {
+  #retryNow() {
     this.wait = FIRST_WAIT_MS;
     this.go?.();
   }
@@ -145,10 +145,10 @@ export class Outbox extends EventTarget {
   #set(state) {
     if (state !== "away") this.trouble = "";
     this.state = state;
-    this.#tell();
+    this.#changed();
   }
 
-  #tell() {
+  #changed() {
     this.dispatchEvent(new Event("change"));
   }
 }

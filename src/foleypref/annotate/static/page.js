@@ -1,5 +1,5 @@
 /**
- * The rater's page: holds the current task, its sound and picture, and hands keys to the mode that is on.
+ * The rater's page: shows the current task with its sound and picture, and passes keys to the mode of its kind.
  */
 import { CompareMode } from "./compare.js";
 import { askToSkip, dialogIsOpen, showHelp } from "./dialogs.js";
@@ -19,7 +19,7 @@ import { Tracks } from "./tracks.js";
 const MODES = { rate: RateMode, compare: CompareMode, rank: RankMode };
 const RETRY_MS = 2000;
 
-/** Everything between the session and the screen. */
+/** Connects the session with the screen. */
 export class Page {
   /** @param {import("./session.js").Session} session @param {AudioContext} context */
   constructor(session, context) {
@@ -31,9 +31,9 @@ export class Page {
     this.watch = new Stopwatch();
     /** @type {import("./session.js").Task | null} the one on screen */
     this.shown = null;
-    this.turn = 0; // counts openings
-    this.busy = true; // between two clips, and while an undo travels
-    this.tour = false; // play each soundtrack once by itself
+    this.turn = 0; // counts calls of `open`, so that an outdated one notices
+    this.busy = true; // between two clips, and during an undo
+    this.tour = false; // whether each soundtrack plays once by itself
     this.player.onHeard = (i, seconds) => this.#hear(i, seconds);
     this.player.addEventListener("tick", () => this.tracks.cursor(this.player.position()));
     this.player.addEventListener("change", () => this.refresh());
@@ -50,24 +50,24 @@ export class Page {
 
   // -- opening -------------------------------------------------------------------------------------------------
 
-  /** Show the session's current task, its sound running. @param {string} [label] the soundtrack to begin with */
+  /** Show the session's current task and play it. @param {string} [label] the soundtrack to begin with */
   async open(label) {
     const turn = ++this.turn;
     this.busy = true;
     this.player.pause();
     try {
       const task = await this.session.next(showNotice);
-      if (turn !== this.turn) return; // an undo or a refusal was faster
-      if (!task) return this.#finished();
+      if (turn !== this.turn) return; // an undo or a refusal opened another one
+      if (!task) return this.#finish();
       this.media.keep(this.session.tasks);
       const { url, sound } = await this.media.get(task);
       if (turn !== this.turn) return;
-      this.#lay(task, sound.loop);
+      this.#layOut(task, sound.loop);
       const index = task.tracks.findIndex((track) => track.label === label);
       this.player.load(sound, this.picture, index >= 0 ? index : this.mode.first());
       await this.picture.load(url, sound.loop);
     } catch (error) {
-      return this.#troubled(error, turn);
+      return this.#retry(error, turn);
     }
     if (turn !== this.turn) return;
     this.busy = false;
@@ -77,7 +77,7 @@ export class Page {
   }
 
   /** @param {import("./session.js").Task} task @param {number} loop */
-  #lay(task, loop) {
+  #layOut(task, loop) {
     this.shown = task;
     this.heard = new Heard(this.session, task);
     if (!(this.mode instanceof MODES[task.kind])) {
@@ -94,27 +94,27 @@ export class Page {
     task.tracks.forEach((_, i) => this.#showHeard(i));
   }
 
-  #finished() {
+  #finish() {
     const { done } = this.session.me;
     this.shown = null;
     this.busy = false;
-    showNotice("All done, thank you.", done ? "U takes your last answer back." : "There is nothing to listen to yet.");
+    showNotice("All done, thank you.", done ? "Press U to take back your last answer." : "There is nothing to listen to yet.");
   }
 
   /** @param {unknown} error @param {number} turn */
-  #troubled(error, turn) {
+  #retry(error, turn) {
     if (turn !== this.turn) return;
     this.shown = null;
-    showNotice("This clip cannot be loaded yet; it is tried again.", reasonOf(error));
+    showNotice("This clip cannot be loaded yet; trying again.", reasonOf(error));
     setTimeout(async () => {
-      await this.session.resync().catch(() => {}); // the server may have taken it out
+      await this.session.resync().catch(() => {}); // the server may have left this task out
       if (turn === this.turn) this.open();
     }, RETRY_MS);
   }
 
-  // -- what the modes ask for ----------------------------------------------------------------------------------
+  // -- for the modes -------------------------------------------------------------------------------------------
 
-  /** Whether these were heard enough; else says what is missing, and plays it. @param {string[]} labels */
+  /** Returns whether these were heard enough; if not, shows and plays what is missing. @param {string[]} labels */
   mayJudge(labels) {
     if (this.busy) return false;
     this.player.settle();
@@ -122,33 +122,33 @@ export class Page {
     const label = labels.find((one) => heard.missing(one) > 0);
     if (label === undefined) return true;
     this.say(`Listen to ${label} first: ${Math.max(0.1, heard.missing(label)).toFixed(1)} s more.`, "warning");
-    const wanting = this.task.tracks.findIndex((track) => track.label === label);
-    tracks.nudge(wanting);
-    if (heard.missing(this.task.tracks[this.player.current].label) <= 0) this.pick(wanting, true);
+    const index = this.task.tracks.findIndex((track) => track.label === label);
+    tracks.nudge(index);
+    if (heard.missing(this.task.tracks[this.player.current].label) <= 0) this.pick(index, true);
     else if (!this.player.playing) this.player.play();
     return false;
   }
 
-  /** Send a verdict. @param {{kind: string, [f: string]: any}} said @param {string[]} labels @param {boolean} finish */
-  answer(said, labels, finish) {
+  /** Send a verdict. @param {{kind: string, [f: string]: any}} verdict @param {string[]} labels @param {boolean} finish */
+  answer(verdict, labels, finish) {
     this.player.settle();
     const heard = Object.fromEntries(labels.map((label) => [label, rounded(this.heard.seconds(label))]));
-    this.session.say({ ...said, heard, seconds: rounded(this.watch.seconds) }, finish);
+    this.session.answer({ ...verdict, heard, seconds: rounded(this.watch.seconds) }, finish);
     this.watch.reset();
     this.say("");
     if (finish) this.open();
   }
 
-  /** Hear a soundtrack. @param {number} i @param {boolean} start also when it was paused */
+  /** Switch to a soundtrack. @param {number} i @param {boolean} start also play if the player is paused */
   pick(i, start = false) {
     if (!this.shown || i >= this.task.tracks.length) return;
-    if (i !== this.player.current) this.#tell();
-    if (!start) this.tour = false; // by hand
+    if (i !== this.player.current) this.#reportListening();
+    if (!start) this.tour = false; // the rater chose
     this.player.choose(i);
     if (start && !this.player.playing) this.player.play();
   }
 
-  /** @param {string} text @param {"" | "warning"} tone */
+  /** Show a message. @param {string} text @param {"" | "warning"} tone */
   say(text, tone = "") {
     const message = byId("message");
     message.textContent = text;
@@ -164,7 +164,7 @@ export class Page {
     byId("play").firstChild.textContent = this.player.playing ? "Pause " : "Play ";
   }
 
-  // -- keys and moments ----------------------------------------------------------------------------------------
+  // -- keys and events -----------------------------------------------------------------------------------------
 
   #listen() {
     const play = () => this.shown && !this.busy && this.player.toggle();
@@ -191,12 +191,12 @@ export class Page {
     if (!this.shown || this.busy) return;
     this.#resumeAfter(byId("skip-dialog"));
     askToSkip(this.session.me.skip_reasons, (reason, note) => {
-      this.session.say(note ? { kind: "skip", reason, note } : { kind: "skip", reason }, true);
+      this.session.answer(note ? { kind: "skip", reason, note } : { kind: "skip", reason }, true);
       this.open();
     });
   }
 
-  /** Pause while a window is open. @param {HTMLDialogElement} dialog */
+  /** Pause while a dialog is open. @param {HTMLDialogElement} dialog */
   #resumeAfter(dialog) {
     const { playing } = this.player, { turn } = this;
     this.player.pause();
@@ -208,39 +208,39 @@ export class Page {
     if (this.busy) return;
     if (!this.session.canUndo) return this.say("There is nothing to undo.");
     this.busy = true;
-    this.say("Taking your last answer back …");
+    this.say("Taking back your last answer …");
     try {
       const label = await this.session.undo();
       await this.open(label);
-      this.say("Your last answer is taken back.");
+      this.say("Your last answer was taken back.");
     } catch (error) {
       this.busy = false;
       this.say(reasonOf(error), "warning");
     }
   }
 
-  /** The server said no, and everything was read from it again. @param {string} reason */
+  /** The server refused an answer, and the session was read again. @param {string} reason */
   async #refused(reason) {
     await this.open();
     this.say(reason, "warning");
   }
 
-  /** The tab is hidden or left: nobody listens. */
+  /** The tab is hidden or closed, so nobody listens. */
   #leave() {
     this.player.pause();
-    this.#tell();
+    this.#reportListening();
   }
 
   #lap() {
-    this.#tell(true);
+    this.#reportListening(true);
     const next = this.tour ? this.heard?.next(this.player.current) : undefined;
     if (next !== undefined) this.pick(next, true);
   }
 
   /** @param {boolean} rarely */
-  #tell(rarely = false) {
+  #reportListening(rarely = false) {
     this.player.settle();
-    if (this.shown) this.heard?.tell(this.task.tracks[this.player.current].label, rarely);
+    if (this.shown) this.heard?.report(this.task.tracks[this.player.current].label, rarely);
   }
 
   /** @param {number} i @param {number} share of the loop */

@@ -1,5 +1,5 @@
 /**
- * The line on top: how far, how fast, and whether everything is saved.
+ * The line at the top: progress, pace, and whether everything is saved.
  */
 import { byId } from "./dom.js";
 
@@ -17,7 +17,7 @@ export function showProgress({ me, outbox, canUndo }) {
   bar.value = me.done;
   byId("count").textContent = `${me.done} of ${me.total} clips`;
   const pace = me.pace_per_hour;
-  byId("pace").textContent = pace ? `${Math.round(pace)} an hour · ${duration((60 * Math.max(0, me.total - me.done)) / pace)} left` : "";
+  byId("pace").textContent = pace ? `${Math.round(pace)} per hour · ${duration((60 * Math.max(0, me.total - me.done)) / pace)} left` : "";
   byId("undo").setAttribute("aria-disabled", String(!canUndo));
   const network = byId("network");
   const [state, text] = saved(outbox);

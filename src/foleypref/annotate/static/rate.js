@@ -1,5 +1,5 @@
 /**
- * Rating: one key a soundtrack; then the next one without a rating plays by itself.
+ * The page while a task is to rate: one key per soundtrack, then the next unrated one plays by itself.
  */
 import { keycap, make } from "./dom.js";
 
@@ -8,7 +8,7 @@ const KEYS = ["b", "m", "g"]; // value 0, 1, 2
 /** @param {string} word @returns {string} */
 const capital = (word) => word.charAt(0).toUpperCase() + word.slice(1);
 
-/** What the page does while soundtracks are rated one by one. */
+/** Panel, keys and answers of a rating. */
 export class RateMode {
   /** @param {import("./page.js").Page} page */
   constructor(page) {
@@ -25,7 +25,7 @@ export class RateMode {
     this.hints.push(["←  →", "previous, next soundtrack"]);
   }
 
-  /** @returns {number} the soundtrack to begin with */
+  /** @returns {number} index of the soundtrack to begin with */
   first() {
     return Math.max(0, this.page.task.tracks.findIndex((track) => track.given === null));
   }
@@ -33,22 +33,22 @@ export class RateMode {
   refresh() {
     const { task, tracks, player } = this.page;
     const { labels } = this.page.session.me;
-    const on = task.tracks[player.current];
-    this.question.textContent = `Soundtrack ${on.label} is …`;
+    const current = task.tracks[player.current];
+    this.question.textContent = `Soundtrack ${current.label} is …`;
     this.buttons.forEach((button, value) => {
-      button.classList.toggle("chosen", on.given === value);
-      button.setAttribute("aria-pressed", String(on.given === value));
-      button.setAttribute("aria-disabled", String(this.page.heard.missing(on.label) > 0));
+      button.classList.toggle("chosen", current.given === value);
+      button.setAttribute("aria-pressed", String(current.given === value));
+      button.setAttribute("aria-disabled", String(this.page.heard.missing(current.label) > 0));
     });
     task.tracks.forEach((track, i) => {
-      const { said, row } = tracks.rows[i];
-      said.textContent = track.given === null ? "" : capital(labels[track.given]);
-      said.className = track.given === null ? "said" : `said value${track.given}`;
+      const { answer, row } = tracks.rows[i];
+      answer.textContent = track.given === null ? "" : capital(labels[track.given]);
+      answer.className = track.given === null ? "answer" : `answer value${track.given}`;
       row.classList.toggle("answered", track.given !== null);
     });
   }
 
-  /** @param {string} key @returns {boolean} whether it meant something */
+  /** @param {string} key @returns {boolean} whether the key has a meaning */
   key(key) {
     const { task, player } = this.page;
     const value = KEYS.indexOf(key);
@@ -60,19 +60,19 @@ export class RateMode {
     return true;
   }
 
-  /** Rate the soundtrack that is on. @param {number} value */
+  /** Rate the current soundtrack. @param {number} value */
   rate(value) {
     const { task, player } = this.page;
-    const on = task.tracks[player.current];
-    if (!this.page.mayJudge([on.label])) return;
-    on.given = value;
-    const left = this.#next(player.current);
-    this.page.answer({ kind: "rate", label: on.label, value }, [on.label], left < 0);
-    if (left >= 0) this.page.pick(left, true);
+    const current = task.tracks[player.current];
+    if (!this.page.mayJudge([current.label])) return;
+    current.given = value;
+    const next = this.#nextUnrated(player.current);
+    this.page.answer({ kind: "rate", label: current.label, value }, [current.label], next < 0);
+    if (next >= 0) this.page.pick(next, true);
   }
 
-  /** @param {number} from @returns {number} the next soundtrack without a rating, -1 for none */
-  #next(from) {
+  /** @param {number} from @returns {number} index of the next soundtrack without a rating, -1 for none */
+  #nextUnrated(from) {
     const { tracks } = this.page.task;
     for (let step = 1; step <= tracks.length; step++) {
       const i = (from + step) % tracks.length;

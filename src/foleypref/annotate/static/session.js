@@ -1,8 +1,8 @@
 /**
- * Where the rater stands: the current task, the ones after it, and what was said so far.
+ * The rater's session: the current task, the next ones, and the answers so far.
  *
- * Answers count here at once and travel through the outbox; the server stays the truth. When it refuses one, or
- * after an undo, everything is read from it again.
+ * Answers take effect here at once and are sent by the outbox; the server decides. If it refuses one, and after an undo,
+ * everything is read from it again.
  *
  * @typedef {{label: string, seconds: number, peaks: [number, number][], given: number | null}} Track
  * @typedef {{task_id: string, number: number, kind: "rate" | "compare" | "rank", events: number[], tracks: Track[],
@@ -15,7 +15,7 @@ import { Outbox } from "./outbox.js";
 
 const AHEAD = 2;
 const RETRY_MS = 2000;
-const TOLD_S = 0.05; // less listening than this is not worth a request
+const MIN_REPORT_S = 0.05; // less listening than this is not worth a request
 
 /** Events: "change" when counts change; "refused" with a reason, after which `task` may be another. */
 export class Session extends EventTarget {
@@ -28,16 +28,16 @@ export class Session extends EventTarget {
     /** @type {Task[]} the current one first */
     this.tasks = [];
     this.finished = new Set();
-    /** @type {{task_id: string, label?: string}[]} what was said here, last at the end */
-    this.said = [];
-    /** @type {Record<string, number>} seconds that the server knows of, by task and letter */
-    this.told = {};
+    /** @type {{task_id: string, label?: string}[]} answers given on this page, in order */
+    this.answers = [];
+    /** @type {Record<string, number>} seconds of listening that the server knows of, by task and letter */
+    this.reported = {};
     this.outbox.addEventListener("sent", (e) => this.#sent(/** @type {CustomEvent} */ (e).detail));
     this.outbox.addEventListener("refused", (e) => this.#refused(/** @type {CustomEvent} */ (e).detail));
     this.outbox.addEventListener("change", () => this.dispatchEvent(new Event("change")));
   }
 
-  /** @param {import("./api.js").Api} api @returns {Promise<Session>} ready, with what waited from before sent first */
+  /** @param {import("./api.js").Api} api @returns {Promise<Session>} after the events of an earlier visit were sent */
   static async open(api) {
     const session = new Session(api, await api.get("api/me"));
     await session.outbox.drained(3000);
@@ -54,7 +54,7 @@ export class Session extends EventTarget {
     return this.me.can_undo || this.outbox.unsaved > 0;
   }
 
-  /** Ask for tasks beyond those at hand. @returns {Promise<boolean>} whether there is one to show now */
+  /** Ask for further tasks. @returns {Promise<boolean>} whether there is one to show now */
   async refill() {
     const tasks = await this.#ask();
     const known = new Set(this.tasks.map((task) => task.task_id));
@@ -63,13 +63,13 @@ export class Session extends EventTarget {
   }
 
   /**
-   * The current task, waited for if need be; undefined when there are none left.
-   * @param {(title: string, text: string) => void} onWait told why nothing can be shown yet
+   * Returns the current task, and waits for it if necessary; undefined if there are none left.
+   * @param {(title: string, text: string) => void} onWait called with the reason for waiting
    */
   async next(onWait) {
     if (this.task) return this.task;
     if (this.outbox.unsaved) onWait("Sending your answers …", "");
-    // What still waits could be the end of a task that the server thinks open; once it has all, it knows best.
+    // An unsent event could finish a task that the server takes for open; once it has all events, its answer is right.
     await this.outbox.drained();
     this.finished.clear();
     await this.#patiently(() => this.refill(), (error) => onWait("Waiting for the server …", error.message));
@@ -87,38 +87,38 @@ export class Session extends EventTarget {
   }
 
   /**
-   * Say something of the current task; with `finish` it is over.
-   * @param {{kind: string, [field: string]: any}} said @param {boolean} finish
+   * Answer the current task.
+   * @param {{kind: string, [field: string]: any}} content of the event @param {boolean} finish whether the task is done
    */
-  say(said, finish) {
+  answer(content, finish) {
     const task = /** @type {Task} */ (this.task);
-    this.outbox.add({ ...said, task_id: task.task_id });
-    this.said.push({ task_id: task.task_id, label: said.label });
-    Object.entries(said.heard ?? {}).forEach(([label, seconds]) => this.#noteTold(task, label, seconds));
+    this.outbox.add({ ...content, task_id: task.task_id });
+    this.answers.push({ task_id: task.task_id, label: content.label });
+    Object.entries(content.heard ?? {}).forEach(([label, seconds]) => this.#noteReported(task, label, seconds));
     if (finish) {
       this.finished.add(task.task_id);
       this.tasks.shift();
-      if (this.tasks.length <= AHEAD) this.refill().catch(() => {}); // asked again when none is left
+      if (this.tasks.length <= AHEAD) this.refill().catch(() => {}); // `next` asks again if none is left
     }
     this.dispatchEvent(new Event("change"));
   }
 
   /**
-   * Tell the server how long a soundtrack was heard; `rarely` only once it is much more than it knows.
+   * Report how long a soundtrack was heard; with `rarely`, only if it is much more than the server knows.
    * @param {Task} task @param {string} label @param {boolean} rarely
    */
   listened(task, label, rarely = false) {
     const seconds = rounded(task.heard[label] ?? 0);
-    const told = this.told[`${task.task_id} ${label}`] ?? 0;
-    if (seconds - told < (rarely ? Math.max(TOLD_S, told / 2) : TOLD_S)) return;
-    this.#noteTold(task, label, seconds);
+    const reported = this.reported[`${task.task_id} ${label}`] ?? 0;
+    if (seconds - reported < (rarely ? Math.max(MIN_REPORT_S, reported / 2) : MIN_REPORT_S)) return;
+    this.#noteReported(task, label, seconds);
     this.outbox.add({ kind: "listen", task_id: task.task_id, label, seconds });
   }
 
-  /** Take the last answer back. @returns {Promise<string | undefined>} the letter it was about, if that is known */
+  /** Take back the last answer. @returns {Promise<string | undefined>} the letter it was about, if known */
   async undo() {
     await this.outbox.add({ kind: "undo" });
-    const last = this.said.pop();
+    const last = this.answers.pop();
     await this.resync();
     return last?.task_id === this.task?.task_id ? last?.label : undefined;
   }
@@ -143,14 +143,14 @@ export class Session extends EventTarget {
   async #ask() {
     const { tasks } = await this.api.get(`api/tasks/next?ahead=${AHEAD}`);
     for (const task of tasks) {
-      Object.entries(task.heard).forEach(([label, seconds]) => this.#noteTold(task, label, Number(seconds)));
+      Object.entries(task.heard).forEach(([label, seconds]) => this.#noteReported(task, label, Number(seconds)));
     }
     return tasks;
   }
 
   /** @param {Task} task @param {string} label @param {number} seconds */
-  #noteTold(task, label, seconds) {
-    this.told[`${task.task_id} ${label}`] = seconds;
+  #noteReported(task, label, seconds) {
+    this.reported[`${task.task_id} ${label}`] = seconds;
   }
 
   /** @param {{event: any, reply: any}} detail */
@@ -168,13 +168,13 @@ export class Session extends EventTarget {
 
   /** @param {{event: any, error: Error}} detail */
   async #refused({ event, error }) {
-    if (event.kind === "listen" || event.kind === "undo") return; // who asked for an undo hears of it
+    if (event.kind === "listen" || event.kind === "undo") return; // `undo` throws the error itself
     await this.resync().catch(() => {});
     this.dispatchEvent(new CustomEvent("refused", { detail: error.message }));
   }
 }
 
-/** @param {number} seconds @returns {number} to the millisecond, downwards: nobody heard more than they heard */
+/** @param {number} seconds @returns {number} rounded down to milliseconds, so that no one has heard more than they did */
 export function rounded(seconds) {
   return Math.floor(seconds * 1000) / 1000;
 }

@@ -1,13 +1,13 @@
 /**
- * The rows of soundtracks: letter, ring of what was heard, outline with its cursor, and what was said of each.
+ * The rows of soundtracks: letter, a ring that shows how much was heard, outline with cursor, and answer.
  */
 import { keycap, make } from "./dom.js";
 import { drawWaveform, loudestPeak } from "./waveform.js";
 
 /** @typedef {{row: HTMLElement, pick: HTMLElement, wave: HTMLElement, canvas: HTMLCanvasElement, cursor: HTMLElement,
- *   said: HTMLElement, state: HTMLElement}} Row */
+ *   answer: HTMLElement, state: HTMLElement}} Row */
 
-/** Shows soundtracks; says through `onPick(index)` and `onSeek(index, share)` what was clicked. */
+/** Shows soundtracks; clicks call `onPick(index)` and `onSeek(index, share)`. */
 export class Tracks {
   /** @param {HTMLElement} list @param {(index: number) => void} onPick @param {(i: number, share: number) => void} onSeek */
   constructor(list, onPick, onSeek) {
@@ -39,14 +39,14 @@ export class Tracks {
     const canvas = /** @type {HTMLCanvasElement} */ (make("canvas", { "aria-hidden": "true" }));
     const cursor = make("div", { class: "cursor" });
     const wave = make("div", { class: "wave" }, canvas, cursor);
-    const said = make("div", { class: "said" });
-    const row = make("li", { class: "track", "data-label": label }, pick, wave, said);
+    const answer = make("div", { class: "answer" });
+    const row = make("li", { class: "track", "data-label": label }, pick, wave, answer);
     pick.addEventListener("click", () => this.onPick(i));
     wave.addEventListener("click", (event) => {
       const box = wave.getBoundingClientRect();
       this.onSeek(i, (event.clientX - box.left) / box.width);
     });
-    return { row, pick, wave, canvas, cursor, said, state };
+    return { row, pick, wave, canvas, cursor, answer, state };
   }
 
   draw() {
@@ -60,17 +60,17 @@ export class Tracks {
     this.widths = this.rows.map(({ wave }) => wave.clientWidth);
   }
 
-  /** @param {number} current index of the one that is on */
+  /** Highlight the current soundtrack. @param {number} current */
   mark(current) {
     if (this.rows[current]?.row.classList.contains("on")) return;
     this.rows.forEach(({ row, pick }, i) => {
       row.classList.toggle("on", i === current);
       pick.setAttribute("aria-pressed", String(i === current));
     });
-    this.draw(); // the one that is on has a colour of its own
+    this.draw(); // the current outline has another colour
   }
 
-  /** @param {number} i @param {number} seconds heard @param {number} needed before it may be judged */
+  /** Show how much was heard. @param {number} i @param {number} seconds @param {number} needed before it may be judged */
   heard(i, seconds, needed) {
     const { row, state } = this.rows[i];
     if (row.classList.contains("ready")) return;
@@ -81,7 +81,7 @@ export class Tracks {
     if (state.textContent !== text) state.textContent = text;
   }
 
-  /** @param {number} at second of the loop */
+  /** Move all cursors. @param {number} at second of the loop */
   cursor(at) {
     const share = this.loop ? at / this.loop : 0;
     this.rows.forEach(({ cursor }, i) => {
@@ -89,11 +89,11 @@ export class Tracks {
     });
   }
 
-  /** Point at one that has to be heard first. @param {number} i */
+  /** Point at a soundtrack that must be heard first. @param {number} i */
   nudge(i) {
     const { row } = this.rows[i];
     row.classList.remove("nudge");
-    void row.offsetWidth; // or the animation would not begin again
+    void row.offsetWidth; // without a layout the animation would not start again
     row.classList.add("nudge");
   }
 }

@@ -1,12 +1,12 @@
 /**
- * The outline of a soundtrack on a canvas, and where the events of the picture are.
+ * Draws the outline of a soundtrack, and marks where something happens in the picture.
  *
- * It is drawn once; the cursor is an element of its own that is moved, as five canvases a frame would be costly.
+ * It is drawn once; the cursor is an element that moves, because drawing five canvases per frame would be slow.
  */
 
 /**
  * @param {HTMLCanvasElement} canvas
- * @param {[number, number][]} peaks lowest and highest sample of equal stretches, in [-1, 1]
+ * @param {[number, number][]} peaks lowest and highest sample of equal parts, in [-1, 1]
  * @param {{seconds: number, loop: number, events: number[], loudest: number}} scale the canvas is `loop` seconds wide
  */
 export function drawWaveform(canvas, peaks, { seconds, loop, events, loudest }) {
@@ -48,7 +48,7 @@ function marks(paint, colour, places, height) {
   }
 }
 
-/** @param {import("./session.js").Track[]} tracks @returns {number} the one height that all outlines are drawn to */
+/** @param {import("./session.js").Track[]} tracks @returns {number} the largest peak, to which all outlines are scaled */
 export function loudestPeak(tracks) {
   return Math.max(0.01, ...tracks.flatMap(({ peaks }) => peaks.map(([low, high]) => Math.max(-low, high))));
 }
