@@ -61,7 +61,15 @@ def clap(b: Brush) -> None:
     flash = np.clip(1 - b.since() / 0.16, 0, 1)
     for way in np.linspace(np.pi * 1.1, np.pi * 1.9, 5):
         c, s = float(np.cos(way)), float(np.sin(way))
-        b.line(0.62 * c, -0.15 + 0.62 * s, 0.85 * c, -0.15 + 0.82 * s, 0.07, (1, 0.95, 0.4), flash)
+        b.line(
+            0.62 * c,
+            -0.15 + 0.62 * s,
+            0.85 * c,
+            -0.15 + 0.82 * s,
+            width=0.07,
+            colour=(1, 0.95, 0.4),
+            opacity=flash,
+        )
 
 
 def splash(b: Brush) -> None:
@@ -99,7 +107,7 @@ def firework(b: Brush) -> None:
         gap = (c - FRAMES) / FPS
         flying = (gap > 0) & (gap < 0.56)
         v = -0.3 + 1.15 * np.clip(gap / 0.56, 0, 1) ** 1.3
-        b.line(0, v + 0.06, 0, v + 0.24, 0.06, (1.0, 0.75, 0.3), 0.8 * flying)
+        b.line(0, v + 0.06, 0, v + 0.24, width=0.06, colour=(1.0, 0.75, 0.3), opacity=0.8 * flying)
         b.disc(0, v, 0.07, (1, 0.95, 0.8), flying.astype(float))
     age = b.since()
     b.disc(0, -0.3, 0.5, (1, 1, 0.9), np.clip(1 - age / 0.12, 0, 1))
