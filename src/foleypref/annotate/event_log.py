@@ -16,26 +16,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Engine,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-    create_engine,
-    insert,
-    make_url,
-    select,
-    update,
-)
-from sqlalchemy import event as engine_events
+import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from foleypref.annotate import require
 from foleypref.annotate.rows import Appended, NewEvent, Rater, StoredEvent, Task
@@ -45,49 +28,52 @@ from foleypref.workspace.paths import WorkspacePaths
 FORMAT = "1"
 BUSY_S = 20.0  # how long one process waits for another one's transaction
 
-_SEQ = BigInteger().with_variant(Integer(), "sqlite")  # SQLite autoincrements INTEGER columns only
+_SEQ = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite autoincrements INTEGER columns only
 
-METADATA = MetaData()
-ABOUT = Table(
-    "annotate_about", METADATA, Column("key", String(32), primary_key=True), Column("value", String(200))
+METADATA = sa.MetaData()
+ABOUT = sa.Table(
+    "annotate_about",
+    METADATA,
+    sa.Column("key", sa.String(32), primary_key=True),
+    sa.Column("value", sa.String(200)),
 )
-RATERS = Table(
+RATERS = sa.Table(
     "annotate_raters",
     METADATA,
-    Column("name", String(64), primary_key=True),
-    Column("role", String(16), nullable=False),
-    Column("token_hash", String(64), nullable=False, unique=True),
-    Column("created_ms", BigInteger, nullable=False),
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("token_hash", sa.String(64), nullable=False, unique=True),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
 )
-TASKS = Table(
+TASKS = sa.Table(
     "annotate_tasks",
     METADATA,
-    Column("task_id", String(32), primary_key=True),
-    Column("campaign", String(32), nullable=False),
-    Column("rater", String(64), nullable=False, index=True),
-    Column("number", Integer, nullable=False),
-    Column("kind", String(16), nullable=False),
-    Column("clip_id", String(64), nullable=False),
-    Column("tracks", Text, nullable=False),
-    Column("repeat_of", String(32)),
-    Column("claim", String(64)),
-    Column("created_ms", BigInteger, nullable=False),
-    UniqueConstraint("campaign", "rater", "number"),
-    UniqueConstraint("campaign", "claim"),  # a claimed clip has one rater, even if two ask at the same time
+    sa.Column("task_id", sa.String(32), primary_key=True),
+    sa.Column("campaign", sa.String(32), nullable=False),
+    sa.Column("rater", sa.String(64), nullable=False, index=True),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("clip_id", sa.String(64), nullable=False),
+    sa.Column("tracks", sa.Text, nullable=False),
+    sa.Column("repeat_of", sa.String(32)),
+    sa.Column("claim", sa.String(64)),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("campaign", "rater", "number"),
+    sa.UniqueConstraint("campaign", "claim"),  # a claimed clip has one rater, even if two ask at once
 )
-EVENTS = Table(
+EVENTS = sa.Table(
     "annotate_events",
     METADATA,
-    Column("seq", _SEQ, primary_key=True, autoincrement=True),
-    Column("rater", String(64), nullable=False),
-    Column("client_id", String(36), nullable=False),
-    Column("kind", String(16), nullable=False),
-    Column("task_id", String(32), nullable=False),
-    Column("body", Text, nullable=False),
-    Column("undoes", _SEQ),
-    Column("server_time_ms", BigInteger, nullable=False),
-    UniqueConstraint("rater", "client_id"),
-    Index("annotate_events_of_rater", "rater", "seq"),
+    sa.Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    sa.Column("rater", sa.String(64), nullable=False),
+    sa.Column("client_id", sa.String(36), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("task_id", sa.String(32), nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("undoes", _SEQ),
+    sa.Column("server_time_ms", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("rater", "client_id"),
+    sa.Index("annotate_events_of_rater", "rater", "seq"),
 )
 
 
@@ -110,7 +96,7 @@ class EventLog:
             with self.engine.begin() as db:
                 row = self._insert(ABOUT).values(key="format", value=FORMAT)
                 db.execute(row.on_conflict_do_nothing())
-                on_disk = db.execute(select(ABOUT.c.value).where(ABOUT.c.key == "format")).scalar_one()
+                on_disk = db.execute(sa.select(ABOUT.c.value).where(ABOUT.c.key == "format")).scalar_one()
         except SQLAlchemyError as error:
             raise ValueError(
                 f"the event log at {_printable(url)} cannot be opened: {_reason(error)}"
@@ -180,7 +166,7 @@ class EventLog:
         seq = db.execute(row.on_conflict_do_nothing().returning(EVENTS.c.seq)).scalar()
         if seq is not None:
             return Appended(seq, False, now)
-        same_id = select(EVENTS).where(EVENTS.c.rater == new.rater, EVENTS.c.client_id == new.client_id)
+        same_id = sa.select(EVENTS).where(EVENTS.c.rater == new.rater, EVENTS.c.client_id == new.client_id)
         stored = db.execute(same_id).one()
         if stored.body != new.body:
             return Conflict("client_id was used for another event")
@@ -188,7 +174,7 @@ class EventLog:
 
     def events(self, rater: str | None = None, after: int = 0) -> list[StoredEvent]:
         """Return events with `seq` > `after` in that order, of one rater or of all."""
-        query = select(EVENTS).where(EVENTS.c.seq > after).order_by(EVENTS.c.seq)
+        query = sa.select(EVENTS).where(EVENTS.c.seq > after).order_by(EVENTS.c.seq)
         if rater is not None:
             query = query.where(EVENTS.c.rater == rater)
         with self.engine.connect() as db:
@@ -206,7 +192,7 @@ class EventLog:
 
     def tasks(self, rater: str | None = None) -> list[Task]:
         """Return tasks in the order they were assigned, of one rater or of all."""
-        query = select(TASKS).order_by(TASKS.c.created_ms, TASKS.c.rater, TASKS.c.number)
+        query = sa.select(TASKS).order_by(TASKS.c.created_ms, TASKS.c.rater, TASKS.c.number)
         if rater is not None:
             query = query.where(TASKS.c.rater == rater)
         with self.engine.connect() as db:
@@ -215,7 +201,7 @@ class EventLog:
 
     def claims(self, campaign_id: str) -> set[str]:
         """Return the ids of a campaign's clips that belong to one rater."""
-        query = select(TASKS.c.claim).where(TASKS.c.campaign == campaign_id, TASKS.c.claim.is_not(None))
+        query = sa.select(TASKS.c.claim).where(TASKS.c.campaign == campaign_id, TASKS.c.claim.is_not(None))
         with self.engine.connect() as db:
             return set(db.execute(query).scalars())
 
@@ -224,31 +210,33 @@ class EventLog:
     def raters(self) -> list[Rater]:
         """Return everybody who has an address, including the operator, by name."""
         with self.engine.connect() as db:
-            return [Rater(*row) for row in db.execute(select(RATERS).order_by(RATERS.c.name))]
+            return [Rater(*row) for row in db.execute(sa.select(RATERS).order_by(RATERS.c.name))]
 
     def put_rater(self, name: str, role: str, token_hash: str) -> None:
         """Add a rater, or replace the token of one who exists."""
         with self.engine.begin() as db:
-            updated = db.execute(update(RATERS).where(RATERS.c.name == name).values(token_hash=token_hash))
+            updated = db.execute(sa.update(RATERS).where(RATERS.c.name == name).values(token_hash=token_hash))
             if updated.rowcount == 0:
                 row = {"name": name, "role": role, "token_hash": token_hash, "created_ms": _now_ms()}
-                db.execute(insert(RATERS).values(**row))
+                db.execute(sa.insert(RATERS).values(**row))
 
 
-def _engine(address: str) -> Engine:
+def _engine(address: str) -> sa.Engine:
     try:
-        url = make_url(address)
+        url = sa.make_url(address)
         if url.get_backend_name() not in ("sqlite", "postgresql"):
             raise ValueError(f"database is a sqlite:// or postgresql:// address, found {_printable(address)}")
         if url.get_backend_name() == "postgresql":
             require("psycopg")
             url = url.set(drivername="postgresql+psycopg")
             options = {"options": "-c synchronous_commit=on"}
-            return create_engine(url, pool_size=10, max_overflow=30, pool_pre_ping=True, connect_args=options)
-    except (SQLAlchemyError, NoSuchModuleError) as error:
+            return sa.create_engine(
+                url, pool_size=10, max_overflow=30, pool_pre_ping=True, connect_args=options
+            )
+    except SQLAlchemyError as error:
         raise ValueError(f"database is a sqlite:// or postgresql:// address: {_reason(error)}") from error
-    engine = create_engine(url, pool_size=10, max_overflow=30, connect_args={"timeout": BUSY_S})
-    engine_events.listen(engine, "connect", _make_durable)
+    engine = sa.create_engine(url, pool_size=10, max_overflow=30, connect_args={"timeout": BUSY_S})
+    sa.event.listen(engine, "connect", _make_durable)
     return engine
 
 
@@ -266,7 +254,7 @@ def _now_ms() -> int:
 
 def _printable(url: str, stars: bool = True) -> str:
     """Return a URL whose password is replaced by stars, or left out for a file."""
-    parsed = make_url(url)
+    parsed = sa.make_url(url)
     return (parsed if stars else parsed._replace(password=None)).render_as_string(hide_password=stars)
 
 

@@ -58,7 +58,9 @@ class TaskQueue:
                 tasks = self._unfinished(history)[:num]
                 to_make = next((task for task in tasks if not self._is_ready(task)), None)
                 if to_make is None and len(tasks) < num:
-                    new = draw_task(self.assignments, self.settings, rater, history, self._claimed())
+                    new = draw_task(
+                        self.assignments, self.settings, rater, history=history, claimed=self._claimed()
+                    )
                     if new is not None and self._is_ready(new):
                         self._assign(new, history)
                         continue
