@@ -18,14 +18,12 @@ from foleypref.flow import convention as flow
 from foleypref.networks import mmaudio, mmaudio_blocks
 from foleypref.networks.mmaudio import Features, MMAudio, stretch_index
 from foleypref.networks.mmaudio_blocks import (
-    GatedMLP,
     SelfAttention,
     modulate,
     rotate,
     rotation_table,
 )
 from foleypref.networks.mmaudio_sizes import VARIANTS, sequence_lengths
-from foleypref.networks.time_conv import ChannelLastConv1d, windows
 from foleypref.published.mmaudio_parts import LatentStatistics
 from tests.golden import check_mmaudio_network as check
 from tests.golden import recipes
@@ -253,59 +251,6 @@ def test_trap_16_without_a_checkpoint_latent_statistics_are_nan() -> None:
     assert torch.equal(latents, torch.full((1, 3, 4), 10.0)), "changed in place"
 
 
-# -- precision ----------------------------------------------------------------------------------------------
-
-
-def test_bf16_weights_stay_near_float32(tiny: Golden) -> None:
-    network = copy.deepcopy(tiny.network).to(torch.bfloat16)
-    assert rms_error(flow_of(tiny, network)[1], tiny["out.flow"][1]) < 0.03  # t = 0.37, not exact in bf16
-
-
-def test_bf16_time_would_ruin_v2(tiny_v2: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
-    rounded = tiny_v2["in.t"].bfloat16().float()
-    monkeypatch.setitem(tiny_v2, "in.t", rounded)
-    network = copy.deepcopy(tiny_v2.network).to(torch.bfloat16)
-    assert rms_error(flow_of(tiny_v2, network)[1], tiny_v2["out.flow"][1]) > 0.3
-    with pytest.raises(AssertionError, match="bfloat16"):
-        network.t_embed(rounded.bfloat16(), torch.bfloat16)
-
-
-def test_autocast_stays_near_float32(tiny: Golden) -> None:
-    with torch.autocast("cpu", torch.bfloat16):
-        velocity = flow_of(tiny)
-    assert velocity.dtype == torch.float32
-    assert 1e-4 < rms_error(velocity, tiny["out.flow"]) < 0.03
-
-
-def test_rotations_stay_float32_and_out_of_the_state_dict() -> None:
-    network = check.filled(SMALL).to(torch.bfloat16)
-    seen: list[Tensor] = []
-    network.fused_blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2]))
-    prepared = network.prepare(*network.null_features(1, 6, 16))
-    network(torch.zeros(1, 20, 4), torch.zeros(1), prepared)
-    assert seen[0].dtype == torch.float32
-    assert not [key for key in network.state_dict() if "rot" in key or "freqs" in key]
-
-
-def test_queries_and_keys_are_rounded_to_bf16_once() -> None:
-    attention, x = SelfAttention(16, 1).to(torch.bfloat16), torch.randn(1, 50, 16, dtype=torch.bfloat16)
-    table = rotation_table(50, 16, 1.0, CPU)
-    qk, v = attention(x, table)
-    split = attention.qkv(x).unflatten(-1, (1, 16, 3)).permute(4, 0, 2, 1, 3)
-    expected = rotate(F.rms_norm(split[:2].float(), (16,), eps=2.0**-23), table)
-    assert expected.dtype == torch.float32
-    assert torch.equal(qk, expected.bfloat16())
-    assert torch.equal(v, split[2])
-
-
-def test_tables_made_in_inference_mode_serve_training() -> None:
-    network = check.filled(SMALL)
-    x, t = torch.zeros(1, 23, 4), torch.zeros(1)
-    with torch.inference_mode():
-        network(x, t, network.prepare(*network.null_features(1, 7, 16)))
-    network(x, t, network.prepare(*network.null_features(1, 7, 16))).sum().backward()
-
-
 # -- conditions ---------------------------------------------------------------------------------------------
 
 
@@ -408,83 +353,6 @@ def test_compiles_as_one_graph(tiny: Golden) -> None:
     with torch.no_grad():
         velocity = compiled(tiny["in.latent"], tiny["in.t"], prepared)
     assert relative_error(velocity, tiny["out.flow"]) <= LIMIT
-
-
-# -- the convolution ----------------------------------------------------------------------------------------
-
-
-def reference(conv: ChannelLastConv1d, x: Tensor) -> Tensor:
-    """torch's own convolution."""
-    k = conv.weight.shape[2]
-    return F.conv1d(x.transpose(1, 2), conv.weight, conv.bias, padding=k // 2).transpose(1, 2)
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("length", [1, 2, 5, 11])
-@pytest.mark.parametrize("k", [1, 3, 7])
-@pytest.mark.parametrize(("inputs", "outputs"), [(3, 5), (5, 3), (4, 4)])
-def test_convolution_is_torchs(inputs: int, outputs: int, k: int, length: int, bias: bool) -> None:
-    conv = ChannelLastConv1d(inputs, outputs, k, bias=bias).double()
-    assert conv.weight.shape == (outputs, inputs, k)
-    x = torch.randn(2, length, inputs, dtype=torch.float64, requires_grad=True)
-    grad = torch.randn(2, length, outputs, dtype=torch.float64)
-    wanted = [x, *conv.parameters()]
-    ours, expected = conv(x), reference(conv, x)
-    torch.testing.assert_close(ours, expected)
-    gradients = torch.autograd.grad(ours, wanted, grad)
-    torch.testing.assert_close(gradients, torch.autograd.grad(expected, wanted, grad))
-    torch.testing.assert_close(conv(windows(x, k)), expected)
-
-
-@pytest.mark.parametrize(("inputs", "outputs"), [(2, 3), (3, 2)])
-def test_convolution_differentiates_twice(inputs: int, outputs: int) -> None:
-    conv = ChannelLastConv1d(inputs, outputs, 3).double()
-    x = torch.randn(1, 4, inputs, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradgradcheck(conv, x)
-
-
-def test_bf16_terms_are_summed_in_float32() -> None:
-    conv = ChannelLastConv1d(2, 1, 3, bias=False).to(torch.bfloat16)
-    conv.weight.data.fill_(1.0)
-    x = torch.tensor([[[1.0, 0.0], [256.0, 0.0], [1.0, 0.0]]], dtype=torch.bfloat16)
-    assert conv(x).flatten().tolist() == [256.0, 258.0, 256.0]  # 257 is no bf16 number
-
-
-def packed(weight: Tensor) -> bool:
-    """Whether the product reads the weight without a copy."""
-    outputs, inputs, _ = weight.shape
-    return weight.permute((2, 0, 1) if inputs > outputs else (0, 2, 1)).is_contiguous()
-
-
-@pytest.mark.parametrize("assign", [False, True])
-def test_weights_keep_their_layout(assign: bool) -> None:
-    for inputs, outputs in ((3, 5), (5, 3)):
-        state = {"weight": torch.randn(outputs, inputs, 3)}
-        conv = ChannelLastConv1d(inputs, outputs, 3, bias=False)
-        assert packed(conv.weight)
-        conv.load_state_dict(state, assign=assign)
-        assert torch.equal(conv.weight, state["weight"])
-        for other in (conv, copy.deepcopy(conv), copy.deepcopy(conv).to(torch.bfloat16)):
-            assert packed(other.weight)
-        conv(torch.randn(1, 4, inputs)).sum().backward()
-        optimizer = torch.optim.AdamW(conv.parameters())
-        optimizer.step()
-        assert packed(conv.weight.grad)
-        assert packed(optimizer.state[conv.weight]["exp_avg"])
-
-
-def test_gated_mlp_is_its_formula() -> None:
-    mlp = GatedMLP(8, 3)
-    assert mlp.w1.weight.shape == (256, 8, 3)
-    x = torch.randn(2, 6, 8)
-    expected = reference(mlp.w2, F.silu(reference(mlp.w1, x)) * reference(mlp.w3, x))
-    torch.testing.assert_close(mlp(x), expected)
-    assert {d: GatedMLP(d).w1.out_features for d in (16, 96, 448, 896)} == {
-        16: 256,
-        96: 256,
-        448: 1280,
-        896: 2560,
-    }
 
 
 def test_lora_adapts_convolutions_and_merges() -> None:
