@@ -16,7 +16,7 @@ from foleypref.media.files import write_atomic
 from foleypref.models.backbones import Model
 from foleypref.models.tools import loaded_fingerprint, with_weights
 from foleypref.recipes.passes import passes_of
-from foleypref.recipes.plan import JUDGED, Step, plan, plan_text
+from foleypref.recipes.plan import FROM_CANDIDATES, Step, plan, plan_text
 from foleypref.recipes.recipe import Recipe
 from foleypref.recipes.rounds import run_rounds
 from foleypref.sample import SampleSettings
@@ -115,7 +115,7 @@ def _rate(workspace: Workspace, recipe: Recipe) -> None:
     from foleypref.scoring.simulated_raters import simulate_ratings
 
     assert recipe.rate is not None
-    # the base's candidates alone: those of later rounds must not change what AudioScore was fitted on
+    # only the base's candidates: those of later rounds must not change what AudioScore was fitted on
     simulate_ratings(
         workspace, recipe.rate.model_copy(update={"weights": loaded_fingerprint(recipe.sample.model)})
     )
@@ -144,7 +144,7 @@ def _train(workspace: Workspace, recipe: Recipe) -> None:
 
 
 def _of_the_base(recipe: Recipe, run: TrainSettings) -> TrainSettings:
-    """Labels name the base's candidates alone: those of rounds must not change what a row learned from."""
+    """Return the run with only the base's labels, so rounds do not change what it learns."""
     if "labels" not in needs_of(run):
         return run
     model = recipe.sample.model
@@ -185,7 +185,7 @@ def _evaluate(workspace: Workspace, recipe: Recipe) -> None:
         label: tuple(loaded_fingerprint(model) for model in models)
         for label, models in systems(workspace, recipe).items()
     }
-    judged = bool(recipe.learns_from() & JUDGED)
+    judged = bool(recipe.learns_from() & FROM_CANDIDATES)
     read = tuple(_fit(workspace, recipe).dimensions) if judged else ()
     changes = {"systems": labels, "reward_dimensions": read}
     for e in recipe.evaluations():
@@ -205,7 +205,7 @@ def _report(workspace: Workspace, recipe: Recipe) -> Any:
 
 
 def systems(workspace: Workspace, recipe: Recipe) -> dict[str, list[Model]]:
-    """The table's rows: the base, then every tuned row with one model a training seed."""
+    """Return the table's rows: the base, then every tuned row with one model per training seed."""
     base = recipe.sample.model
     tuned = {
         row: [with_weights(base, tuned_weights(workspace.run_folder(run.run_name))) for run in runs]

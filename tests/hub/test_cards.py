@@ -19,7 +19,7 @@ from foleypref.models import saved as layout
 from foleypref.models.backbones.world import World
 from foleypref.models.saved import without_places
 from foleypref.models.tools import loaded_fingerprint
-from foleypref.published.terms import Used, card_licence, model_weights, scorer_weights
+from foleypref.published.terms import WeightUse, card_licence, model_weights, scorer_weights
 from foleypref.recipes.recipe import Recipe, resolve
 from foleypref.settings.yaml import dump
 from foleypref.training.settings import TrainSettings
@@ -54,7 +54,7 @@ def test_licences_follow_every_weight() -> None:
     assert "not stated" in frieren.reasons[0]
     assert card_licence([*world, *scorer_weights(["my.package:Judge"], "judge")]).license == "other"
     assert scorer_weights(["world_sync", "pesq", "onset"], "judge") == []
-    assert card_licence([Used("a", "b", "LTX-2 Community License")]).license == "other"
+    assert card_licence([WeightUse("a", "b", "LTX-2 Community License")]).license == "other"
 
 
 def test_the_cards_licence_is_that_of_the_judges_behind_the_pairs(trained: Workspace, tmp_path: Path) -> None:
@@ -234,7 +234,9 @@ def test_what_people_typed_is_shown_and_not_obeyed(trained: Workspace, tmp_path:
     told = replace(told, settings=told.settings.model_copy(update={"run_name": HOSTILE}))
     assert told.data is not None
     told = replace(
-        told, data=replace(told.data, pairs={HOSTILE: 3}), used=[*told.used, Used(HOSTILE, HOSTILE, HOSTILE)]
+        told,
+        data=replace(told.data, pairs={HOSTILE: 3}),
+        used=[*told.used, WeightUse(HOSTILE, HOSTILE, HOSTILE)],
     )
     config = layout.read_config(save_pretrained(copy.run_folder("full"), tmp_path / "out"))
     text = model_card(told, config)

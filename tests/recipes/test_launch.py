@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from foleypref.cli.main import main
-from foleypref.recipes.launch import Cluster, commands, cut, launches, processes
+from foleypref.recipes.launch import Cluster, commands, launches, processes, split_batch
 from foleypref.recipes.plan import plan
 from foleypref.recipes.recipe import changed, resolve
 from foleypref.workspace.store import Workspace
@@ -38,7 +38,7 @@ def test_training_takes_no_more_processes_than_its_batch_can_be_cut_for() -> Non
     assert [processes(run, gpus) for gpus in (1, 2, 3, 7, 8, 100)] == [1, 2, 2, 4, 8, 8]
     micro = changed(run, per_device_train_batch_size=2, gradient_accumulation_steps=6)
     assert [processes(micro, gpus) for gpus in (1, 5, 8, 100)] == [1, 4, 6, 12]
-    assert [cut(micro, used) for used in (1, 2, 3, 4, 12)] == [(2, 6), (2, 3), (2, 2), (1, 3), (1, 1)]
+    assert [split_batch(micro, used) for used in (1, 2, 3, 4, 12)] == [(2, 6), (2, 3), (2, 2), (1, 3), (1, 1)]
 
 
 def test_clips_that_rules_distort_are_encoded_once_and_at_every_step_of_media(workspace: Workspace) -> None:

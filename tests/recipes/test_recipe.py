@@ -10,7 +10,7 @@ import yaml
 
 from foleypref.recipes import recipe as config
 from foleypref.recipes.names import recipe_names
-from foleypref.recipes.plan import JUDGED, plan
+from foleypref.recipes.plan import FROM_CANDIDATES, plan
 from foleypref.recipes.recipe import Recipe, changed, load, resolve
 from foleypref.settings.flags import parse, parts_of
 from foleypref.settings.parts import Settings
@@ -51,7 +51,7 @@ def test_every_recipe_has_a_plan_and_tunes_the_model_it_samples(name: str, works
     made = resolve(name)
     steps = plan(workspace, made)
     first = [] if made.world is None else ["world"]
-    first += ["ingest", "sample" if made.learns_from() & JUDGED else "train"]
+    first += ["ingest", "sample" if made.learns_from() & FROM_CANDIDATES else "train"]
     assert [s.name for s in steps][: len(first)] == first
     assert all(step.there == "" for step in steps)
     assert sum(step.passes for step in steps) > 0

@@ -11,7 +11,7 @@ from foleypref.hub.card_metrics import metrics, results
 from foleypref.hub.provenance import Provenance
 from foleypref.models.backbones import Model
 from foleypref.models.saved import HubConfig, without_places
-from foleypref.published.terms import Used, card_licence
+from foleypref.published.terms import WeightUse, card_licence
 from foleypref.settings.parts import describe
 from foleypref.workspace.markdown import code, fenced, front_matter, table
 from foleypref.workspace.paths import WorkspacePaths
@@ -23,27 +23,27 @@ NOT_COMMERCIAL = (
 VIDEO_TO_AUDIO = {"pipeline_tag": "text-to-audio"}  # the nearest of the hub's tasks
 
 
-def model_card(told: Provenance, config: HubConfig) -> str:
+def model_card(provenance: Provenance, config: HubConfig) -> str:
     """Markdown with a YAML head, as model hubs show it."""
     blocks = [
-        front_matter(_head(told, config)),
-        f"# {code(told.settings.run_name)}",
-        _summary(told, config),
+        front_matter(_head(provenance, config)),
+        f"# {code(provenance.settings.run_name)}",
+        _summary(provenance, config),
         "## Use",
-        _use(told.settings.model, config),
+        _use(provenance.settings.model, config),
         "## Data",
-        _data(told),
+        _data(provenance),
         "## Metrics",
-        metrics(told),
+        metrics(provenance),
         "## How it was made",
-        _recipe(told),
+        _recipe(provenance),
         "## Weights it was made with, and their licences",
-        licences(told.used),
+        licences(provenance.used),
     ]
     return "\n\n".join(blocks) + "\n"
 
 
-def licences(used: list[Used]) -> str:
+def licences(used: list[WeightUse]) -> str:
     """A table of weights and their terms, and what follows from them."""
     licence = card_licence(used)
     rows = [(code(one.weight), code(one.used_for), _terms(one)) for one in used]
@@ -56,23 +56,25 @@ def licences(used: list[Used]) -> str:
     return "\n\n".join(parts)
 
 
-def _terms(one: Used) -> str:
+def _terms(one: WeightUse) -> str:
     return code(one.licence) + (" **non-commercial**" if one.non_commercial else "")
 
 
-def _head(told: Provenance, config: HubConfig) -> dict[str, Any]:
-    objective = told.settings.objective.part_name()
-    head: dict[str, Any] = dict(card_licence(told.used).head())
+def _head(provenance: Provenance, config: HubConfig) -> dict[str, Any]:
+    objective = provenance.settings.objective.part_name()
+    head: dict[str, Any] = dict(card_licence(provenance.used).head())
     if config.base is not None and config.base.repo:
         head["base_model"] = config.base.repo
         head["base_model_relation"] = "adapter" if config.is_adapter else "finetune"
     head["library_name"] = "foleypref"
-    head |= _pipeline(told.settings.model)
+    head |= _pipeline(provenance.settings.model)
     head["tags"] = ["video-to-audio", "flow-matching", "preference-alignment", objective.replace("_", "-")]
     if config.is_adapter:
         head["tags"].append("lora")
-    if told.measured:
-        head["model-index"] = [{"name": told.settings.run_name, "results": results(told.measured)}]
+    if provenance.measured:
+        head["model-index"] = [
+            {"name": provenance.settings.run_name, "results": results(provenance.measured)}
+        ]
     return head
 
 
@@ -84,8 +86,8 @@ def _pipeline(model: Model) -> dict[str, str]:
         return {}
 
 
-def _summary(told: Provenance, config: HubConfig) -> str:
-    base, settings = config.base, told.settings
+def _summary(provenance: Provenance, config: HubConfig) -> str:
+    base, settings = config.base, provenance.settings
     assert base is not None
     objective = settings.objective.part_name()
     about = f" ({describe('objectives', objective).rstrip('.')})" if ":" not in objective else ""
@@ -94,12 +96,14 @@ def _summary(told: Provenance, config: HubConfig) -> str:
     notice = getattr(settings.model, "notice", "")
     lines = [
         f"{what} {code(base.name)}{where}, with the objective {code(objective)}{about} by foleypref "
-        f"{config.foleypref_version}: {told.result['steps']} steps, seed {settings.seed}.",
+        f"{config.foleypref_version}: {provenance.result['steps']} steps, seed {settings.seed}.",
         f"- base network's fingerprint: `{base.fingerprint}`",
         f"- flow convention: {config.flow}",
     ]
-    if stopped := told.result.get("stopped"):
-        lines.append(f"- it ended early: {code(stopped)}; weights of step {told.result['exported_step']}")
+    if stopped := provenance.result.get("stopped"):
+        lines.append(
+            f"- it ended early: {code(stopped)}; weights of step {provenance.result['exported_step']}"
+        )
     if notice:
         lines.append(f"- {notice}")
     return lines[0] + "\n\n" + "\n".join(lines[1:])
@@ -123,10 +127,10 @@ def _use(model: Model, config: HubConfig) -> str:
     return "\n\n".join(parts)
 
 
-def _data(told: Provenance) -> str:
-    data = told.data
+def _data(provenance: Provenance) -> str:
+    data = provenance.data
     if data is None:
-        stored = told.result.get("identity", {})
+        stored = provenance.result.get("identity", {})
         kinds = [
             str(stored[kind]).rpartition(" ")[0] for kind in ("pairs", "clips", "labels") if kind in stored
         ]
@@ -139,25 +143,25 @@ def _data(told: Provenance) -> str:
         if counts:
             found = ", ".join(f"{n} {code(source)}" for source, n in counts.items())
             lines.append(f"- {sum(counts.values())} {name}: {found}")
-    if told.settings.negatives is not None:
-        rules = ", ".join(code(rule.part_name()) for rule in told.settings.negatives.rules)
+    if provenance.settings.negatives is not None:
+        rules = ", ".join(code(rule.part_name()) for rule in provenance.settings.negatives.rules)
         lines.append(f"- pairs made by rule on the fly: {rules}")
     return "\n".join(lines)
 
 
-def _recipe(told: Provenance) -> str:
-    said = told.settings.model_dump(mode="json")
-    said = without_places(said | {"model": told.model})
+def _recipe(provenance: Provenance) -> str:
+    said = provenance.settings.model_dump(mode="json")
+    said = without_places(said | {"model": provenance.model})
     text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
     shown = [
         "Pairs as above in a workspace, this in `train.yaml`, and",
         fenced("foleypref train WORKSPACE --config train.yaml", "sh"),
         fenced(text, "yaml"),
     ]
-    if not told.tunes_published:
+    if not provenance.tunes_published:
         shown.insert(0, "It was tuned from another tuned model, whose weights are to be named in `model`.")
-    recipe = WorkspacePaths(told.folder.resolve().parent.parent).recipe
-    if recipe.is_file() and (whole := _whole_recipe(recipe, told.settings.run_name)):
+    recipe = WorkspacePaths(provenance.folder.resolve().parent.parent).recipe
+    if recipe.is_file() and (whole := _whole_recipe(recipe, provenance.settings.run_name)):
         block = fenced(whole, "yaml")
         shown.append(
             "The whole alignment, `foleypref align recipe.yaml --workspace runs/again`:\n\n"

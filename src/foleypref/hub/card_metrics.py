@@ -14,10 +14,10 @@ from foleypref.workspace.markdown import code, table
 _HELD_OUT = re.compile(r"eval/(loss|reward|rewards/\w+|watch/.+)")  # no bins, no sources
 
 
-def metrics(told: Provenance) -> str:
+def metrics(provenance: Provenance) -> str:
     """Every evaluation with this run in it, and what it held out of training."""
-    blocks = [_measured(one) for one in told.measured]
-    logs = told.result.get("logs", {})
+    blocks = [_measured(one) for one in provenance.measured]
+    logs = provenance.result.get("logs", {})
     held_out = {key: value for key, value in logs.items() if _HELD_OUT.fullmatch(key) and _real(value)}
     if held_out:
         rows = [(code(key), number(value)) for key, value in sorted(held_out.items())]
@@ -36,7 +36,7 @@ def _measured(one: Measured) -> str:
         before = "" if base is None else _value(base.cells[index])
         own = number(cell.by_seed[one.seed]) if seeds > 1 else ""
         row = [code(header(column)), before, _value(cell), own, _difference(cell, column)]
-        rows.append([text for text, told in zip(row, shown) if told])
+        rows.append([text for text, is_shown in zip(row, shown) if is_shown])
     said = (
         f"{code(e.name)}: split {code(s.get('split', ''))}, {one.row.num_clips} clips, guidance {scale:g}, "
         f"{code(s.get('solver', ''))} with {s.get('num_steps', 0)} steps, row {code(one.row.system)}"
@@ -50,7 +50,7 @@ def _measured(one: Measured) -> str:
         "this seed",
         f"difference to {code(e.base)}, paired",
     ]
-    heads = [text for text, told in zip(names, shown) if told]
+    heads = [text for text, is_shown in zip(names, shown) if is_shown]
     return f"{said}\n\n{table(heads, rows, len(heads) - 1)}"
 
 

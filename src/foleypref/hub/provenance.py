@@ -1,6 +1,6 @@
 """What a finished run was made with: its model, its data, whose word decided, how it was judged afterwards.
 
-All of it is read from the run's folder and the workspace around it. What cannot be told any more (pairs that
+All of it is read from the run's folder and the workspace around it. What cannot be known any more (pairs that
 were made again, an AudioScore that is gone) is said to be unknown, and then no licence is promised.
 """
 
@@ -17,7 +17,7 @@ from foleypref.models.backbones import Model
 from foleypref.models.saved import CONFIG, PLACES, is_place, read_config
 from foleypref.models.tools import loaded_fingerprint, with_weights
 from foleypref.published.places import MissingWeights
-from foleypref.published.terms import NOT_KNOWN, Used, model_weights, scorer_weights
+from foleypref.published.terms import NOT_KNOWN, WeightUse, model_weights, scorer_weights
 from foleypref.scoring.scorers.audioscore import AudioScore, Fitted
 from foleypref.settings.errors import one_line_errors
 from foleypref.settings.parts import names
@@ -58,13 +58,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Provenance:
-    """A finished run, told. `data` is None where the workspace no longer has what the run learned from."""
+    """A finished run and its origins; `data` is None if the workspace no longer has what it learned from."""
 
     folder: Path
     settings: TrainSettings
     result: dict[str, Any]
     data: Data | None
-    used: list[Used]
+    used: list[WeightUse]
     measured: list[Measured] = field(default_factory=list)
 
     @property
@@ -89,7 +89,7 @@ def read_run(folder: Path) -> Provenance:
     return Provenance(folder, settings, result, data, list(dict.fromkeys(used)), measured)
 
 
-def base_weights(model: Model) -> list[Used]:
+def base_weights(model: Model) -> list[WeightUse]:
     """The weights behind a model's settings, and behind the tuned ones that it was itself tuned from."""
     used = model_weights(model.settings(), BASE)
     for own in _own_weights(model):
@@ -104,11 +104,11 @@ def base_weights(model: Model) -> list[Used]:
         elif (folder / CONFIG).is_file():
             used += read_config(folder).weights_used
         else:
-            used.append(Used(own.name, BASE, f"{NOT_KNOWN}: a file of the person who tuned it"))
+            used.append(WeightUse(own.name, BASE, f"{NOT_KNOWN}: a file of the person who tuned it"))
     return used
 
 
-def audioscore_weights(path: Path, used_for: str) -> list[Used]:
+def audioscore_weights(path: Path, used_for: str) -> list[WeightUse]:
     """The weights of the judges that a fitted AudioScore reads."""
     return scorer_weights(scorers_of(Fitted.read(path).dimensions), used_for)
 
@@ -160,14 +160,14 @@ def _data(workspace: Workspace, settings: TrainSettings, result: dict[str, Any])
 
 def _judges(
     workspace: Workspace | None, settings: TrainSettings, result: dict[str, Any], data: Data | None
-) -> list[Used]:
+) -> list[WeightUse]:
     """The weights behind the reward, the labels and the pairs of a run."""
     needs = needs_of(settings)
     if not needs & {"reward", "labels", "pairs"}:
         return []
     if workspace is None or (data is None and needs & {"labels", "pairs"}):
-        return [Used("judges", DECIDING, f"{NOT_KNOWN}: the run's data is not there")]
-    found: list[Used] = []
+        return [WeightUse("judges", DECIDING, f"{NOT_KNOWN}: the run's data is not there")]
+    found: list[WeightUse] = []
     if "reward" in needs:
         version = str(result["identity"].get("reward", ""))
         found += _fit_weights(workspace, settings.audioscore, version, "the reward")
@@ -179,17 +179,17 @@ def _judges(
         if source == AUTO or source.startswith(ROUND):
             found += _fit_weights(workspace, *_fit_behind(workspace, source), "the pairs")
         elif source not in (*DECIDED_HERE, *names("negatives")):
-            found.append(Used(f"pairs called {source}", DECIDING, f"{NOT_KNOWN}: imported"))
+            found.append(WeightUse(f"pairs called {source}", DECIDING, f"{NOT_KNOWN}: imported"))
     return found
 
 
-def _fit_weights(workspace: Workspace, name: str, version: str, what: str) -> list[Used]:
+def _fit_weights(workspace: Workspace, name: str, version: str, what: str) -> list[WeightUse]:
     """The judges of a fitted AudioScore, if it is still the one that decided; `version` "" is any."""
     path = workspace.audioscore(name).weights if name else None
     if path is None or not path.is_file():
-        return [Used("AudioScore", DECIDING, f"{NOT_KNOWN}: the fit behind {what} is gone")]
+        return [WeightUse("AudioScore", DECIDING, f"{NOT_KNOWN}: the fit behind {what} is gone")]
     if version and AudioScore(weights=str(path)).load().version != version:
-        return [Used("AudioScore", DECIDING, f"{NOT_KNOWN}: the fit behind {what} was made again")]
+        return [WeightUse("AudioScore", DECIDING, f"{NOT_KNOWN}: the fit behind {what} was made again")]
     return audioscore_weights(path, f"judge behind {what}")
 
 

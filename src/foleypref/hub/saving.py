@@ -36,44 +36,44 @@ def save_pretrained(run: str | Path, out_dir: str | Path, *, merged: bool = Fals
     with somebody else's files under our names.
     """
     folder, out = Path(run).expanduser(), Path(out_dir).expanduser()
-    told = read_run(folder)
+    provenance = read_run(folder)
     if out.resolve() == folder.resolve():
         raise ValueError(f"{out} is the run's own folder; give another")
     alone = tuned_weights(folder).is_dir()
-    if alone and (merged or not told.tunes_published):
+    if alone and (merged or not provenance.tunes_published):
         raise ValueError(f"{folder} kept its adapters alone (merge_adapters off): there is no whole network")
-    as_adapter = told.settings.use_peft and not merged
-    if as_adapter and not told.tunes_published:
+    as_adapter = provenance.settings.use_peft and not merged
+    if as_adapter and not provenance.tunes_published:
         say("hub: the whole network is saved: its adapters alone would want a base that only you have")
         as_adapter = False
     source = RunFiles(folder).adapter if as_adapter else folder
     name = ADAPTER if as_adapter else WEIGHTS
     checked_weights(source, name)
-    config = _config(told, name)
+    config = _config(provenance, name)
 
     def write(partial: Path) -> None:
         shutil.copyfile(source / name, partial / name)
         if as_adapter:
             write_atomic(partial / ADAPTER_CONFIG, adapter_config(source))
-        write_atomic(partial / CARD, model_card(told, config).encode())
+        write_atomic(partial / CARD, model_card(provenance, config).encode())
         write_atomic(partial / CONFIG, config.text())
 
     return fill_folder(out, write)
 
 
-def _config(told: Provenance, weights_file: str) -> HubConfig:
-    model = told.model
-    training = told.settings.model_dump(mode="json")
+def _config(provenance: Provenance, weights_file: str) -> HubConfig:
+    model = provenance.model
+    training = provenance.settings.model_dump(mode="json")
     training.pop("model")
     return HubConfig.made_with(
-        told.used,
+        provenance.used,
         kind="model",
         weights_file=weights_file,
         model=model,
         base=Base(
-            name=registry_name(model) if told.tunes_published else f"a tuned {registry_name(model)}",
-            fingerprint=str(told.result["identity"].get("reference", "")),
-            repo=_repo(model) if told.tunes_published else None,
+            name=registry_name(model) if provenance.tunes_published else f"a tuned {registry_name(model)}",
+            fingerprint=str(provenance.result["identity"].get("reference", "")),
+            repo=_repo(model) if provenance.tunes_published else None,
         ),
         training=without_places(training),
     )

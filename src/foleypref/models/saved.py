@@ -22,7 +22,7 @@ from foleypref import __version__
 from foleypref.media.files import sync
 from foleypref.published.places import EARLIER
 from foleypref.published.sniff import SAFETENSORS, check_format
-from foleypref.published.terms import Used, card_licence
+from foleypref.published.terms import WeightUse, card_licence
 
 CONFIG, CARD = "config.json", "README.md"
 WEIGHTS, ADAPTER, ADAPTER_CONFIG = "model.safetensors", "adapter_model.safetensors", "adapter_config.json"
@@ -56,7 +56,7 @@ class HubConfig(BaseModel):
     weights_file: str
     license: str
     non_commercial: bool
-    weights_used: list[Used]
+    weights_used: list[WeightUse]
     model: dict[str, Any] = {}
     base: Base | None = None
     flow: str = FLOW
@@ -65,7 +65,7 @@ class HubConfig(BaseModel):
     dimensions: dict[str, str] = {}
 
     @classmethod
-    def made_with(cls, used: list[Used], **fields: Any) -> HubConfig:
+    def made_with(cls, used: list[WeightUse], **fields: Any) -> HubConfig:
         """Return a config of this format and version; its licence follows from the weights used."""
         licence = card_licence(used)
         return cls(

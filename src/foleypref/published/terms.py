@@ -22,7 +22,7 @@ _NAMED_BY_HUBS = "CC-BY-NC-4.0"  # the only non-commercial licence here that hub
 
 
 @dataclass(frozen=True)
-class Used:
+class WeightUse:
     """A file of weights that a model was made with, and its part in that."""
 
     weight: str
@@ -56,30 +56,30 @@ def registry_name(settings: Mapping[str, Any]) -> str:
     return f"{name}-{variant}" if f"{name}-{variant}" in MODELS else name
 
 
-def model_weights(settings: Mapping[str, Any], used_for: str) -> list[Used]:
+def model_weights(settings: Mapping[str, Any], used_for: str) -> list[WeightUse]:
     """List the weights that a model with these settings runs on: published ones, or the package's own."""
     name = registry_name(settings)
     if name in MODELS:
         return [_used(entry, used_for) for entry in files_for(name)]
     if name in names("models"):
-        return [Used(f"{name}, in the package", used_for, OURS)]
-    return [Used(name, used_for, f"{NOT_KNOWN}: a model of another package")]
+        return [WeightUse(f"{name}, in the package", used_for, OURS)]
+    return [WeightUse(name, used_for, f"{NOT_KNOWN}: a model of another package")]
 
 
-def scorer_weights(scorers: Iterable[str], used_for: str) -> list[Used]:
+def scorer_weights(scorers: Iterable[str], used_for: str) -> list[WeightUse]:
     """List the published weights behind scorers; scorers without weights, or with the package's, add none."""
-    weights: list[Used] = []
+    weights: list[WeightUse] = []
     for scorer in scorers:
         stem = scorer.partition("-")[0]
         name = next((n for n in (scorer, scorer.replace("-", "_"), stem) if n in MODELS), None)
         if name is not None:
             weights += [_used(entry, f"{scorer}, {used_for}") for entry in files_for(name)]
         elif stem not in names("scorers"):
-            weights.append(Used(scorer, used_for, f"{NOT_KNOWN}: a scorer of another package"))
+            weights.append(WeightUse(scorer, used_for, f"{NOT_KNOWN}: a scorer of another package"))
     return weights
 
 
-def card_licence(used: Sequence[Used]) -> CardLicence:
+def card_licence(used: Sequence[WeightUse]) -> CardLicence:
     """Return the licence that the card of a model made with these weights must state."""
     limited = [file for file in used if file.non_commercial]
     unclear = [file for file in used if not file.non_commercial and file.spdx not in PERMISSIVE]
@@ -93,5 +93,5 @@ def card_licence(used: Sequence[Used]) -> CardLicence:
     return CardLicence(OURS.lower(), "", (), False)
 
 
-def _used(entry: WeightFile, used_for: str) -> Used:
-    return Used(entry.name, used_for, entry.licence or "not stated", entry.non_commercial)
+def _used(entry: WeightFile, used_for: str) -> WeightUse:
+    return WeightUse(entry.name, used_for, entry.licence or "not stated", entry.non_commercial)

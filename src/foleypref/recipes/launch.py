@@ -1,7 +1,7 @@
 """How a recipe is launched on GPUs and machines: hours, memory and disk of each stage, and the commands.
 
-Sampling and scoring divide by any number of GPUs. Training divides by as many as its global batch can be cut
-for, so that the tuned model is the recipe's own and not that of a larger batch.
+Sampling and scoring spread over any number of GPUs. Training spreads over a number that divides its global
+batch, so the tuned model is the one that the recipe describes and not that of a larger batch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from foleypref.recipes.passes import batch_of, trained_passes
-from foleypref.recipes.plan import JUDGED, PAIR, TFLOPS, Step, plan
+from foleypref.recipes.plan import FROM_CANDIDATES, PAIR, TFLOPS, Step, plan
 from foleypref.recipes.recipe import Recipe
 from foleypref.training.settings import TrainSettings
 from foleypref.workspace.store import Workspace
@@ -35,18 +35,18 @@ class Launch(NamedTuple):
 
 
 def launches(workspace: Workspace, recipe: Recipe, cluster: Cluster) -> list[Launch]:
-    """Every step of the plan as it runs on the cluster."""
+    """Return every step of the plan as it runs on the cluster."""
     return [_launch(recipe, step, cluster) for step in plan(workspace, recipe)]
 
 
 def processes(run: TrainSettings, available: int) -> int:
-    """The largest number of processes, at most the available, that cuts the batch of a step evenly."""
+    """Return the largest number of processes, at most `available`, that divides the batch of a step."""
     batch = batch_of(run)
     return max(n for n in range(1, batch + 1) if batch % n == 0 and n <= available)
 
 
-def cut(run: TrainSettings, used: int) -> tuple[int, int]:
-    """The batch of one device and its micro-batches on so many processes, no more at once than the run."""
+def split_batch(run: TrainSettings, used: int) -> tuple[int, int]:
+    """Return (per-device batch, micro-batches) for `used` processes; never above the run's own batch."""
     share = batch_of(run) // used
     most = min(share, run.per_device_train_batch_size)
     each = max(n for n in range(1, most + 1) if share % n == 0)
@@ -54,12 +54,12 @@ def cut(run: TrainSettings, used: int) -> tuple[int, int]:
 
 
 def commands(root: str, recipe: Recipe, name: str, cluster: Cluster) -> list[str]:
-    """What to type, in order, for a workspace at `root`; `name` is the recipe as the command line knows it.
+    """Return the commands to type, in order, for a workspace at `root` and the recipe called `name`.
 
-    What shares have made is found by `align`, which goes on from there.
+    `align` continues from whatever the shares of sampling and scoring have written.
     """
     align = f"foleypref align {name} --workspace {root}"
-    judged = SHARED if recipe.learns_from() & JUDGED else ()
+    judged = SHARED if recipe.learns_from() & FROM_CANDIDATES else ()
     found = []
     if judged and cluster.nodes > 1:
         found.append(f"{align} --until ingest")
@@ -76,7 +76,7 @@ def commands(root: str, recipe: Recipe, name: str, cluster: Cluster) -> list[str
 def launch_text(
     found: list[Launch], lines: list[str], recipe: Recipe, cluster: Cluster, *, assumed: bool
 ) -> str:
-    """The launches as a table, what its figures rest on, and the commands."""
+    """Return the launches as a table, with the assumptions behind its figures, and the commands."""
     rows = [f"plan: {recipe.name} on {cluster.nodes} × {cluster.gpus} GPUs"]
     rows.append(f"  {'stage':<10}{'hours':>8}{'GPUs':>6}{'GB a GPU':>10}{'GB disk':>9}  what")
     for one in found:
@@ -121,11 +121,11 @@ def _shares(stage: str, root: str, name: str, recipe: Recipe, cluster: Cluster) 
 
 
 def _torchrun(run: TrainSettings, root: str, name: str, used: int, gpus: int) -> str:
-    """On as few machines as hold the processes."""
+    """Return the command that trains on as few machines as hold the processes."""
     nodes = -(-used // gpus)
     where = f"--nnodes {nodes} --rdzv-backend c10d --rdzv-endpoint $HEAD:29500 " if nodes > 1 else ""
     what = f"foleypref train {root} --recipe {name} --run-name {run.run_name} --seed {run.seed}"
-    each, micro = cut(run, used)
+    each, micro = split_batch(run, used)
     batch = f"--per-device-train-batch-size {each}"
     if micro != run.gradient_accumulation_steps:
         batch += f" --gradient-accumulation-steps {micro}"

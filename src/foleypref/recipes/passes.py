@@ -1,4 +1,4 @@
-"""What a recipe asks of networks, in forward passes of one latent: what methods are compared by.
+"""Count what a recipe asks of networks, in forward passes of one latent, by which methods are compared.
 
 A backward pass counts as two forward passes. A step of a solver counts as `solvers.passes_per_step` says, and
 guidance doubles it.
@@ -18,9 +18,9 @@ from foleypref.workspace.store import Workspace
 
 
 def passes_of(workspace: Workspace, recipe: Recipe) -> dict[str, float]:
-    """What each row costs: the candidates it learns from, and its training.
+    """Return the passes of each row: the candidates it learns from, and its training.
 
-    What AudioScore was fitted on is left out, as all rows share it.
+    The candidates that AudioScore was fitted on are left out, because all rows share them.
     """
     num_clips = clips_of(workspace, recipe)[recipe.sample.split]
     sampled = sampled_passes(recipe, num_clips)
@@ -41,14 +41,14 @@ def _reads_candidates(run: TrainSettings) -> bool:
 
 
 def trained_passes(run: TrainSettings) -> float:
-    """Of one run, by what its objective takes an item."""
+    """Return the passes of training one run, from what its objective takes per item."""
     return run.max_steps * batch_of(run) * run.objective.forwards
 
 
 def sampled_passes(
     recipe: Recipe, num_clips: int, only: int | None = None, num_candidates: int | None = None
 ) -> int:
-    """Of the recipe's candidates, or of so many seeds of some of its clips."""
+    """Return the passes that sample the recipe's candidates, optionally for fewer clips or other seeds."""
     s = recipe.sample
     limits = [n for n in (s.num_clips, only) if n is not None]
     num = min([num_clips, *limits]) * (num_candidates or s.num_candidates)
@@ -56,7 +56,7 @@ def sampled_passes(
 
 
 def clips_of(workspace: Workspace, recipe: Recipe) -> Counter[str]:
-    """Clips by split: those the recipe renders, those that are there, or those that it expects."""
+    """Return the clips per split: those the recipe renders, those that are there, or those it expects."""
     if recipe.world is not None:
         return Counter(recipe.world.counts())
     return Counter(clip.split for clip in workspace.read(Clip)) or Counter(recipe.expected_clips)
@@ -68,5 +68,5 @@ def integration_passes(num_steps: int, solver: str, guidance_scale: float) -> in
 
 
 def batch_of(run: TrainSettings) -> int:
-    """Items a step, on one process."""
+    """Return the items per step on one process."""
     return run.per_device_train_batch_size * run.gradient_accumulation_steps

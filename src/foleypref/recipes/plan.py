@@ -1,8 +1,8 @@
 """What a recipe would do in a workspace: its steps, how much of each is there, and what it costs.
 
 Operations are counted on the model's and the scorers' own networks; hours follow from a sustained rate that
-the reader gives or that is assumed and said. Decoding of media is left out, and scorers that nobody counted,
-which the plan names.
+the user gives, or from an assumed one, which the plan states. Decoding of media is left out, and so are
+scorers without a known cost, which the plan names.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from foleypref.workspace.paths import RunFiles
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Pair, Rating, Score
 from foleypref.workspace.store import Workspace
 
-JUDGED = frozenset({"pairs", "labels", "reward"})  # what candidates, scores and AudioScore are there for
+FROM_CANDIDATES = frozenset(
+    {"pairs", "labels", "reward"}
+)  # what a run may learn from that begins with candidates
 PAIR = 8  # passes of a Flow-DPO pair, whose operations are counted with conditions as training gives them
 TFLOPS = 200.0  # sustained, 1e12 operations a second: what is assumed of a GPU in bf16
 
@@ -43,7 +45,7 @@ def plan(workspace: Workspace, recipe: Recipe) -> list[Step]:
     if recipe.world is not None:
         text = ", ".join(f"{num} {split}" for split, num in recipe.world.counts().items())
         steps.insert(0, Step("world", f"render clips: {text}"))
-    if recipe.learns_from() & JUDGED:
+    if recipe.learns_from() & FROM_CANDIDATES:
         steps += _judged(workspace, recipe, clips[recipe.sample.split], cost)
     steps.append(_train(workspace, recipe, cost))
     if recipe.rounds is not None:
@@ -57,7 +59,7 @@ def plan(workspace: Workspace, recipe: Recipe) -> list[Step]:
 
 
 def _judged(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | None) -> list[Step]:
-    """From candidates to pairs."""
+    """Return the steps from candidates to pairs."""
     sampled = _sample(workspace, recipe, num_clips, cost)
     steps = [sampled, _score(workspace, recipe, num_clips, cost)]
     if recipe.rate is not None:
@@ -113,7 +115,7 @@ def _sample(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | N
 
 
 def _score(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | None) -> Step:
-    """Every candidate and the clip's own sound; where nobody counted a scorer, it is named."""
+    """Return the step that scores candidates and clips' own sounds; scorers without a cost are named."""
     step = Step("score", ", ".join(recipe.score.scorers), _there(len(workspace.ids(Score)), "scores"))
     if cost is None:
         return step
@@ -141,14 +143,14 @@ def _train(workspace: Workspace, recipe: Recipe, cost: Cost | None) -> Step:
 
 
 def _trained(step: Step, cost: Cost, num_clips: int, num_distorted: float) -> Step:
-    """With the clips that rules act on, encoded once, and those that are encoded at every step."""
+    """Return the step with its cost: clips encoded once for rules, clips encoded every step, and passes."""
     once = num_clips * (cost.features + cost.encoding)
     tflop = step.passes * cost.pair / PAIR + once + num_distorted * cost.encoding
     return step._replace(tflop=tflop, disk=num_clips * (cost.feature_bytes + cost.latent_bytes))
 
 
 def _distorted(run: TrainSettings) -> float:
-    """The media that a run's rules distort and encode on the way; beside a picture, sound costs nothing."""
+    """Return how many clips a run encodes again; in a joint model, encoding only sound is counted as free."""
     n = run.negatives
     if n is None or n.on == "latents":
         return 0.0
@@ -158,7 +160,7 @@ def _distorted(run: TrainSettings) -> float:
 
 
 def _rounds(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | None) -> Step:
-    """Every round's training, and the candidates of all but the first."""
+    """Return the step that trains every round and samples the candidates of all rounds but the first."""
     rounds = recipe.rounds
     assert rounds is not None
     runs = [run for seed in recipe.train_seeds for run in rounds.runs(seed)]
@@ -188,7 +190,7 @@ def _test(recipe: Recipe, clips: Counter[str], cost: Cost | None) -> Step:
 
 
 def _sampled(step: Step, cost: Cost, num_clips: int, num_candidates: int) -> Step:
-    """With the features of the clips, the passes, and the decoding of every candidate for the scorers."""
+    """Return the step with its cost: features of clips, passes, and decoding every candidate for scorers."""
     tflop = num_clips * cost.features + step.passes * cost.network_pass + num_candidates * cost.decoding
     return step._replace(
         tflop=tflop, disk=num_clips * cost.feature_bytes + num_candidates * cost.latent_bytes

@@ -44,7 +44,7 @@ def run_rounds(workspace: Workspace, recipe: Recipe) -> None:
 
 
 def _round_sampling(recipe: Recipe, model: Model, number: int) -> SampleSettings:
-    """As the base was sampled, with noise that no earlier round has met."""
+    """Return the base's sampling settings with seeds that no earlier round has used."""
     assert recipe.rounds is not None
     s, r = recipe.sample, recipe.rounds
     num = r.num_candidates or s.num_candidates
@@ -56,7 +56,7 @@ def _round_sampling(recipe: Recipe, model: Model, number: int) -> SampleSettings
 
 
 def _pair_as(workspace: Workspace, recipe: Recipe, model: Model, source: str) -> None:
-    """Pairs of this model's candidates alone, under their own source; nobody rated them."""
+    """Pair only this model's candidates, under their own source; no human has rated them."""
     from foleypref.pair import pair
 
     base = {"model": model.part_name(), "weights": loaded_fingerprint(model), "split": recipe.sample.split}
