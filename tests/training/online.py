@@ -88,11 +88,11 @@ def climb(workspace: Workspace, objective: Part, monkeypatch: pytest.MonkeyPatch
 
 
 class Stopped(Exception):
-    """As if the process had ended here."""
+    """Raised where a process is to end."""
 
 
 def online_settings(objective: Part, **changes: Any) -> TrainSettings:
-    """A short online run of 32 samples a step."""
+    """A short online run of 32 samples per step."""
     base: dict[str, Any] = {
         "objective": objective,
         "curriculum": "uniform",

@@ -180,7 +180,7 @@ def test_a_label_brings_its_own_latents_and_conditions(workspace: Workspace) -> 
 
 
 def rate_all(workspace: Workspace) -> None:
-    """People find every chosen candidate good and every other one bad."""
+    """Write human ratings: every chosen candidate is good, every other one bad."""
     fill_workspace(workspace)
     workspace.append(
         [

@@ -157,7 +157,7 @@ class Multiplying(TinyModel):
     """A model whose decoder autocast would touch."""
 
     def decode(self, latents: Latents) -> torch.Tensor:
-        """The same velocity through a matrix product, which autocast would round."""
+        """Decode through a matrix product, which autocast would round."""
         wave = super().decode(latents)
         return wave @ torch.eye(24).roll(1, 0) * 0.9
 

@@ -241,7 +241,7 @@ def test_weights_kept_for_a_resumption_are_those_it_needs(tmp_path: Path) -> Non
 
 
 class Killed(BaseException):
-    """Leave on disk what SIGKILL would, without another process."""
+    """Raised in place of SIGKILL: the disk is left as it is, without another process."""
 
 
 def _same_end(resumed: TrainResult, unbroken: TrainResult) -> None:
