@@ -31,7 +31,7 @@ def random_groups(num: int = 60) -> list[Group]:
 
 @pytest.mark.parametrize("name", PAIRINGS)
 def test_pairs_stay_in_their_clip_and_the_chosen_is_not_behind(name):
-    pairing, found = pairing_of(name), 0
+    pairing, num_pairs = pairing_of(name), 0
     for group in random_groups():
         members = {j.candidate.candidate_id: j for j in group.candidates}
         paired = pairing.pairs(group)
@@ -46,8 +46,8 @@ def test_pairs_stay_in_their_clip_and_the_chosen_is_not_behind(name):
             assert (pair.score_chosen, pair.score_rejected) == (chosen.p_good, rejected.p_good)
             assert pair.source == "auto"
         assert len({p.pair_id for p in paired.pairs}) == len(paired.pairs)
-        found += len(paired.pairs)
-    assert found > 20
+        num_pairs += len(paired.pairs)
+    assert num_pairs > 20
 
 
 @pytest.mark.parametrize("name", PAIRINGS)

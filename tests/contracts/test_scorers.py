@@ -110,9 +110,9 @@ def test_true_sound_beats_noise(named):
 def test_embeddings_are_rows_of_their_items(named):
     _, scorer = named
     items = world_items()
-    found = scorer.judge(items).embeddings
-    assert tuple(sorted(found)) == tuple(sorted(scorer.embeddings))
-    for name, rows in found.items():
+    embeddings = scorer.judge(items).embeddings
+    assert tuple(sorted(embeddings)) == tuple(sorted(scorer.embeddings))
+    for name, rows in embeddings.items():
         assert len(rows) == len(items)
         alone = scorer.judge(items[2:3]).embeddings[name]
         np.testing.assert_allclose(alone[0].numpy(), rows[2].numpy(), rtol=1e-3, atol=1e-3)

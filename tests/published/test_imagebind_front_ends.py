@@ -161,20 +161,20 @@ def test_crops_are_begin_middle_and_end_of_the_long_side(
 ) -> None:
     frames = (torch.arange(long) % 256).to(torch.uint8)[None, None, :, None].expand(1, 224, long, 3)
     frames = frames.transpose(1, 2) if portrait else frames
-    found = crops(frames)
-    assert found.shape == (3, 1, 3, 224, 224)
-    first = found[:, 0, 0, 0, 0] * PIXEL_STD[0] + PIXEL_MEAN[0]
+    cropped = crops(frames)
+    assert cropped.shape == (3, 1, 3, 224, 224)
+    first = cropped[:, 0, 0, 0, 0] * PIXEL_STD[0] + PIXEL_MEAN[0]
     assert (255 * first).round().tolist() == starts
 
 
 def test_pixels_are_normalised_by_channel() -> None:
     frames = torch.tensor([0, 255], dtype=torch.uint8)[:, None, None, None].expand(2, 224, 224, 3)
-    found = crops(frames)[0, :, :, 0, 0]
+    cropped = crops(frames)[0, :, :, 0, 0]
     expected = [
         [-m / s for m, s in zip(PIXEL_MEAN, PIXEL_STD)],
         [(1 - m) / s for m, s in zip(PIXEL_MEAN, PIXEL_STD)],
     ]
-    assert torch.allclose(found, torch.tensor(expected))
+    assert torch.allclose(cropped, torch.tensor(expected))
 
 
 def test_clips_are_pairs_of_neighbours_in_every_crop() -> None:

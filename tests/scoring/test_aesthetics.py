@@ -24,7 +24,6 @@ from foleypref.published.aesthetics import (
     NUM_SAMPLES,
     build_aesthetics,
     file_settings,
-    num_frames,
     valid_frames,
     windows,
 )
@@ -108,7 +107,9 @@ def state() -> dict[str, Tensor]:
 
 
 def assert_agrees(name: str) -> None:
-    errors = {key: relative_error(ours, said) for key, ours, said in checks.CHECKS[name](GOLDEN / name)}
+    errors = {
+        key: relative_error(ours, expected) for key, ours, expected in checks.CHECKS[name](GOLDEN / name)
+    }
     assert max(errors.values()) <= LIMIT, errors
 
 
@@ -153,8 +154,8 @@ def test_the_mean_is_over_the_frames_of_the_sound(state: dict[str, Tensor]) -> N
 
 def test_names_of_a_trunk_come_back(state: dict[str, Tensor]) -> None:
     renamed, _ = rename(state, published.NAMES)
-    found = {k.removeprefix("trunk.") for k in renamed if k.startswith("trunk.")}
-    assert found == set(tiny_trunk().state_dict())
+    trunk_keys = {k.removeprefix("trunk.") for k in renamed if k.startswith("trunk.")}
+    assert trunk_keys == set(tiny_trunk().state_dict())
 
 
 def test_the_trunk_keeps_every_frame_with_sound_in_it(state: dict[str, Tensor]) -> None:
@@ -167,9 +168,9 @@ def test_the_trunk_keeps_every_frame_with_sound_in_it(state: dict[str, Tensor]) 
     valid = torch.tensor([1, 320, 321, 400, 16000, 16001, 128000, 159999, 160000])
     with torch.no_grad():
         network(torch.zeros(len(valid), NUM_SAMPLES), valid)
-    kept = network.trunk._get_feature_vector_attention_mask(499, seen[0]).sum(1)
-    assert kept.tolist() == [1, 1, 2, 2, 50, 51, 400, 499, 499]
-    assert valid_frames(valid, NUM_SAMPLES).tolist() == kept.tolist()
+    num_frames = network.trunk._get_feature_vector_attention_mask(499, seen[0]).sum(1)
+    assert num_frames.tolist() == [1, 1, 2, 2, 50, 51, 400, 499, 499]
+    assert valid_frames(valid, NUM_SAMPLES).tolist() == num_frames.tolist()
     plain = torch.arange(NUM_SAMPLES) < 128000
     assert network.trunk._get_feature_vector_attention_mask(499, plain[None].long()).sum() == 399
     assert (num_frames(NUM_SAMPLES), num_frames(FIRST_FRAME), num_frames(FIRST_FRAME + FRAME)) == (499, 1, 2)
@@ -253,8 +254,8 @@ def write(folder: Path, state: dict[str, Tensor], about: dict[str, Any]) -> tupl
     checkpoint, hub = folder / "checkpoint.pt", folder / "hub"
     model_cfg = {key: value for key, value in about.items() if key != "target_transform"}
     wrapped = {f"model.{name}": value for name, value in state.items()}
-    said = {"model_cfg": model_cfg, "target_transform": about.get("target_transform")}
-    torch.save({"state_dict": wrapped, **said}, checkpoint)
+    metadata = {"model_cfg": model_cfg, "target_transform": about.get("target_transform")}
+    torch.save({"state_dict": wrapped, **metadata}, checkpoint)
     hub.mkdir(exist_ok=True)
     save_file({name: value.contiguous() for name, value in state.items()}, hub / "model.safetensors")
     (hub / "config.json").write_text(json.dumps(about))

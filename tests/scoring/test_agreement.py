@@ -82,7 +82,7 @@ def test_pair_agreement_stays_within_groups():
     truth = np.array([2.0, 0, 1, 2, 1])
     values = np.array([0.9, 0.5, 0.1, 0.5, 0.95])
     # a: (2 > 1) found 0.9 > 0.1 right; (2 > 1) found 0.9 < 0.95 wrong; (1 = 1) not counted. b: tie, half.
-    found = pair_agreement(values, truth, groups)
-    assert found.n == 3
-    assert found.value == pytest.approx(1.5 / 3)
+    agreement = pair_agreement(values, truth, groups)
+    assert agreement.n == 3
+    assert agreement.value == pytest.approx(1.5 / 3)
     assert pair_agreement(values[:1], truth[:1], groups[:1]).n == 0

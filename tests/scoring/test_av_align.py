@@ -50,15 +50,15 @@ def test_only_what_moves_has_flow() -> None:
 
 
 def test_motion_is_in_short_sides_whatever_the_size() -> None:
-    found = []
+    lengths = []
     for side in (48, 96):
         still = (255 * texture(side=64)[0, 0]).round().to(torch.uint8)
         moved = (255 * texture(1.5, side=64)[0, 0]).round().to(torch.uint8)
         frames = torch.stack([still, moved])[..., None].expand(-1, -1, -1, 3).movedim(-1, 1).float()
         resized = torch.nn.functional.interpolate(frames, (side, 2 * side), mode="bilinear", antialias=True)
-        found.append(motion(resized.round().to(torch.uint8).movedim(1, -1).numpy()))
-    assert all(values.shape == (1,) for values in found)
-    assert found[0][0] == pytest.approx(found[1][0], rel=0.1)
+        lengths.append(motion(resized.round().to(torch.uint8).movedim(1, -1).numpy()))
+    assert all(values.shape == (1,) for values in lengths)
+    assert lengths[0][0] == pytest.approx(lengths[1][0], rel=0.1)
 
 
 def test_grain_on_flat_ground_is_hardly_motion() -> None:

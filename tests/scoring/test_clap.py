@@ -38,18 +38,24 @@ MERGES = [("Ġ", "d"), ("o", "g"), ("Ġd", "og"), ("b", "a"), ("r", "k"), ("ba",
 
 @pytest.mark.parametrize("name", ["scorers_clap.safetensors", "scorers_clap.json"])
 def test_golden_numbers(name: str) -> None:
-    errors = {key: relative_error(ours, said) for key, ours, said in checks.CHECKS[name](GOLDEN / name)}
+    errors = {
+        key: relative_error(ours, expected) for key, ours, expected in checks.CHECKS[name](GOLDEN / name)
+    }
     assert max(errors.values()) <= LIMIT, errors
 
 
 # -- tokens ----------------------------------------------------------------------------------------------
 
 
-def write_vocabulary(folder: Path, wanted: Vocabulary, size: int | None = None) -> dict[str, int]:
+def write_vocabulary(folder: Path, vocabulary: Vocabulary, size: int | None = None) -> dict[str, int]:
     """Bytes, some merges, special tokens where the published files have them, and fillers up to `size`."""
     plain = [*sorted(ByteLevel.alphabet()), *(first + second for first, second in MERGES)]
-    size = wanted.size if size is None else size
-    head, tail = ((*wanted.special[:4],), wanted.special[4:]) if wanted is ROBERTA else ((), wanted.special)
+    size = vocabulary.size if size is None else size
+    head, tail = (
+        ((*vocabulary.special[:4],), vocabulary.special[4:])
+        if vocabulary is ROBERTA
+        else ((), vocabulary.special)
+    )
     filler = [f"madeup{n}" for n in range(size - len(head) - len(plain) - len(tail))]
     vocab = {token: index for index, token in enumerate([*head, *plain, *filler, *tail])}
     folder.mkdir(parents=True, exist_ok=True)

@@ -248,11 +248,11 @@ def test_from_a_file_to_a_score(tmp_path: Path, load: Load, *, portrait: bool) -
     frames = np.repeat(np.arange(200, dtype=np.uint8), math.prod(size) * 3).reshape(-1, *size, 3)
     path = write_video(tmp_path / "ramp.mp4", frames, 25)
     scorer = load(tiny())
-    found = read_streams(path, scorer.streams, duration_s=8.0)
-    pixels = found[adapter.PICTURE.key]
+    frames = read_streams(path, scorer.streams, duration_s=8.0)
+    pixels = frames[adapter.PICTURE.key]
     assert pixels.shape == ((4, 336, 224, 3) if portrait else (4, 224, 336, 3))
     assert np.abs(pixels.mean(axis=(1, 2, 3)) - [24, 74, 124, 174]).max() < 3
-    item = replace(clip(1), frames=found)
+    item = replace(clip(1), frames=frames)
     (score,) = scores_of(scorer, [item])
     assert score.value is not None
     assert -1 <= score.value <= 1

@@ -54,9 +54,9 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def workspace_of(folder: Path) -> Workspace:
-    found = world_workspace(folder)
-    sample(found, SampleSettings(num_candidates=2, num_steps=2, guidance_scale=1.0))
-    return found
+    workspace = world_workspace(folder)
+    sample(workspace, SampleSettings(num_candidates=2, num_steps=2, guidance_scale=1.0))
+    return workspace
 
 
 def inception(workspace: Workspace) -> dict[str, Any]:
@@ -66,9 +66,9 @@ def inception(workspace: Workspace) -> dict[str, Any]:
 def test_it_is_the_mean_posterior_of_the_clips_own_sound(weights: Path, tmp_path: Path) -> None:
     workspace = workspace_of(tmp_path)
     score(workspace, SETTINGS)
-    found = inception(workspace)
-    assert len(found) == 3 * NUM_CLIPS
-    assert all(s.value is not None and s.value >= 0 for s in found.values())
+    scores = inception(workspace)
+    assert len(scores) == 3 * NUM_CLIPS
+    assert all(s.value is not None and s.value >= 0 for s in scores.values())
     truths = [c for c in workspace.read(Candidate) if c.model == GROUND_TRUTH]
     q = read_marginal(workspace.marginal("panns"))
     rows = {f.item_id: f for f in workspace.read(Feature)}
@@ -76,7 +76,7 @@ def test_it_is_the_mean_posterior_of_the_clips_own_sound(weights: Path, tmp_path
     torch.testing.assert_close(q, p.mean(0))
     for row, truth in zip(p, truths):
         expected = float((row * (row.log() - q.log())).sum())
-        assert found[truth.candidate_id].value == pytest.approx(expected, rel=1e-6)
+        assert scores[truth.candidate_id].value == pytest.approx(expected, rel=1e-6)
 
 
 def test_it_does_not_move_when_more_is_scored(weights: Path, tmp_path: Path) -> None:
@@ -94,8 +94,8 @@ def test_it_does_not_move_when_more_is_scored(weights: Path, tmp_path: Path) -> 
 def test_audioscore_carries_it_to_another_workspace(weights: Path, tmp_path: Path) -> None:
     workspace = workspace_of(tmp_path)
     score(workspace, SETTINGS)
-    made = [c for c in workspace.read(Candidate) if c.model != GROUND_TRUTH]
-    ratings = [Rating.make(c.candidate_id, "r", i % 3, "human") for i, c in enumerate(made)]
+    sampled = [c for c in workspace.read(Candidate) if c.model != GROUND_TRUTH]
+    ratings = [Rating.make(c.candidate_id, "r", i % 3, "human") for i, c in enumerate(sampled)]
     workspace.append(ratings)
     settings = FitSettings(min_ratings=6, folds=2, num_steps=5)
     report = fit(workspace, settings)

@@ -14,16 +14,17 @@ from foleypref.pair import PairSettings, pair
 from foleypref.scoring.pairs_folder import DATA, export_pairs, import_pairs
 from foleypref.workspace.records import Failure, Pair
 from foleypref.workspace.store import Workspace
-from tests import scored_workspace as made
+from tests import scored_workspace
 from tests.test_pair import NAME, transparent
 
 
 @pytest.fixture
 def filled(tmp_path) -> tuple[Workspace, list[Pair]]:
-    workspace, candidates = made.fill(tmp_path / "w", 3, {}, num_candidates=2)
+    workspace, candidates = scored_workspace.fill(tmp_path / "w", 3, {}, num_candidates=2)
     pairs = []
     for index in range(3):
-        clip, (a, b) = made.make_clip(index), (c.candidate_id for c in candidates[2 * index : 2 * index + 2])
+        clip = scored_workspace.make_clip(index)
+        a, b = (c.candidate_id for c in candidates[2 * index : 2 * index + 2])
         pair_id = Pair.make_id(clip.clip_id, a, b, "auto")
         pairs.append(Pair(pair_id, clip.clip_id, clip.prompt, a, b, 0.9, 0.1, 0.75 + 0.1 * index, "auto"))
     workspace.append(pairs)
@@ -39,7 +40,7 @@ def test_there_and_back(filled, tmp_path):
     assert rows[0]["chosen_latents"].startswith("tensors/latents/none.safetensors#")
     front = yaml.safe_load((tmp_path / "out" / "README.md").read_text().split("---")[1])
     assert front["configs"][0]["data_files"][0]["path"] == "data/train-*.parquet"
-    other, _ = made.fill(tmp_path / "other", 3, {}, num_candidates=2)
+    other, _ = scored_workspace.fill(tmp_path / "other", 3, {}, num_candidates=2)
     count = import_pairs(other, tmp_path / "out")
     assert (count.done, count.skipped, count.failed) == (3, 0, 0)
     assert other.read(Pair) == pairs
@@ -110,9 +111,9 @@ def test_nothing_to_read_or_write_is_said(filled, tmp_path):
 
 def test_imported_pairs_stay_when_pair_runs_again_and_its_own_are_replaced(tmp_path):
     values = np.tile([1.0, 0, -1], 3)
-    workspace, candidates = made.fill(tmp_path / "w", 3, {NAME: values}, num_candidates=3)
+    workspace, candidates = scored_workspace.fill(tmp_path / "w", 3, {NAME: values}, num_candidates=3)
     transparent(workspace)
-    made.rate(workspace, candidates[:3], np.array([0, 1, 2]))
+    scored_workspace.rate(workspace, candidates[:3], np.array([0, 1, 2]))
     first = pair(workspace, PairSettings())
     own = workspace.read(Pair)
     assert (first.pairs, first.others) == ({"auto": 2, "human": 1}, {})
@@ -156,7 +157,9 @@ def test_imported_pairs_stay_when_pair_runs_again_and_its_own_are_replaced(tmp_p
 
 
 def test_a_pair_that_was_imported_and_is_made_as_well_is_there_once_as_imported(tmp_path):
-    workspace, candidates = made.fill(tmp_path / "w", 1, {NAME: np.array([1.0, -1])}, num_candidates=2)
+    workspace, candidates = scored_workspace.fill(
+        tmp_path / "w", 1, {NAME: np.array([1.0, -1])}, num_candidates=2
+    )
     transparent(workspace)
     good, bad = (c.candidate_id for c in candidates)
     row = {
@@ -170,6 +173,6 @@ def test_a_pair_that_was_imported_and_is_made_as_well_is_there_once_as_imported(
     (tmp_path / "in" / "metadata.jsonl").write_text(json.dumps(row))
     import_pairs(workspace, tmp_path / "in")
     report = pair(workspace, PairSettings())
-    (found,) = workspace.read(Pair)
-    assert found.complexity == 0.25
+    (imported,) = workspace.read(Pair)
+    assert imported.complexity == 0.25
     assert (report.pairs, report.others) == ({}, {"auto": 1})

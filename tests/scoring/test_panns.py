@@ -30,8 +30,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def assert_agrees(name: str) -> None:
-    found = checks.CHECKS[name](GOLDEN / name)
-    errors = {key: relative_error(ours, expected) for key, ours, expected in found}
+    compared = checks.CHECKS[name](GOLDEN / name)
+    errors = {key: relative_error(ours, expected) for key, ours, expected in compared}
     assert errors
     assert max(errors.values()) <= LIMIT, errors
 
@@ -77,20 +77,20 @@ def network() -> Cnn14:
 def test_golden_logits_and_features(network: Cnn14) -> None:
     golden = load_file(GOLDEN / "scorers_panns.safetensors")
     about = checks.companion(GOLDEN / "scorers_panns.safetensors")
-    found = tag(network, list(checks.waves(about["16k_input"])))
-    assert relative_error(found.logits, golden["16k_B_logits"]) <= LIMIT
-    assert relative_error(found.features, golden["16k_B_2048"]) <= LIMIT
-    assert not ((found.logits >= 0) & (found.logits <= 1)).all()  # logits, no probabilities
-    assert (found.features >= 0).all()
+    tags = tag(network, list(checks.waves(about["16k_input"])))
+    assert relative_error(tags.logits, golden["16k_B_logits"]) <= LIMIT
+    assert relative_error(tags.features, golden["16k_B_2048"]) <= LIMIT
+    assert not ((tags.logits >= 0) & (tags.logits <= 1)).all()  # logits, no probabilities
+    assert (tags.features >= 0).all()
 
 
 def test_golden_numbers_of_the_network_that_is_made_for_speed() -> None:
     golden = load_file(GOLDEN / "scorers_panns.safetensors")
     about = checks.companion(GOLDEN / "scorers_panns.safetensors")
     fast = build_panns(checks.panns_state("16k", "B"), "16k").speed_up("cpu")
-    found = tag(fast, list(checks.waves(about["16k_input"])))
-    assert relative_error(found.logits, golden["16k_B_logits"]) <= LIMIT
-    assert relative_error(found.features, golden["16k_B_2048"]) <= LIMIT
+    tags = tag(fast, list(checks.waves(about["16k_input"])))
+    assert relative_error(tags.logits, golden["16k_B_logits"]) <= LIMIT
+    assert relative_error(tags.features, golden["16k_B_2048"]) <= LIMIT
     assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in fast.conv_block4.modules())
     assert isinstance(fast.get_submodule("conv_block4.conv1"), WinogradConv)
 
@@ -105,8 +105,8 @@ def test_the_golden_check_fails_for_another_network(tmp_path: Path) -> None:
     golden["panns_logmel_32k_mean"] = golden["panns_logmel_32k_mean"] * 1.0001
     save_file(golden, tmp_path / "scorers_frontends.safetensors")
     (tmp_path / "scorers_frontends.json").write_bytes((GOLDEN / "scorers_frontends.json").read_bytes())
-    found = list(checks.frontends(tmp_path / "scorers_frontends.safetensors"))
-    assert [key for key, a, b in found if relative_error(a, b) > LIMIT] == ["panns_logmel_32k_mean"]
+    compared = list(checks.frontends(tmp_path / "scorers_frontends.safetensors"))
+    assert [key for key, a, b in compared if relative_error(a, b) > LIMIT] == ["panns_logmel_32k_mean"]
     save_file(golden | {"panns_extra": torch.ones(1)}, tmp_path / "scorers_frontends.safetensors")
     with pytest.raises(AssertionError, match="panns_extra"):
         list(checks.frontends(tmp_path / "scorers_frontends.safetensors"))
@@ -163,16 +163,16 @@ def test_front_end_window_is_periodic_and_silence_is_at_the_floor(variant: str) 
 
 def test_a_sound_is_tagged_alone_as_in_a_batch_of_other_lengths(network: Cnn14) -> None:
     waves = [torch.from_numpy(noise(s, seed=i)) for i, s in enumerate((1.0, 0.5, 1.0, 0.31, 0.3, 0.0, 1.0))]
-    found = tag(network, waves, at_once=2)
+    tags = tag(network, waves, at_once=2)
     for row, wave in enumerate(waves):
         alone = tag(network, [wave])
-        torch.testing.assert_close(found.logits[row], alone.logits[0], rtol=1e-4, atol=1e-4, equal_nan=True)
+        torch.testing.assert_close(tags.logits[row], alone.logits[0], rtol=1e-4, atol=1e-4, equal_nan=True)
         torch.testing.assert_close(
-            found.features[row], alone.features[0], rtol=1e-4, atol=1e-4, equal_nan=True
+            tags.features[row], alone.features[0], rtol=1e-4, atol=1e-4, equal_nan=True
         )
-    assert found.logits.isnan().any(1).tolist() == [False, False, False, False, True, True, False]
-    assert found.features.isnan().all(1).tolist() == [False, False, False, False, True, True, False]
-    assert not torch.allclose(found.logits[0], found.logits[2], atol=0.01)  # it hears something
+    assert tags.logits.isnan().any(1).tolist() == [False, False, False, False, True, True, False]
+    assert tags.features.isnan().all(1).tolist() == [False, False, False, False, True, True, False]
+    assert not torch.allclose(tags.logits[0], tags.logits[2], atol=0.01)  # it hears something
 
 
 def test_too_short_a_sound_is_refused(network: Cnn14) -> None:
@@ -251,13 +251,13 @@ def test_scores_are_what_they_say(weights: Path, tmp_path: Path) -> None:
     pool = torch.randn(40, NUM_CLASSES, generator=torch.Generator().manual_seed(2))
     freeze_marginal(tmp_path / "q.safetensors", pool)
     scorer = loaded(weights, marginal=str(tmp_path / "q.safetensors"))
-    found = values(scores_of(scorer, [item(noise(0.5))]))
+    by_dimension = values(scores_of(scorer, [item(noise(0.5))]))
     p = BIAS.double().softmax(0)
-    assert found["a", "confidence"] == pytest.approx(float((p * p.log()).sum()), rel=1e-6)
-    assert found["a", "speech"] == pytest.approx(1 / (1 + math.exp(-float(BIAS[0]))), rel=1e-6)
+    assert by_dimension["a", "confidence"] == pytest.approx(float((p * p.log()).sum()), rel=1e-6)
+    assert by_dimension["a", "speech"] == pytest.approx(1 / (1 + math.exp(-float(BIAS[0]))), rel=1e-6)
     mean_log_p = pool.double().softmax(1).mean(0, keepdim=True).log()
     expected = kl_divergence(BIAS[None].numpy(), mean_log_p.numpy())[0]
-    assert found["a", "inception"] == pytest.approx(expected, rel=1e-6)
+    assert by_dimension["a", "inception"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_inception_is_one_clips_part_of_the_inception_score(weights: Path, tmp_path: Path) -> None:

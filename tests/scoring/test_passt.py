@@ -48,9 +48,9 @@ def test_golden_keys() -> None:
 
 def test_golden_logits_and_features() -> None:
     golden, about = (read(GOLDEN / "scorers_passt.safetensors") for read in (load_file, checks.companion))
-    found = tag(build_passt(checks.filled(PaSST, "B")), list(checks.waves(about["input"]))[:1])
-    assert relative_error(found.logits, golden["B_logits"][:1]) <= LIMIT
-    assert relative_error(found.features, golden["B_embed"][:1]) <= LIMIT
+    tags = tag(build_passt(checks.filled(PaSST, "B")), list(checks.waves(about["input"]))[:1])
+    assert relative_error(tags.logits, golden["B_logits"][:1]) <= LIMIT
+    assert relative_error(tags.features, golden["B_embed"][:1]) <= LIMIT
 
 
 @pytest.mark.slow

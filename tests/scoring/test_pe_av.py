@@ -162,15 +162,15 @@ def test_the_half_says_what_the_whole_model_says(whole: tuple[PeAudioVideoModel,
     model = whole[0]
     wave = pe_wave(recipes.wave(0.3, 48000, 1)[None], 48000)
     ids = torch.tensor([[1, 3, 4, 2]])
-    said = model.audio_model(input_ids=ids, input_values=wave[None, None])
+    output = model.audio_model(input_ids=ids, input_values=wave[None, None])
     audio, text = (
         half.embed_audio(recipes.wave(0.3, 48000, 1)[None].numpy(), 48000),
         half.embed_text("dog barks"),
     )
-    assert torch.allclose(audio, said.audio_embeds[0], atol=1e-5)
-    assert torch.allclose(text, said.text_audio_embeds[0], atol=1e-5)
-    assert half.audio_text(audio, text) == pytest.approx(float(said.logits_audio_text), abs=1e-4)
-    assert abs(float(said.logits_audio_text)) > 1e-2
+    assert torch.allclose(audio, output.audio_embeds[0], atol=1e-5)
+    assert torch.allclose(text, output.text_audio_embeds[0], atol=1e-5)
+    assert half.audio_text(audio, text) == pytest.approx(float(output.logits_audio_text), abs=1e-4)
+    assert abs(float(output.logits_audio_text)) > 1e-2
     assert (half.width, half.num_frames) == (32, None)
     assert not torch.allclose(text, half.embed_text("rain falls"), atol=1e-3)
 
@@ -212,19 +212,19 @@ def test_weights_shared_between_towers_may_have_any_of_their_names(half: Any) ->
 
 def test_what_does_not_fit_is_refused(tmp_path: Path, whole: tuple[PeAudioVideoModel, Path]) -> None:
     folder = whole[1]
-    said = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text())
     for name in ("tokenizer.json", "config.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(ValueError, match=r"other weights than its config says: .*missing audio_encoder"):
         load_pe_av(tmp_path)
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
-    (tmp_path / "config.json").write_text(json.dumps(said | {"text_config": TEXT | {"vocab_size": 5}}))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"text_config": TEXT | {"vocab_size": 5}}))
     with pytest.raises(ValueError, match="other weights than its config says"):
         load_pe_av(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clap"}))
     with pytest.raises(ValueError, match=r"'clap', expected pe_audio_video or pe_audio"):
         load_pe_av(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps(said))
+    (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(ValueError, match=r"tokenizer\.json is missing"):
         load_pe_av(tmp_path)
@@ -260,7 +260,7 @@ def item(name: str, seed: int, prompt: str = "dog barks", clip: str = "c") -> Sc
 @pytest.fixture
 def seeing(monkeypatch: pytest.MonkeyPatch, whole: tuple[PeAudioVideoModel, Path]) -> PeAv:
     """The scorer with the picture, the stand-in's config in place of timm's."""
-    monkeypatch.setattr(published, "_model_config", lambda said, video: whole_config())
+    monkeypatch.setattr(published, "_model_config", lambda config, video: whole_config())
     return PeAv(weights=str(whole[1]), video=True).load()
 
 
@@ -293,10 +293,10 @@ def test_with_the_picture_there_are_two(whole: tuple[PeAudioVideoModel, Path], s
     with torch.no_grad():
         for one in (items[0], items[2]):
             wave = torch.from_numpy(np.pad(one.wave, (0, -len(one.wave) % 1920), "reflect"))
-            said = whole[0](input_values=wave[None, None], pixel_values_videos=pixels[None])
+            output = whole[0](input_values=wave[None, None], pixel_values_videos=pixels[None])
             value = values[one.candidate_id, "audio_video"].value
-            assert value == pytest.approx(float(said.logits_audio_video), abs=1e-4)
-            assert abs(float(said.logits_audio_video)) > 1e-2
+            assert value == pytest.approx(float(output.logits_audio_video), abs=1e-4)
+            assert abs(float(output.logits_audio_video)) > 1e-2
 
 
 def test_the_picture_is_seen_once_a_clip(seeing: PeAv) -> None:

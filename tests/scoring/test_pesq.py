@@ -32,7 +32,7 @@ def item(**changes: Any) -> ScoreItem:
 
 def test_golden_numbers() -> None:
     name = "scorers_pesq.safetensors"
-    errors = {n: relative_error(ours, said) for n, ours, said in CHECKS[name](GOLDEN / name)}
+    errors = {n: relative_error(ours, expected) for n, ours, expected in CHECKS[name](GOLDEN / name)}
     assert max(errors.values()) <= LIMIT, errors
 
 

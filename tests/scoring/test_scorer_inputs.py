@@ -87,28 +87,28 @@ def grey_clip(folder: Path) -> Clip:
 
 def test_a_sound_model_is_judged_by_the_clips_picture(tmp_path: Path) -> None:
     clip = grey_clip(tmp_path)
-    shown = decode_clip(tmp_path, clip, (STREAM,), 1.0)
+    decoded = decode_clip(tmp_path, clip, (STREAM,), 1.0)
     model = TinyModel().load()
-    made = decode_latents(model, {"audio": rows([0, 0])["audio"]}, (STREAM,), [1.0, 1.0])
-    items = [make_score_item(f"c{row}", shown, one) for row, one in enumerate(made)]
+    rendered = decode_latents(model, {"audio": rows([0, 0])["audio"]}, (STREAM,), [1.0, 1.0])
+    items = [make_score_item(f"c{row}", decoded, one) for row, one in enumerate(rendered)]
     for item, wave in zip(items, model.decode(rows([0, 0])).numpy(), strict=True):
-        assert item.frames is shown.frames
+        assert item.frames is decoded.frames
         assert item.clip_id == clip.clip_id
         np.testing.assert_array_equal(item.wave, wave)
         assert item.sample_rate == model.spec.sample_rate
         assert item.reference is not None
         assert item.reference_rate == 16000
-    assert abs(float(shown.frames[STREAM.key].mean()) - FILE_GREY) < 3
+    assert abs(float(decoded.frames[STREAM.key].mean()) - FILE_GREY) < 3
 
 
 def test_a_joint_models_candidate_has_its_own_picture(tmp_path: Path) -> None:
-    shown = decode_clip(tmp_path, grey_clip(tmp_path), (STREAM,), 1.0)
-    made = decode_latents(Joint().load(), rows([30, 90]), (STREAM,), [1.0, 0.5])
-    items = [make_score_item(f"c{row}", shown, one) for row, one in enumerate(made)]
+    decoded = decode_clip(tmp_path, grey_clip(tmp_path), (STREAM,), 1.0)
+    rendered = decode_latents(Joint().load(), rows([30, 90]), (STREAM,), [1.0, 0.5])
+    items = [make_score_item(f"c{row}", decoded, one) for row, one in enumerate(rendered)]
     # 8 frames a second at 4: the last of every two that rounds to the slot, as ffmpeg's rule has it
     assert items[0].frames[STREAM.key].mean((1, 2, 3)).tolist() == [30, 32, 34, 36]
     assert items[1].frames[STREAM.key].mean((1, 2, 3)).tolist() == [90, 92]
-    assert len({item.clip_id for item in items} | {shown.clip.clip_id}) == 3
+    assert len({item.clip_id for item in items} | {decoded.clip.clip_id}) == 3
 
 
 def test_scoring_sees_what_a_joint_model_made_and_the_truth_in_the_file(tmp_path: Path) -> None:
@@ -117,15 +117,17 @@ def test_scoring_sees_what_a_joint_model_made_and_the_truth_in_the_file(tmp_path
     model = Joint().load()
     ids = [Candidate.make_id(clip.clip_id, "joint", "w", seed, "euler", 4, 1.0) for seed in range(2)]
     shard = workspace.write_rows("latents", ids, rows([30, 90]))
-    made = [Candidate(i, clip.clip_id, "joint", "w", n, "euler", 4, 1.0, shard, n) for n, i in enumerate(ids)]
-    workspace.append([clip, *made])
+    candidates = [
+        Candidate(i, clip.clip_id, "joint", "w", n, "euler", 4, 1.0, shard, n) for n, i in enumerate(ids)
+    ]
+    workspace.append([clip, *candidates])
     name = f"{__name__}:Brightness"
     settings = ScoreSettings(scorers=(name,), optional_scorers=(), model=model)
     assert score(workspace, settings).failed == 0
     truth = next(c.candidate_id for c in workspace.read(Candidate) if c.model == GROUND_TRUTH)
-    found = {s.candidate_id: s.value for s in workspace.read(Score)}
-    assert [found[i] for i in ids] == [30, 90]
-    assert found[truth] == pytest.approx(FILE_GREY, abs=3)
+    scores = {s.candidate_id: s.value for s in workspace.read(Score)}
+    assert [scores[i] for i in ids] == [30, 90]
+    assert scores[truth] == pytest.approx(FILE_GREY, abs=3)
     assert workspace.read(Feature) == []
 
 
@@ -137,22 +139,22 @@ def test_what_is_judged_is_what_clip_and_model_both_have() -> None:
 
 def test_damage_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:
     clip = dataclasses.replace(grey_clip(tmp_path), path="missing.mp4")
-    shown = decode_clip(tmp_path, clip, (STREAM,), 1.0)
-    assert (shown.frames, shown.sound) == ({}, None)
-    assert "missing.mp4" in shown.damage
-    (made,) = decode_latents(TinyModel().load(), rows([0]), (STREAM,), [1.0])
-    assert make_score_item("c", shown, made).reference is None
+    decoded = decode_clip(tmp_path, clip, (STREAM,), 1.0)
+    assert (decoded.frames, decoded.sound) == ({}, None)
+    assert "missing.mp4" in decoded.damage
+    (rendered,) = decode_latents(TinyModel().load(), rows([0]), (STREAM,), [1.0])
+    assert make_score_item("c", decoded, rendered).reference is None
     with pytest.raises(ValueError, match=r"missing\.mp4"):
-        make_score_item("truth", shown, None)
+        make_score_item("truth", decoded, None)
 
 
 @pytest.mark.parametrize("fps", [25.0, 8.0, 24000 / 1001])
 def test_frames_of_an_array_are_those_of_its_file(fps: float, tmp_path: Path) -> None:
     frames = np.repeat(np.arange(48, dtype=np.uint8) * 5, 32 * 48 * 3).reshape(48, 32, 48, 3)
     write_video(tmp_path / "ramp.mp4", frames, fps)
-    wanted = (square(25, 16), bicubic(4, 16, crop=False), bicubic(0.5, 16, crop=True))
-    filed = read_streams(tmp_path / "ramp.mp4", wanted, duration_s=1.5)
-    memory = frames_of(frames, fps, wanted, duration_s=1.5)
+    streams = (square(25, 16), bicubic(4, 16, crop=False), bicubic(0.5, 16, crop=True))
+    filed = read_streams(tmp_path / "ramp.mp4", streams, duration_s=1.5)
+    memory = frames_of(frames, fps, streams, duration_s=1.5)
     assert {key: value.shape for key, value in memory.items()} == {k: v.shape for k, v in filed.items()}
     for key, value in memory.items():  # the file lost some grey levels on its way
         assert np.abs(value.astype(int) - filed[key]).mean((1, 2, 3)).max() < 3, key

@@ -7,7 +7,7 @@ import pytest
 
 from foleypref.scoring.simulated_raters import DIMENSIONS, RaterSettings, simulate_ratings, utility
 from foleypref.workspace.records import Rating
-from tests import scored_workspace as made
+from tests import scored_workspace
 
 
 def oracle_values(num: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -26,7 +26,7 @@ def oracle_values(num: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def rated(tmp_path_factory):
-    workspace, candidates = made.fill(
+    workspace, candidates = scored_workspace.fill(
         tmp_path_factory.mktemp("raters") / "w", 80, oracle_values(400), noise_floor_db=-64.0
     )
     return workspace, candidates, simulate_ratings(workspace, RaterSettings())
@@ -65,14 +65,14 @@ def test_a_rating_is_a_function_of_seed_rater_and_candidate(rated, tmp_path):
     workspace, _, _ = rated
     full = {r.rating_id: r for r in workspace.read(Rating)}
     values = {name: column[:50] for name, column in oracle_values(400).items()}
-    small, _ = made.fill(tmp_path / "w", 10, values, noise_floor_db=-64.0)
+    small, _ = scored_workspace.fill(tmp_path / "w", 10, values, noise_floor_db=-64.0)
     simulate_ratings(small, RaterSettings())
-    found = small.read(Rating)
-    assert len(found) == 150
-    assert all(full[r.rating_id] == r for r in found)  # alone or among others, the same
-    other, _ = made.fill(tmp_path / "other", 10, values, noise_floor_db=-64.0)
+    ratings = small.read(Rating)
+    assert len(ratings) == 150
+    assert all(full[r.rating_id] == r for r in ratings)  # alone or among others, the same
+    other, _ = scored_workspace.fill(tmp_path / "other", 10, values, noise_floor_db=-64.0)
     simulate_ratings(other, RaterSettings(seed=1))
-    assert {(r.rating_id, r.label) for r in other.read(Rating)} != {(r.rating_id, r.label) for r in found}
+    assert {(r.rating_id, r.label) for r in other.read(Rating)} != {(r.rating_id, r.label) for r in ratings}
 
 
 def test_better_candidates_get_better_labels_and_all_may_be_good(tmp_path):
@@ -80,11 +80,11 @@ def test_better_candidates_get_better_labels_and_all_may_be_good(tmp_path):
     best = {"oracle_class/class_correct": np.ones(num), "oracle_class/class_probability": np.full(num, 0.95)}
     best |= {"oracle_onset/onset_f1": np.full(num, 0.95), "oracle_onset/onset_error_s": np.full(num, 0.01)}
     best |= {"oracle_noise/noise_excess_db": np.full(num, 1.0)}
-    workspace, _ = made.fill(tmp_path / "good", 12, best)
+    workspace, _ = scored_workspace.fill(tmp_path / "good", 12, best)
     assert simulate_ratings(workspace, RaterSettings()).label_shares["good"] > 0.97
     wrong = {**best, "oracle_class/class_correct": np.zeros(num), "oracle_onset/onset_f1": np.full(num, 0.3)}
     wrong["oracle_class/class_probability"] = np.full(num, 0.02)
-    workspace, _ = made.fill(tmp_path / "bad", 12, wrong)
+    workspace, _ = scored_workspace.fill(tmp_path / "bad", 12, wrong)
     assert simulate_ratings(workspace, RaterSettings()).label_shares["good"] == 0
 
 
@@ -97,11 +97,11 @@ def test_what_no_oracle_knows_is_left_out():
 
 def test_unscored_candidates_are_counted_and_bad_settings_refused(tmp_path):
     values = {DIMENSIONS[0]: np.array([1.0, np.nan, 0.0, np.nan])}
-    workspace, candidates = made.fill(tmp_path / "w", 2, values, num_candidates=2)
+    workspace, candidates = scored_workspace.fill(tmp_path / "w", 2, values, num_candidates=2)
     report = simulate_ratings(workspace, RaterSettings(num_clips=2))
     assert (report.num_candidates, report.num_unscored) == (2, 2)
     assert {r.candidate_id for r in workspace.read(Rating)} == {candidates[i].candidate_id for i in (0, 2)}
-    empty, _ = made.fill(tmp_path / "empty", 2, {}, num_candidates=2)
+    empty, _ = scored_workspace.fill(tmp_path / "empty", 2, {}, num_candidates=2)
     with pytest.raises(ValueError, match="has an oracle score"):
         simulate_ratings(empty, RaterSettings())
     with pytest.raises(ValueError, match="no clips of split"):
@@ -111,7 +111,7 @@ def test_unscored_candidates_are_counted_and_bad_settings_refused(tmp_path):
 
 
 def test_some_clips_can_be_rated(tmp_path):
-    workspace, _ = made.fill(tmp_path / "w", 20, oracle_values(100))
+    workspace, _ = scored_workspace.fill(tmp_path / "w", 20, oracle_values(100))
     report = simulate_ratings(workspace, RaterSettings(num_clips=4))
     assert report.num_candidates == 20
     more = simulate_ratings(workspace, RaterSettings(num_clips=6))  # the first four are among them

@@ -296,10 +296,10 @@ def test_the_last_clips_picture_is_remembered_for_the_next_batch(clocks: adapter
     looks = []
     for batch in ([items[0], other], [items[1]], [items[2], items[0]], [other]):
         before = clocks._judge.network.segments_seen
-        found = {s.candidate_id: s.value for s in scores_of(clocks, batch)}
+        values = {s.candidate_id: s.value for s in scores_of(clocks, batch)}
         looks.append((clocks._judge.network.segments_seen - before) // 24)
         truth = {"c0.0": 0.0, "other": 0.2, "c0.4": 0.4, "c0.8": 0.8}
-        assert found == pytest.approx({i.candidate_id: truth[i.candidate_id] for i in batch}, abs=1e-6)
+        assert values == pytest.approx({i.candidate_id: truth[i.candidate_id] for i in batch}, abs=1e-6)
     assert looks == [2, 1, 0, 1]  # one clip is kept, no more
     later = clip([(0.0, 0.0)]).frames[adapter.PICTURE.key] + np.uint8(25)  # another picture of that name
     assert scores_of(clocks, [replace(other, frames={adapter.PICTURE.key: later})])[0].value == pytest.approx(
@@ -370,13 +370,13 @@ def test_forced_logits_are_what_the_score_says(monkeypatch: pytest.MonkeyPatch) 
 
 def test_sound_is_heard_and_compared_where_the_windows_are() -> None:
     model, sound = tiny(), recipes.wave(10, SAMPLE_RATE, 2)
-    judge, kept = DeSync(model), window_segments(10.0)
+    judge, segments = DeSync(model), window_segments(10.0)
     with torch.inference_mode():
         every = model.afeat_extractor.segments(SyncMel()(audio_segments(sound))[None])
     heard = judge.hear([(sound[None].numpy(), SAMPLE_RATE)], 10.0)[0]
-    assert torch.allclose(heard, every[0, kept], atol=1e-5)
+    assert torch.allclose(heard, every[0, segments], atol=1e-5)
     seen = torch.randn(1, 30, 8, 24)
-    logits = judge.logits(seen[:, kept], heard[None])[0]
+    logits = judge.logits(seen[:, segments], heard[None])[0]
     for window, part in enumerate((slice(0, 14), slice(16, 30))):
         assert torch.allclose(logits[window], model.compare(seen[:, part], every[:, part])[0], atol=1e-5)
 

@@ -38,9 +38,9 @@ def meta() -> VGGish:
 
 def test_golden_embeddings(network: VGGish) -> None:
     golden, about = (read(GOLDEN / "scorers_vggish.safetensors") for read in (load_file, checks.companion))
-    found = torch.stack(embed_patches(network, list(checks.waves(about["input"]))))
-    assert relative_error(found, golden["B_embed"]) <= LIMIT
-    assert (found < 0).any()  # no ReLU at the end
+    patches = torch.stack(embed_patches(network, list(checks.waves(about["input"]))))
+    assert relative_error(patches, golden["B_embed"]) <= LIMIT
+    assert (patches < 0).any()  # no ReLU at the end
 
 
 def test_pooling_before_the_relu_is_pooling_after_it() -> None:
@@ -88,9 +88,9 @@ def test_how_many_patches_a_sound_has() -> None:
 
 def test_patches_of_many_sounds_go_through_together_and_come_back_apart(network: VGGish) -> None:
     waves = [torch.from_numpy(noise(s, seed=i)) for i, s in enumerate((2.0, 0.5, 1.0))]
-    found = embed_patches(network, waves, at_once=2)
-    assert [len(rows) for rows in found] == [2, 0, 1]
-    for wave, rows in zip(waves, found):
+    patches = embed_patches(network, waves, at_once=2)
+    assert [len(rows) for rows in patches] == [2, 0, 1]
+    for wave, rows in zip(waves, patches):
         torch.testing.assert_close(embed_patches(network, [wave])[0], rows, rtol=1e-4, atol=1e-5)
     assert embed_patches(network, []) == []
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from foleypref.media.streams import FrameStream
-from foleypref.settings.parts import FromDrawer, Part, build, part_help
+from foleypref.settings.parts import Part, build
 from foleypref.workspace.records import Score
 
 N = TypeVar("N")
@@ -141,9 +141,6 @@ class Scorer(Part, ABC):
         field, chosen = type(self).model_fields.get("variant"), getattr(self, "variant", None)
         default = field is None or chosen == field.default
         return self.part_name() if default else f"{self.part_name()}-{chosen}"
-
-
-ScorerPart = Annotated[Scorer, FromDrawer("scorers"), part_help("scorers")]
 
 
 def build_scorer(name: str) -> Scorer:
