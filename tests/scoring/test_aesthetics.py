@@ -24,6 +24,7 @@ from foleypref.published.aesthetics import (
     NUM_SAMPLES,
     build_aesthetics,
     file_settings,
+    num_frames,
     valid_frames,
     windows,
 )
@@ -168,9 +169,9 @@ def test_the_trunk_keeps_every_frame_with_sound_in_it(state: dict[str, Tensor]) 
     valid = torch.tensor([1, 320, 321, 400, 16000, 16001, 128000, 159999, 160000])
     with torch.no_grad():
         network(torch.zeros(len(valid), NUM_SAMPLES), valid)
-    num_frames = network.trunk._get_feature_vector_attention_mask(499, seen[0]).sum(1)
-    assert num_frames.tolist() == [1, 1, 2, 2, 50, 51, 400, 499, 499]
-    assert valid_frames(valid, NUM_SAMPLES).tolist() == num_frames.tolist()
+    frame_counts = network.trunk._get_feature_vector_attention_mask(499, seen[0]).sum(1)
+    assert frame_counts.tolist() == [1, 1, 2, 2, 50, 51, 400, 499, 499]
+    assert valid_frames(valid, NUM_SAMPLES).tolist() == frame_counts.tolist()
     plain = torch.arange(NUM_SAMPLES) < 128000
     assert network.trunk._get_feature_vector_attention_mask(499, plain[None].long()).sum() == 399
     assert (num_frames(NUM_SAMPLES), num_frames(FIRST_FRAME), num_frames(FIRST_FRAME + FRAME)) == (499, 1, 2)
