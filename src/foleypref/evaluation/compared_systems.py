@@ -51,11 +51,7 @@ class Selection:
 
 
 def select(
-    workspace: Workspace,
-    systems: Mapping[str, tuple[str, ...]],
-    sampling: Sampling,
-    *,
-    common: bool = True,
+    workspace: Workspace, systems: Mapping[str, tuple[str, ...]], sampling: Sampling, *, common: bool = True
 ) -> Selection:
     """Return the systems' candidates on the clips that all systems have or, without `common`, on all clips.
 

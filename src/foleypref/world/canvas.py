@@ -7,7 +7,6 @@ frames in one numpy call; its edge is blended over one pixel. Numbers are scalar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,14 +17,6 @@ Array = NDArray[np.floating]
 Floats = NDArray[np.float64]
 Distance = Callable[..., Array]
 Colour = tuple[float, float, float] | Array  # RGB in [0, 1]; or (100, 3)
-
-
-class _Patch(NamedTuple):
-    """The pixels that a shape can touch; rows and columns (t | 1, n)."""
-
-    frames: NDArray[np.int64]
-    rows: NDArray[np.intp]
-    columns: NDArray[np.intp]
 
 
 class Canvas:
@@ -55,12 +46,13 @@ class Canvas:
         shine: float = 0.0,
     ) -> None:
         r = self._scale(r)
-        m = _most(r)
 
         def distance(u: Array, v: Array, r: Array) -> Array:
             return np.sqrt(u * u + v * v) - r
 
-        self._paint(self._place(x, y), (m, m), distance, r, colour=colour, opacity=opacity, shine=shine)
+        self._paint(
+            self._place(x, y), (_most(r), _most(r)), distance, r, colour=colour, opacity=opacity, shine=shine
+        )
 
     def ring(
         self, x: ArrayLike, y: ArrayLike, r: ArrayLike, width: float, colour: Colour, opacity: ArrayLike = 1.0
@@ -89,8 +81,7 @@ class Canvas:
         The distance is exact to first order at the edge, which is enough for anti-aliasing.
         """
         a, b = self._scale(a), self._scale(b)
-        turned = bool(np.any(np.asarray(angle)))
-        m = max(_most(a), _most(b))
+        turned, m = bool(np.any(angle)), max(_most(a), _most(b))
 
         def distance(u: Array, v: Array, a: Array, b: Array, angle: Array) -> Array:
             if turned:
@@ -100,10 +91,8 @@ class Canvas:
             k = np.sqrt(p * p + q * q)
             return k * (k - 1) / np.maximum(np.sqrt((p / a) ** 2 + (q / b) ** 2), 1e-6)
 
-        reach = (m, m) if turned else (_most(a), _most(b))
-        self._paint(
-            self._place(x, y), reach, distance, a, b, angle, colour=colour, opacity=opacity, shine=shine
-        )
+        reach, place = (m, m) if turned else (_most(a), _most(b)), self._place(x, y)
+        self._paint(place, reach, distance, a, b, angle, colour=colour, opacity=opacity, shine=shine)
 
     def box(
         self,
@@ -119,22 +108,19 @@ class Canvas:
     ) -> None:
         """Draw a box with half width w and half height h, its corners rounded by the radius `corner`."""
         w, h, corner = self._scale(w), self._scale(h), self.unit * corner
-        turned = bool(np.any(np.asarray(angle)))
-        m = float(np.hypot(_most(w), _most(h)))
+        turned, m = bool(np.any(angle)), float(np.hypot(_most(w), _most(h)))
 
         def distance(u: Array, v: Array, w: Array, h: Array, angle: Array) -> Array:
             if turned:
                 u, v = _turn(u, v, angle)
             p, q = np.abs(u) - w + corner, np.abs(v) - h + corner
-            outside = np.sqrt(np.maximum(p, 0) ** 2 + np.maximum(q, 0) ** 2) if corner else 0.0
-            return np.asarray(
-                np.minimum(np.maximum(p, q), 0) + outside - corner if corner else np.maximum(p, q)
-            )
+            if not corner:
+                return np.maximum(p, q)
+            outside = np.sqrt(np.maximum(p, 0) ** 2 + np.maximum(q, 0) ** 2)
+            return np.minimum(np.maximum(p, q), 0) + outside - corner
 
-        reach = (m, m) if turned else (_most(w), _most(h))
-        self._paint(
-            self._place(x, y), reach, distance, w, h, angle, colour=colour, opacity=opacity, shine=shine
-        )
+        reach, place = (m, m) if turned else (_most(w), _most(h)), self._place(x, y)
+        self._paint(place, reach, distance, w, h, angle, colour=colour, opacity=opacity, shine=shine)
 
     def line(
         self,
@@ -217,12 +203,10 @@ class Canvas:
         pixels[touched] += total[touched, None].astype(np.float32) * (paint - pixels[touched])
 
     def _place(self, x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
-        """Return a place in pixels."""
         (x0, y0), unit = self.origin, self.unit
         return x0 + unit * np.asarray(x, np.float64), y0 + unit * np.asarray(y, np.float64)
 
     def _scale(self, length: ArrayLike) -> Floats:
-        """Return a length in pixels."""
         return self.unit * np.asarray(length)
 
     def _paint(
@@ -242,7 +226,6 @@ class Canvas:
         """
         opacity = np.asarray(opacity, np.float32)
         frames = np.flatnonzero(opacity > 0.004) if opacity.ndim else np.arange(NUM_FRAMES)
-        moving = any(np.ndim(v) for v in (*place, *numbers))
         if not len(frames) or (not opacity.ndim and opacity <= 0.004):
             return
 
@@ -261,14 +244,10 @@ class Canvas:
         if shine:
             light = np.float32(1) - np.float32(shine / max(reach)) * (0.6 * u + v)
             paint = paint * light[..., None]
-        patch = _Patch(frames, rows.astype(np.intp), columns.astype(np.intp))
-        self._blend(patch, alpha[..., None], paint, still=not moving)
-
-    def _blend(self, patch: _Patch, alpha: Array, paint: Array, *, still: bool) -> None:
-        frames, rows, columns = patch
+        rows, columns, alpha = rows.astype(np.intp), columns.astype(np.intp), alpha[..., None]
         if len(rows) == 1 and len(columns) == 1 and len(frames) == NUM_FRAMES:  # a fixed box: no copy
             view = self.pixels[:, rows[0, 0] : rows[0, -1] + 1, columns[0, 0] : columns[0, -1] + 1]
-            if still and alpha.shape[0] == 1:
+            if alpha.shape[0] == 1 and not any(np.ndim(v) for v in (*place, *numbers)):
                 view *= 1 - alpha
                 view += alpha * paint
             else:

@@ -9,14 +9,14 @@ from foleypref.world.pictures import bursts, calls, impacts, scrapes, textures, 
 from foleypref.world.pictures.brush import Brush
 from foleypref.world.scenes import Distractor, Scene
 
-PICTURES = (
-    impacts.PICTURES
-    | scrapes.PICTURES
-    | bursts.PICTURES
-    | textures.PICTURES
-    | calls.PICTURES
-    | voices.PICTURES
-)
+FILES = {
+    "impact": impacts,
+    "scrape": scrapes,
+    "burst": bursts,
+    "texture": textures,
+    "call": calls,
+    "voice": voices,
+}  # by family
 PASTEL = (0.85, 0.8, 0.95)
 _V, _U = np.mgrid[0:FRAME_SIZE, 0:FRAME_SIZE].astype(np.float32) / FRAME_SIZE
 
@@ -31,7 +31,7 @@ def render_frames(scene: Scene) -> NDArray[np.uint8]:
     if scene.distractor is not None:
         distract(canvas, scene.distractor)
     for actor in reversed(scene.actors):
-        PICTURES[actor.label](Brush(canvas, actor))
+        getattr(FILES[actor.family], actor.label)(Brush(canvas, actor))
     return canvas.to_uint8()
 
 

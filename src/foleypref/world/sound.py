@@ -10,7 +10,14 @@ from foleypref.world.scenes import Actor, Scene
 from foleypref.world.sounds import bursts, calls, impacts, scrapes, textures, voices
 from foleypref.world.sounds.tools import Wave, noise
 
-SOUNDS = impacts.SOUNDS | scrapes.SOUNDS | bursts.SOUNDS | textures.SOUNDS | calls.SOUNDS | voices.SOUNDS
+FILES = {
+    "impact": impacts,
+    "scrape": scrapes,
+    "burst": bursts,
+    "texture": textures,
+    "call": calls,
+    "voice": voices,
+}  # by family
 LOWEST_DB = -100.0  # what digital silence reads as, dBFS
 NOISE_FLOOR_FRAME_S = 0.02
 SECOND_OBJECT_DB = -3.0
@@ -51,27 +58,23 @@ def event_times_s(scene: Scene) -> tuple[float, ...]:
 
 def actor_wave(actor: Actor) -> Wave:
     """Synthesise one object without echo or noise; its peak lies `gain_db` below full scale."""
-    wave = SOUNDS[actor.label](actor, np.random.Generator(np.random.PCG64(actor.seed)))
+    sound = getattr(FILES[actor.family], actor.label)
+    wave: Wave = sound(actor, np.random.Generator(np.random.PCG64(actor.seed)))
     peak = float(np.max(np.abs(wave))) + 1e-9
     return (wave * np.float32(10 ** (actor.gain_db / 20) / peak)).astype(np.float32)
-
-
-def _reflect(wave: Wave, amount: float, rng: np.random.Generator) -> Wave:
-    """Add six early reflections, 5 to 45 ms late and 14 dB down or more; onsets stay sharp."""
-    out = wave.copy()
-    for delay in np.sort(rng.integers(80, 720, size=6)):
-        gain = amount * 0.2 * np.exp(-float(delay) / 350) * rng.choice([-1.0, 1.0])
-        out[delay:] += np.float32(gain) * wave[:-delay]
-    return out
 
 
 def synthesise(scene: Scene) -> Sound:
     """Synthesise the sound of a scene's objects in a quiet room, with the truth about it."""
     rng = np.random.Generator(np.random.PCG64(scene.sound_seed))
-    mix = actor_wave(scene.actors[0])
+    dry = actor_wave(scene.actors[0])
     for actor in scene.actors[1:]:
-        mix = mix + np.float32(10 ** (SECOND_OBJECT_DB / 20)) * actor_wave(actor)
-    mix = _reflect(mix, scene.echo, rng)
+        dry = dry + np.float32(10 ** (SECOND_OBJECT_DB / 20)) * actor_wave(actor)
+    mix = dry.copy()
+    # Six early reflections, 5 to 45 ms late and 14 dB down or more: onsets stay sharp.
+    for delay in np.sort(rng.integers(80, 720, size=6)):
+        gain = scene.echo * 0.2 * np.exp(-float(delay) / 350) * rng.choice([-1.0, 1.0])
+        mix[delay:] += np.float32(gain) * dry[:-delay]
     mix *= np.float32(10 ** (scene.loudness_db / 20) / (np.max(np.abs(mix)) + 1e-9))
     mix += np.float32(10 ** (scene.floor_db / 20)) * noise(rng, 30, 5000, tilt=-0.3)
     level = tuple(round(float(v), 2) for v in frame_levels_db(mix))

@@ -1,1 +1,1 @@
-"""One file a family: `PICTURES[label](brush)` draws one object into the square [-1, 1]² of its actor."""
+"""One file per family: the function called like a class draws it into the square [-1, 1]² of its actor."""

@@ -1,7 +1,5 @@
 """Calls: beaks, muzzles and lights that open for exactly as long as the sound lasts; a bell that swings."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from foleypref.world.pictures.brush import Brush
@@ -36,13 +34,8 @@ def dog(b: Brush) -> None:
     b.ellipse(-0.48, lift - 0.1, 0.16, 0.42, fur * 0.6, angle=0.3)
     b.box(0.42, lift + 0.16 + 0.28 * o, 0.38, 0.09, fur * 0.8, angle=0.35 * o, corner=0.08)  # the lower jaw
     b.ellipse(0.4, lift + 0.12 + 0.13 * o, 0.3, 0.02 + 0.17 * o, (0.65, 0.1, 0.15), np.minimum(1, 3 * o))
-    b.polygon(
-        0.62,
-        lift + 0.04 - 0.05 * o,
-        ((-0.06, 0.0), (0.06, 0.0), (0.0, 0.14)),
-        (1, 1, 1),
-        np.minimum(1, 3 * o),
-    )
+    tooth = ((-0.06, 0.0), (0.06, 0.0), (0.0, 0.14))
+    b.polygon(0.62, lift + 0.04 - 0.05 * o, tooth, (1, 1, 1), np.minimum(1, 3 * o))
     b.box(0.42, lift - 0.04 - 0.07 * o, 0.42, 0.14, fur * 1.1, angle=-0.15 * o, corner=0.12)
     b.disc(0.8, lift - 0.12 - 0.12 * o, 0.1, EYE)
     b.disc(0.08, lift - 0.28, 0.08, (1, 1, 1))
@@ -59,9 +52,7 @@ def frog(b: Brush) -> None:
         b.ellipse(side * 0.55, 0.9, 0.28, 0.08, skin * 0.85)
     b.ellipse(0, 0.45, 0.62, 0.46, skin, shine=0.2)
     b.ellipse(0, 0.0, 0.58, 0.36, skin * 1.08, shine=0.2)
-    b.ellipse(
-        0, 0.42 + 0.08 * o, 0.3 + 0.3 * o, 0.16 + 0.3 * o, (0.93, 0.9, 0.6), shine=0.2
-    )  # the throat swells
+    b.ellipse(0, 0.42 + 0.08 * o, 0.3 + 0.3 * o, 0.16 + 0.3 * o, (0.93, 0.9, 0.6), shine=0.2)  # the throat
     for side in (-1, 1):
         b.disc(side * 0.36, -0.32, 0.21, skin * 1.1, shine=0.2)
         b.disc(side * 0.36, -0.33, 0.13, (0.95, 0.85, 0.3))
@@ -77,27 +68,19 @@ def bell(b: Brush) -> None:
     for side in (-0.78, 0.78):
         b.box(side, 0.05, 0.06, 1.0, (0.4, 0.28, 0.2))
 
-    def at(
-        u: float, v: float
-    ) -> tuple[np.ndarray, np.ndarray]:  # a point of the bell, turned about its hanger
+    def at(u: float, v: float) -> tuple[np.ndarray, np.ndarray]:  # turned about the hanger
         return u * c - v * s, -0.82 + u * s + v * c
 
     clapper = at(0, 1.42)
     late = 0.28 * b.pose  # the clapper runs ahead and meets the rim at the end of the swing
     b.disc(clapper[0] - late, clapper[1], 0.12, (0.25, 0.2, 0.15))
-    corners = tuple(
-        at(u, v)
-        for u, v in ((-0.2, 0.15), (0.2, 0.15), (0.34, 0.8), (0.58, 1.25), (-0.58, 1.25), (-0.34, 0.8))
-    )
-    b.polygon(0, 0, [(u, v + 0.0) for u, v in corners], brass, shine=0.25)
-    u, v = at(0, 1.25)
-    b.box(u, v, 0.62, 0.07, brass * 0.75, angle=angle, corner=0.05)
-    u, v = at(-0.15, 0.7)
-    b.ellipse(u, v, 0.05, 0.35, (1, 0.95, 0.7), 0.7, angle=angle + 0.2)
+    body = ((-0.2, 0.15), (0.2, 0.15), (0.34, 0.8), (0.58, 1.25), (-0.58, 1.25), (-0.34, 0.8))
+    b.polygon(0, 0, [at(u, v) for u, v in body], brass, shine=0.25)
+    b.box(*at(0, 1.25), 0.62, 0.07, brass * 0.75, angle=angle, corner=0.05)
+    b.ellipse(*at(-0.15, 0.7), 0.05, 0.35, (1, 0.95, 0.7), 0.7, angle=angle + 0.2)
     flash = np.clip(1 - b.since() / 0.16, 0, 1)
     for side in (-1, 1):
-        u, v = at(side * 0.8, 1.2)
-        b.ring(u, v, 0.1, 0.05, (1, 1, 0.8), flash)
+        b.ring(*at(side * 0.8, 1.2), 0.1, 0.05, (1, 1, 0.8), flash)
 
 
 def car_horn(b: Brush) -> None:
@@ -107,9 +90,8 @@ def car_horn(b: Brush) -> None:
     for side in (-1, 1):
         b.box(side * 0.62, 0.75, 0.16, 0.2, (0.08, 0.08, 0.09), corner=0.06)
     b.polygon(0, -0.2, ((-0.45, -0.35), (0.45, -0.35), (0.68, 0.3), (-0.68, 0.3)), paint * 0.85)
-    b.polygon(
-        0, -0.2, ((-0.38, -0.26), (0.38, -0.26), (0.56, 0.24), (-0.56, 0.24)), (0.65, 0.82, 0.9), shine=0.2
-    )
+    window = ((-0.38, -0.26), (0.38, -0.26), (0.56, 0.24), (-0.56, 0.24))
+    b.polygon(0, -0.2, window, (0.65, 0.82, 0.9), shine=0.2)
     b.box(0, 0.38, 0.85, 0.32, paint, shine=0.25, corner=0.12)
     b.box(0, 0.46, 0.38, 0.12, (0.12, 0.12, 0.14), corner=0.04)
     b.box(0, 0.68, 0.85, 0.06, (0.75, 0.76, 0.78), corner=0.03)
@@ -119,12 +101,3 @@ def car_horn(b: Brush) -> None:
         b.disc(side * 0.6, 0.36, 0.38, (1.0, 0.95, 0.5), 0.45 * o)
     for k in range(2):
         b.ring(0, -0.75, 0.12 + 0.14 * k, 0.06, (1.0, 0.95, 0.6), o)
-
-
-PICTURES: dict[str, Callable[[Brush], None]] = {
-    "bird": bird,
-    "dog": dog,
-    "frog": frog,
-    "bell": bell,
-    "car_horn": car_horn,
-}

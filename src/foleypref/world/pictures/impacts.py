@@ -11,9 +11,10 @@ from foleypref.world.pictures.brush import Brush, Floats
 DARK = (0.12, 0.1, 0.1)
 
 
-def _stick(
-    b: Brush, tip: tuple[float, float], reach: float, colour: Colour, head: Callable[..., None]
-) -> None:
+Head = Callable[[ArrayLike, ArrayLike, ArrayLike], None]
+
+
+def _stick(b: Brush, tip: tuple[float, float], reach: float, colour: Colour, head: Head) -> None:
     """Draw a stick that swings down to `tip` about a hand on the right; `head(u, v, angle)` is its end."""
     angle = np.asarray(b.lift()) * (0.55 + 0.35 * b.actor.variant)  # radians above contact
     hand = (tip[0] + reach, tip[1] - 0.18)
@@ -31,8 +32,7 @@ def _ring_out(b: Brush, fall_s: float) -> Floats:
 
 
 def basketball(b: Brush) -> None:
-    h = b.hop()
-    r = 0.34
+    h, r = b.hop(), 0.34
     squash = 1 - 0.22 * np.exp(-b.since() / 0.03)
     v = 1 - r * squash - h * 1.5
     b.ellipse(0, 1.0, 0.42 - 0.16 * h, 0.07, (0.05, 0.05, 0.05), 0.45)
@@ -63,10 +63,10 @@ def wood_block(b: Brush) -> None:
         b.line(-0.85, 0.4 + 0.14 * k, 0.35, 0.37 + 0.15 * k, 0.025, colour * 0.65)
     b.ellipse(-0.25, 0.7, 0.12, 0.05, colour * 0.55)
 
+    pale = b.tint(0.85, 0.7, 0.45)
+
     def head(u: ArrayLike, v: ArrayLike, angle: ArrayLike) -> None:
-        b.box(
-            u, np.asarray(v) - 0.02, 0.13, 0.2, b.tint(0.85, 0.7, 0.45), shine=0.2, angle=angle, corner=0.04
-        )
+        b.box(u, np.asarray(v) - 0.02, 0.13, 0.2, pale, shine=0.2, angle=angle, corner=0.04)
 
     _stick(b, (-0.25, 0.13), 1.05, (0.75, 0.58, 0.35), head)
 
@@ -137,14 +137,3 @@ def plastic_bucket(b: Brush) -> None:
         b.disc(u, v, 0.08, (0.3, 0.2, 0.12))
 
     _stick(b, (-0.15, 0.02), 1.05, (0.4, 0.27, 0.16), head)
-
-
-PICTURES: dict[str, Callable[[Brush], None]] = {
-    "basketball": basketball,
-    "marble": marble,
-    "wood_block": wood_block,
-    "metal_plate": metal_plate,
-    "wine_glass": wine_glass,
-    "drum": drum,
-    "plastic_bucket": plastic_bucket,
-}

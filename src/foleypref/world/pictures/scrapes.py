@@ -1,6 +1,5 @@
 """Scrapes and rolls: a part that travels along the pose of its timeline."""
 
-from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -26,13 +25,8 @@ def saw(b: Brush) -> None:
     ways = np.arange(14)
     phase = (np.arange(100)[:, None] / 12 + b.rng.random(14)) % 1
     dust = np.where(phase < 1, b.driver[:, None], 0) * (1 - phase)
-    b.dots(
-        0.05 * np.sin(7 * ways) + 0.2 * phase * np.sin(3 * ways),
-        0.75 + 0.25 * phase,
-        0.7,
-        (0.95, 0.82, 0.55),
-        dust,
-    )
+    x = 0.05 * np.sin(7 * ways) + 0.2 * phase * np.sin(3 * ways)
+    b.dots(x, 0.75 + 0.25 * phase, 0.7, (0.95, 0.82, 0.55), dust)
 
 
 def broom(b: Brush) -> None:
@@ -72,11 +66,9 @@ def door_creak(b: Brush) -> None:
 
 def rolling_ball(b: Brush) -> None:
     track = (0.32, 0.34, 0.4)
-    u = 0.68 * b.pose
-    r = 0.27
+    u, r = 0.68 * b.pose, 0.27
     bend = 0.35 * u**2  # the track is a shallow bowl
-    points = np.linspace(-0.98, 0.98, 9)
-    for a, c in pairwise(points):
+    for a, c in pairwise(np.linspace(-0.98, 0.98, 9)):
         b.line(a, 0.8 - 0.35 * a**2, c, 0.8 - 0.35 * c**2, 0.12, track)
     for side in (-0.8, 0.0, 0.8):
         b.box(side, 0.93 - 0.12 * side**2, 0.05, 0.14 + 0.08 * side**2, (0.25, 0.2, 0.2))
@@ -86,11 +78,3 @@ def rolling_ball(b: Brush) -> None:
         angle = u / r + np.pi * k
         b.disc(u + 0.15 * np.cos(angle), v + 0.15 * np.sin(angle), 0.06, (0.2, 0.2, 0.25))
     b.disc(u - 0.1, v - 0.12, 0.06, (1, 1, 1), 0.9)
-
-
-PICTURES: dict[str, Callable[[Brush], None]] = {
-    "saw": saw,
-    "broom": broom,
-    "door_creak": door_creak,
-    "rolling_ball": rolling_ball,
-}

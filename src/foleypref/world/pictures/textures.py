@@ -1,6 +1,5 @@
 """Continuous things: how much of it is seen is the driver of how loud it is."""
 
-from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -17,13 +16,8 @@ def rain(b: Brush) -> None:
     b.ellipse(0, 0.97, 0.9, 0.06, (0.35, 0.5, 0.7), 0.6)
     b.dots(home + 0.0 * phase, -0.45 + 1.4 * phase, 0.7, (0.72, 0.87, 1.0), 0.95 * falling, stretch=3.0)
     b.dots(home + 0.06 * np.sign(home), 0.97 - 0.06 * phase, 0.9, (0.92, 0.97, 1.0), falling * (phase > 0.7))
-    for u, v, r in (
-        (-0.5, -0.6, 0.3),
-        (0.5, -0.6, 0.28),
-        (0.0, -0.72, 0.36),
-        (-0.2, -0.52, 0.3),
-        (0.25, -0.5, 0.28),
-    ):
+    puffs = ((-0.5, -0.6, 0.3), (0.5, -0.6, 0.28), (0.0, -0.72, 0.36), (-0.2, -0.52, 0.3), (0.25, -0.5, 0.28))
+    for u, v, r in puffs:
         b.disc(u, v, r, grey, shine=0.25)
 
 
@@ -36,12 +30,8 @@ def fire(b: Brush) -> None:
     for k, (u, scale) in enumerate(((-0.36, 0.6), (0.36, 0.62), (-0.15, 0.85), (0.17, 0.9), (0.0, 1.0))):
         h = tall * scale * (1 + 0.12 * flicker[:, k])
         lean = 0.06 * flicker[:, k]
-        b.polygon(
-            u,
-            0.72,
-            ((lean, -h), (0.2, -0.05), (0.08, 0.12), (-0.08, 0.12), (-0.2, -0.05)),
-            (0.96, 0.36, 0.06),
-        )
+        flame = ((lean, -h), (0.2, -0.05), (0.08, 0.12), (-0.08, 0.12), (-0.2, -0.05))
+        b.polygon(u, 0.72, flame, (0.96, 0.36, 0.06))
     for k, (u, scale) in enumerate(((-0.16, 0.6), (0.16, 0.6), (0.0, 0.78))):
         h = tall * scale * (0.85 + 0.12 * flicker[:, k])
         b.polygon(u, 0.74, ((0.0, -h), (0.12, -0.03), (0.0, 0.12), (-0.12, -0.03)), (1.0, 0.82, 0.25))
@@ -61,34 +51,22 @@ def wind(b: Brush) -> None:
     knots = [(0.0, 1.0), (0.06, 0.55), (0.22, 0.12), (0.5, -0.3)]
     for (s0, v0), (s1, v1) in pairwise(knots):
         b.line(-0.3 + s0 * bend, v0, -0.3 + s1 * bend, v1, 0.17 - 0.12 * s1, bark)
-    for k, (u, v, r) in enumerate(
-        ((-0.3, -0.2, 0.3), (0.26, -0.22, 0.28), (-0.1, -0.55, 0.36), (0.0, -0.2, 0.36))
-    ):
+    crowns = ((-0.3, -0.2, 0.3), (0.26, -0.22, 0.28), (-0.1, -0.55, 0.36), (0.0, -0.2, 0.36))
+    for k, (u, v, r) in enumerate(crowns):
         rustle = 0.05 * b.driver * np.sin(FRAMES * 1.7 + 2 * k)
-        b.ellipse(
-            -0.3 + u + (0.62 - 0.4 * v) * bend + rustle,
-            v + 0.18 * bend,
-            r * (1 + 0.25 * bend),
-            r * (1 - 0.15 * bend),
-            leaf * (0.85 + 0.1 * k),
-            shine=0.2,
-        )
+        x, y = -0.3 + u + (0.62 - 0.4 * v) * bend + rustle, v + 0.18 * bend
+        wide, tall = r * (1 + 0.25 * bend), r * (1 - 0.15 * bend)
+        b.ellipse(x, y, wide, tall, leaf * (0.85 + 0.1 * k), shine=0.2)
     n, rank = 12, (np.arange(12) + 0.5) / 12
     phase = (np.cumsum(0.015 + 0.05 * b.driver)[:, None] + b.rng.random(n)) % 1
     height = b.rng.uniform(-0.8, 0.8, n)
-    b.dots(
-        -1 + 2 * phase,
-        height + 0.12 * np.sin(9 * phase + rank * 30),
-        1.2,
-        leaf * 1.3,
-        rank < b.driver[:, None],
-    )
+    y = height + 0.12 * np.sin(9 * phase + rank * 30)
+    b.dots(-1 + 2 * phase, y, 1.2, leaf * 1.3, rank < b.driver[:, None])
 
 
 def engine(b: Brush) -> None:
-    turn = np.cumsum(0.08 + 1.0 * b.driver) * (
-        b.driver > 0.01
-    )  # radians a frame: below the rate that aliases
+    # Radians per frame: below the rate that aliases.
+    turn = np.cumsum(0.08 + 1.0 * b.driver) * (b.driver > 0.01)
     casing = b.tint(0.3, 0.42, 0.36, 0.16)
     shake = 0.015 * np.minimum(1, 2 * b.driver) * np.where(FRAMES % 2, 1, -1)
     b.box(0.45, 0.42 + shake, 0.5, 0.5, casing, shine=0.2, corner=0.05)
@@ -103,9 +81,8 @@ def engine(b: Brush) -> None:
     b.ring(-0.35, 0.28, 0.52, 0.12, b.tint(0.85, 0.3, 0.12))
     for k in range(3):
         c, s = np.cos(turn + k * 2 * np.pi / 3), np.sin(turn + k * 2 * np.pi / 3)
-        b.line(
-            -0.35, 0.28, -0.35 + 0.47 * c, 0.28 + 0.47 * s, 0.1, (0.9, 0.88, 0.8) if k else (0.95, 0.8, 0.2)
-        )
+        colour = (0.9, 0.88, 0.8) if k else (0.95, 0.8, 0.2)
+        b.line(-0.35, 0.28, -0.35 + 0.47 * c, 0.28 + 0.47 * s, 0.1, colour)
     b.disc(-0.35, 0.28, 0.12, (0.7, 0.7, 0.72), shine=0.3)
 
 
@@ -120,21 +97,10 @@ def waterfall(b: Brush) -> None:
     flowing = np.minimum(1, 8 * b.driver)
     b.box(0, 0.0, wide, 0.82, b.tint(0.45, 0.7, 0.92), flowing)
     b.box(0, 0.9, 0.95, 0.12, b.tint(0.2, 0.45, 0.7), corner=0.05)
-    n = 40
+    n, white, opacity = 40, (0.95, 0.98, 1.0), 0.8 * flowing[:, None]
     phase = (FRAMES[:, None] * b.rng.uniform(0.06, 0.1, n) + b.rng.random(n)) % 1
     lane = b.rng.uniform(-1, 1, n)
-    b.dots(
-        lane * wide[:, None], -0.8 + 1.6 * phase, 0.8, (0.95, 0.98, 1.0), 0.8 * flowing[:, None], stretch=3.0
-    )
+    b.dots(lane * wide[:, None], -0.8 + 1.6 * phase, 0.8, white, opacity, stretch=3.0)
     foam = b.rng.uniform(-1, 1, 16)
     jump = np.abs(np.sin(FRAMES[:, None] * 0.6 + foam * 40))
-    b.dots(foam * (0.1 + wide[:, None]), 0.84 - 0.12 * jump, 2.0, (0.95, 0.98, 1.0), 0.8 * flowing[:, None])
-
-
-PICTURES: dict[str, Callable[[Brush], None]] = {
-    "rain": rain,
-    "fire": fire,
-    "wind": wind,
-    "engine": engine,
-    "waterfall": waterfall,
-}
+    b.dots(foam * (0.1 + wide[:, None]), 0.84 - 0.12 * jump, 2.0, white, opacity)

@@ -1,7 +1,5 @@
 """Two faces that speak: the mouth opens with every syllable, wide for a, spread for i, round for o and u."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from foleypref.world.pictures.brush import Brush
@@ -59,6 +57,3 @@ def high_voice(b: Brush) -> None:
         b.disc(side * 0.36, 0.26, 0.1, (0.95, 0.5, 0.5), 0.4)
         b.disc(side * 0.54, 0.4, 0.06, (0.98, 0.85, 0.3))
     _mouth(b, (0.85, 0.15, 0.25))
-
-
-PICTURES: dict[str, Callable[[Brush], None]] = {"low_voice": low_voice, "high_voice": high_voice}

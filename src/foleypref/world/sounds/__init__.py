@@ -1,1 +1,1 @@
-"""One file a family: `SOUNDS[label](actor, rng)` gives the dry wave (64,000,) of one object, at any level."""
+"""One file per family: the function called like a class gives the dry wave (64,000,) of one such actor."""

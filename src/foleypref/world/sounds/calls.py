@@ -1,14 +1,11 @@
 """Calls: animals, a bell and a horn; each event lasts as long as the beak, mouth or light is seen open."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from foleypref.world import SAMPLE_RATE
 from foleypref.world.scenes import Actor
 from foleypref.world.sounds.tools import (
     Wave,
-    add,
     decay,
     formants,
     hold,
@@ -16,16 +13,9 @@ from foleypref.world.sounds.tools import (
     noise,
     play,
     seconds,
-    silence,
+    sound_events,
     table,
 )
-
-
-def _each(actor: Actor, call: Callable[[float], Wave]) -> Wave:
-    out, line = silence(), actor.timeline
-    for at, length, power in zip(line.onsets_s, line.durations_s, line.strengths, strict=True):
-        add(out, call(length), at, 0.35 + 0.65 * power)
-    return out
 
 
 def bird(actor: Actor, rng: np.random.Generator) -> Wave:
@@ -39,17 +29,14 @@ def bird(actor: Actor, rng: np.random.Generator) -> Wave:
         phase = 2 * np.pi * np.cumsum(base * sweep * rng.uniform(0.94, 1.06)) / SAMPLE_RATE
         return (np.sin(phase) + 0.12 * np.sin(2 * phase)).astype(np.float32) * hold(length, 0.005, 0.05)
 
-    return _each(actor, call)
+    return sound_events(actor.timeline, call, quietest=0.35)
 
 
 def dog(actor: Actor, rng: np.random.Generator) -> Wave:
     """A bark: a rough falling tone through an opening muzzle, with breath."""
     base = 330 * actor.pitch
-    body = table(
-        formants(
-            base, [(650 * actor.pitch, 350, 1.0), (1300 * actor.pitch, 500, 0.6), (2700, 900, 0.2)], -0.3
-        )
-    )
+    peaks = [(650 * actor.pitch, 350, 1.0), (1300 * actor.pitch, 500, 0.6), (2700, 900, 0.2)]
+    body = table(formants(base, peaks, -0.3))
 
     def call(length: float) -> Wave:
         x = seconds(length) / length
@@ -58,7 +45,7 @@ def dog(actor: Actor, rng: np.random.Generator) -> Wave:
         air = noise(rng, 500, 3500, n=len(x))
         return (tone * rough + 0.35 * air) * hold(length, 0.006, 0.09) * np.exp(-1.2 * x)
 
-    return _each(actor, call)
+    return sound_events(actor.timeline, call, quietest=0.35)
 
 
 def frog(actor: Actor, rng: np.random.Generator) -> Wave:
@@ -70,21 +57,17 @@ def frog(actor: Actor, rng: np.random.Generator) -> Wave:
         x = seconds(length) / length
         return play(croak, rate * (0.85 + 0.4 * x)) * hold(length, 0.005, 0.06) * (0.5 + 0.5 * x)
 
-    return _each(actor, call)
+    return sound_events(actor.timeline, call, quietest=0.35)
 
 
 def bell(actor: Actor, rng: np.random.Generator) -> Wave:
     """The partials of a church bell (hum, prime, tierce, quint, nominal ...) and the clapper's tick."""
     ratios = np.array([0.5, 1.0, 1.2, 1.5, 2.0, 2.66, 4.1])
-    ring = modes(
-        620 * actor.pitch * ratios, 1.1 / ratios**0.8, np.array([0.5, 0.7, 0.8, 0.4, 1.0, 0.5, 0.3]), 2.6, rng
-    )
+    amps = np.array([0.5, 0.7, 0.8, 0.4, 1.0, 0.5, 0.3])
+    ring = modes(620 * actor.pitch * ratios, 1.1 / ratios**0.8, amps, 2.6, rng)
     tick = noise(rng, 1500, 7000, n=256) * decay(0.016, 0.003)
     ring[: len(tick)] += 1.6 * tick
-    out = silence()
-    for at, power in zip(actor.timeline.onsets_s, actor.timeline.strengths, strict=True):
-        add(out, ring, at, power)
-    return out
+    return sound_events(actor.timeline, lambda _: ring, quietest=0.0)
 
 
 def car_horn(actor: Actor, rng: np.random.Generator) -> Wave:
@@ -97,13 +80,4 @@ def car_horn(actor: Actor, rng: np.random.Generator) -> Wave:
         tones = (play(v, np.full(n, f)) for v, f in zip(voice, (low, low * 1.26), strict=True))
         return sum(tones, np.zeros(n, np.float32)) * hold(length, 0.006, 0.05)
 
-    return _each(actor, call)
-
-
-SOUNDS: dict[str, Callable[[Actor, np.random.Generator], Wave]] = {
-    "bird": bird,
-    "dog": dog,
-    "frog": frog,
-    "bell": bell,
-    "car_horn": car_horn,
-}
+    return sound_events(actor.timeline, call, quietest=0.35)

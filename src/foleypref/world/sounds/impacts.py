@@ -1,6 +1,5 @@
 """Impacts by modal synthesis: each material is a few resonances, and a harder blow is louder and brighter."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,4 +73,4 @@ def impact(actor: Actor, rng: np.random.Generator) -> Wave:
     return out
 
 
-SOUNDS: dict[str, Callable[[Actor, np.random.Generator], Wave]] = dict.fromkeys(MATERIALS, impact)
+basketball = marble = wood_block = metal_plate = wine_glass = drum = plastic_bucket = impact

@@ -1,7 +1,5 @@
 """Scrapes and rolls: noise and stick-slip whose level, and often rate, follow the visible speed."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from foleypref.world.scenes import Actor
@@ -14,9 +12,8 @@ def saw(actor: Actor, rng: np.random.Generator) -> Wave:
     speed = per_sample(np.array(actor.timeline.driver))
     tooth = play(table(np.array([1.0, 0.7, 0.5, 0.3])), 25 + 110 * p * speed)
     push = per_sample(np.gradient(np.array(actor.timeline.pose)) > 0)
-    body = noise(rng, 700 * p, 2600 * p) * (1.2 - 0.5 * push) + noise(rng, 2600 * p, 6500) * (
-        0.3 + 0.6 * push
-    )
+    body = noise(rng, 700 * p, 2600 * p) * (1.2 - 0.5 * push)
+    body += noise(rng, 2600 * p, 6500) * (0.3 + 0.6 * push)
     return body * (0.45 + 0.55 * np.clip(tooth + 0.4, 0, 2)) * level(actor.timeline.driver)
 
 
@@ -46,11 +43,3 @@ def rolling_ball(actor: Actor, rng: np.random.Generator) -> Wave:
     knock = modes(np.array([310.0, 530.0, 870.0]) * p, np.full(3, 0.012), np.ones(3), 0.06, rng)
     rumble = noise(rng, 70 * p, 330 * p) + 0.25 * noise(rng, 500 * p, 1500 * p)
     return (rumble + 0.7 * clicks(rng, 15 + 60 * speed, knock, 0.4)) * level(actor.timeline.driver)
-
-
-SOUNDS: dict[str, Callable[[Actor, np.random.Generator], Wave]] = {
-    "saw": saw,
-    "broom": broom,
-    "door_creak": door_creak,
-    "rolling_ball": rolling_ball,
-}

@@ -1,7 +1,5 @@
 """Continuous sounds whose level follows something visible: density, height, sway, speed, flow."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from foleypref.world.scenes import Actor
@@ -49,9 +47,8 @@ def engine(actor: Actor, rng: np.random.Generator) -> Wave:
     rate = actor.pitch * (32 + 95 * speed)
     pulses = formants(60.0, [(130, 160, 1.0), (480, 300, 0.5), (1400, 900, 0.25)], slope=-0.5)
     stroke = play(table(pulses), rate) * (1 + 0.15 * noise(rng, 2, 20))
-    cycle = 1 + 0.3 * np.sin(np.pi * np.cumsum(rate) / 16000).astype(
-        np.float32
-    )  # every second stroke is weaker
+    # Every second stroke is weaker.
+    cycle = 1 + 0.3 * np.sin(np.pi * np.cumsum(rate) / 16000).astype(np.float32)
     return (stroke * cycle + 0.15 * noise(rng, 200, 3000)) * level(actor.timeline.driver)
 
 
@@ -62,12 +59,3 @@ def waterfall(actor: Actor, rng: np.random.Generator) -> Wave:
     bubbles = clicks(rng, np.full(64000, 30.0, np.float32), gurgle, 0.5)
     rush = noise(rng, 220 * p, 2200 * p, tilt=-0.35)
     return (rush + 0.5 * bubbles) * level(actor.timeline.driver)
-
-
-SOUNDS: dict[str, Callable[[Actor, np.random.Generator], Wave]] = {
-    "rain": rain,
-    "fire": fire,
-    "wind": wind,
-    "engine": engine,
-    "waterfall": waterfall,
-}

@@ -1,12 +1,13 @@
 """The few signal tools the families share. Frequencies in Hz, times in seconds, waves float32 at 16 kHz."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foleypref.world import NUM_FRAMES, NUM_SAMPLES, SAMPLE_RATE, SAMPLES_PER_FRAME
+from foleypref.world.timelines import Timeline
 
 Wave = NDArray[np.float32]
 Array = NDArray[Any]
@@ -33,6 +34,14 @@ def add(wave: Wave, piece: Array, at_s: float, gain: float = 1.0) -> None:
     room = min(len(piece), len(wave) - start)
     if room > 0:
         wave[start : start + room] += gain * piece[:room]
+
+
+def sound_events(timeline: Timeline, piece: Callable[[float], Array], quietest: float) -> Wave:
+    """Add `piece(duration_s)` at every onset; the gain rises from `quietest` to 1 with the strength."""
+    out = silence()
+    for at, length, power in zip(timeline.onsets_s, timeline.durations_s, timeline.strengths, strict=True):
+        add(out, piece(length), at, quietest + (1 - quietest) * power)
+    return out
 
 
 def per_sample(curve: Array) -> Wave:
@@ -96,24 +105,22 @@ def table(harmonics: Array) -> Wave:
     return (period / (np.sqrt(np.mean(period**2)) + 1e-12)).astype(np.float32)
 
 
-def play(period: Wave, freq_hz: Array, start: float = 0.0) -> Wave:
+def play(period: Wave, freq_hz: Array) -> Wave:
     """Read a wavetable at a frequency that may change every sample (n,)."""
-    phase = start + np.cumsum(freq_hz, dtype=np.float64) / SAMPLE_RATE
+    phase = np.cumsum(freq_hz, dtype=np.float64) / SAMPLE_RATE
     return period[(phase * TABLE).astype(np.int64) % TABLE]
 
 
 def formants(f0: float, peaks: Sequence[tuple[float, float, float]], slope: float = -1.0) -> Array:
     """Return harmonic amplitudes of a pitch f0 under resonances (frequency, width, gain) below 7.5 kHz."""
     f = f0 * np.arange(1, max(2, int(7500 / f0)))
-    source = (f / f0) ** slope
     body = sum(g / (1 + ((f - c) / (w / 2)) ** 2) for c, w, g in peaks)
-    return source * (body + 0.01)
+    return (f / f0) ** slope * (body + 0.01)
 
 
 def clicks(rng: np.random.Generator, rate_hz: Array, piece: Wave, spread: float = 0.6) -> Wave:
     """Scatter a short piece at random times, rate_hz (64,000,) per second, with log-normal loudness."""
-    hits = rng.random(NUM_SAMPLES, dtype=np.float32) * SAMPLE_RATE < rate_hz
-    places = np.flatnonzero(hits)
+    places = np.flatnonzero(rng.random(NUM_SAMPLES, dtype=np.float32) * SAMPLE_RATE < rate_hz)
     train = silence()
     train[places] = np.exp(rng.normal(0, spread, len(places))) * rng.choice([-1.0, 1.0], len(places))
     size = 65_536  # a power of two, and room for a piece of up to 1536 samples without wrapping round
