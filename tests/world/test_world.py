@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import av
@@ -107,7 +107,7 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
         scene = sample_scene("wild", 3, 17)
         frames, sound = render_frames(scene), synthesise(scene)
         write_mp4(tmp_path / f"{name}.mp4", frames, FPS, sound.wave, SAMPLE_RATE)
-        parts = (json.dumps(scene.to_json()).encode(), frames.tobytes(), sound.wave.tobytes())
+        parts = (json.dumps(asdict(scene)).encode(), frames.tobytes(), sound.wave.tobytes())
         prints.append(
             [hashlib.sha256(p).hexdigest() for p in (*parts, (tmp_path / f"{name}.mp4").read_bytes())]
         )

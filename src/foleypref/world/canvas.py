@@ -1,7 +1,7 @@
 """Anti-aliased shapes on 100 frames at once.
 
 Every shape is a signed distance (pixels, negative inside) evaluated only in the box it can touch, for all
-frames in one numpy call; its edge is blended over one pixel. Numbers are scalars or one per frame.
+frames in one numpy call; its edge is blended over one pixel.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from foleypref.world import FRAME_SIZE, NUM_FRAMES
 
 Array = NDArray[np.floating]
 Floats = NDArray[np.float64]
+Number = ArrayLike  # one for all frames, or (100,)
 Distance = Callable[..., Array]
 Colour = tuple[float, float, float] | Array  # RGB in [0, 1]; or (100, 3)
 
@@ -37,25 +38,18 @@ class Canvas:
         return (np.clip(self.pixels, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
     def disc(
-        self,
-        x: ArrayLike,
-        y: ArrayLike,
-        r: ArrayLike,
-        colour: Colour,
-        opacity: ArrayLike = 1.0,
-        shine: float = 0.0,
+        self, x: Number, y: Number, r: Number, colour: Colour, opacity: Number = 1.0, shine: float = 0.0
     ) -> None:
         r = self._scale(r)
+        m = _most(r)
 
         def distance(u: Array, v: Array, r: Array) -> Array:
             return np.sqrt(u * u + v * v) - r
 
-        self._paint(
-            self._place(x, y), (_most(r), _most(r)), distance, r, colour=colour, opacity=opacity, shine=shine
-        )
+        self._paint(self._place(x, y), (m, m), distance, r, colour=colour, opacity=opacity, shine=shine)
 
     def ring(
-        self, x: ArrayLike, y: ArrayLike, r: ArrayLike, width: float, colour: Colour, opacity: ArrayLike = 1.0
+        self, x: Number, y: Number, r: Number, width: float, colour: Colour, opacity: Number = 1.0
     ) -> None:
         r, width = self._scale(r), self.unit * width
         m = _most(r) + width
@@ -67,14 +61,14 @@ class Canvas:
 
     def ellipse(
         self,
-        x: ArrayLike,
-        y: ArrayLike,
-        a: ArrayLike,
-        b: ArrayLike,
+        x: Number,
+        y: Number,
+        a: Number,
+        b: Number,
         colour: Colour,
-        opacity: ArrayLike = 1.0,
+        opacity: Number = 1.0,
         shine: float = 0.0,
-        angle: ArrayLike = 0.0,
+        angle: Number = 0.0,
     ) -> None:
         """Draw an ellipse with the half axes a and b.
 
@@ -96,14 +90,14 @@ class Canvas:
 
     def box(
         self,
-        x: ArrayLike,
-        y: ArrayLike,
-        w: ArrayLike,
-        h: ArrayLike,
+        x: Number,
+        y: Number,
+        w: Number,
+        h: Number,
         colour: Colour,
-        opacity: ArrayLike = 1.0,
+        opacity: Number = 1.0,
         shine: float = 0.0,
-        angle: ArrayLike = 0.0,
+        angle: Number = 0.0,
         corner: float = 0.0,
     ) -> None:
         """Draw a box with half width w and half height h, its corners rounded by the radius `corner`."""
@@ -124,13 +118,13 @@ class Canvas:
 
     def line(
         self,
-        x0: ArrayLike,
-        y0: ArrayLike,
-        x1: ArrayLike,
-        y1: ArrayLike,
+        x0: Number,
+        y0: Number,
+        x1: Number,
+        y1: Number,
         width: float,
         colour: Colour,
-        opacity: ArrayLike = 1.0,
+        opacity: Number = 1.0,
     ) -> None:
         """Draw a stroke with round ends, at least a pixel wide, from (x0, y0) to (x1, y1)."""
         width = max(1.0, self.unit * width)
@@ -147,11 +141,11 @@ class Canvas:
 
     def polygon(
         self,
-        x: ArrayLike,
-        y: ArrayLike,
-        corners: Sequence[tuple[ArrayLike, ArrayLike]],
+        x: Number,
+        y: Number,
+        corners: Sequence[tuple[Number, Number]],
         colour: Colour,
-        opacity: ArrayLike = 1.0,
+        opacity: Number = 1.0,
         shine: float = 0.0,
     ) -> None:
         """Draw a convex polygon; corners are relative to (x, y), clockwise as seen on the screen."""
@@ -170,13 +164,7 @@ class Canvas:
         self._paint(self._place(x, y), reach, distance, *flat, colour=colour, opacity=opacity, shine=shine)
 
     def dots(
-        self,
-        x: ArrayLike,
-        y: ArrayLike,
-        r_px: float,
-        colour: Colour,
-        opacity: ArrayLike,
-        stretch: float = 1.0,
+        self, x: Number, y: Number, r_px: float, colour: Colour, opacity: Number, stretch: float = 1.0
     ) -> None:
         """Draw particles: x, y, opacity are (100, n); `stretch` > 1 draws them as vertical streaks."""
         places = self._place(x, y)
@@ -202,11 +190,11 @@ class Canvas:
         paint = np.asarray(colour, np.float32)
         pixels[touched] += total[touched, None].astype(np.float32) * (paint - pixels[touched])
 
-    def _place(self, x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
+    def _place(self, x: Number, y: Number) -> tuple[Floats, Floats]:
         (x0, y0), unit = self.origin, self.unit
         return x0 + unit * np.asarray(x, np.float64), y0 + unit * np.asarray(y, np.float64)
 
-    def _scale(self, length: ArrayLike) -> Floats:
+    def _scale(self, length: Number) -> Floats:
         return self.unit * np.asarray(length)
 
     def _paint(
@@ -214,9 +202,9 @@ class Canvas:
         place: tuple[Floats, Floats],
         reach: tuple[float, float],
         distance: Distance,
-        *numbers: ArrayLike,
+        *numbers: Number,
         colour: Colour,
-        opacity: ArrayLike = 1.0,
+        opacity: Number = 1.0,
         shine: float = 0.0,
     ) -> None:
         """Blend one shape about `place`, which touches nothing beyond `reach` pixels (horizontal, vertical).
@@ -229,7 +217,7 @@ class Canvas:
         if not len(frames) or (not opacity.ndim and opacity <= 0.004):
             return
 
-        def shaped(value: ArrayLike) -> Array:  # (t, 1, 1), or (1, 1, 1) for what never changes
+        def shaped(value: Number) -> Array:  # (t, 1, 1), or (1, 1, 1) for what never changes
             array = np.asarray(value, np.float32)
             return (array[frames] if array.ndim else array.reshape(1))[:, None, None]
 
@@ -258,7 +246,7 @@ class Canvas:
         self.pixels[where] = pixels + alpha * (paint - pixels)
 
 
-def _most(value: ArrayLike) -> float:
+def _most(value: Number) -> float:
     return float(np.max(np.abs(value)))
 
 

@@ -63,16 +63,13 @@ def damage(
     A positive `shift_s` is late.
     """
     plan = decide(rng, shares)
-    out = wave
-    if "wrong_sound" in plan:
-        out = other_wave("wrong_sound")
+    out = other_wave("wrong_sound") if "wrong_sound" in plan else wave
     if "shift" in plan:
         out = shift(out, plan["shift"]["shift_s"], rng)
     if "off_screen" in plan:
         stray = other_wave("off_screen")
-        out = out + stray * np.float32(
-            10 ** (plan["off_screen"]["level_db"] / 20) * _loud(out) / _loud(stray)
-        )
+        gain = 10 ** (plan["off_screen"]["level_db"] / 20) * _loud(out) / _loud(stray)
+        out = out + stray * np.float32(gain)
     if "noise" in plan:
         hiss = noise(rng, 20, 8000, tilt=COLOURS[plan["noise"]["colour"]])
         out = out + hiss * np.float32(_loud(out) * 10 ** (-plan["noise"]["snr_db"] / 20))
@@ -80,9 +77,8 @@ def damage(
         out = band(out, **plan["band"])
     if "clip" in plan:
         peak = np.max(np.abs(out)) + 1e-9
-        out = (np.clip(out * np.float32(10 ** (plan["clip"]["drive_db"] / 20) / peak), -1, 1) * peak).astype(
-            np.float32
-        )
+        drive = np.float32(10 ** (plan["clip"]["drive_db"] / 20) / peak)
+        out = (np.clip(out * drive, -1, 1) * peak).astype(np.float32)
     peak = float(np.max(np.abs(out)))
     out = out * np.float32(0.95 / peak) if peak > 0.95 else out
     return out.astype(np.float32), plan

@@ -76,8 +76,7 @@ def make_clip(
     split: str, seed: int, index: int, out: Path, shares: DamageShares | None = None
 ) -> dict[str, Any]:
     """Render one clip to OUT and return its row of metadata.jsonl."""
-    name = clip_name(split, seed, index)
-    scene = sample_scene(split, seed, index)
+    name, scene = clip_name(split, seed, index), sample_scene(split, seed, index)
     clean = synthesise(scene)
     wave, faults = _track(scene, clean.wave, shares or DamageShares())
     row: dict[str, Any] = {
@@ -141,10 +140,8 @@ def make(
     if not quiet:
         for line in failures:
             print(line)
-        seconds = time.monotonic() - began
-        print(
-            f"made {result.made}, skipped {result.skipped}, failed {result.failed} clips in {seconds:.1f} s"
-        )
+        counts = f"made {result.made}, skipped {result.skipped}, failed {result.failed} clips"
+        print(f"{counts} in {time.monotonic() - began:.1f} s")
     return result
 
 
@@ -154,8 +151,7 @@ def _rows(
     """Yield (index, row or error) for every clip to make, in any order."""
     task = partial(_chunk, settings.split, settings.seed, out=settings.out, shares=shares)
     chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
-    num_workers = usable_cores() if settings.num_workers is None else settings.num_workers
-    workers = min(num_workers, len(chunks))
+    workers = min(usable_cores() if settings.num_workers is None else settings.num_workers, len(chunks))
     if workers <= 1:
         for chunk in chunks:
             yield from task(chunk)
@@ -188,5 +184,4 @@ def _progress(rows: Iterator[tuple[int, Any]], total: int, quiet: bool) -> Itera
     """Yield the rows; on a terminal, show a bar and the time left."""
     from rich.progress import track  # late: workers import this file and need no terminal
 
-    silent = quiet or not total or not os.isatty(1)
-    yield from track(rows, "world", total=total, disable=silent)
+    yield from track(rows, "world", total=total, disable=quiet or not total or not os.isatty(1))

@@ -5,9 +5,8 @@ Positions and sizes are in pixels of a 96 by 96 frame, x to the right and y down
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count, islice
-from typing import Any
 
 import numpy as np
 
@@ -70,10 +69,6 @@ class Scene:
     echo: float  # 0 (dry) to 1 (lively): level of the early reflections
     sound_seed: int
     labels: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain lists, numbers and strings."""
-        return asdict(self)
 
 
 def generator(split: str, seed: int, index: int, purpose: str = "scene") -> np.random.Generator:

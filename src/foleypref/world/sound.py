@@ -50,12 +50,6 @@ def noise_floor_db(wave: Wave) -> float:
     return float(np.percentile(frame_levels_db(wave, num), 10))
 
 
-def event_times_s(scene: Scene) -> tuple[float, ...]:
-    """Return the sorted onsets of all sounding events; textures without a clear start have none."""
-    lines = [actor.timeline for actor in scene.actors]
-    return tuple(sorted({t for line in lines if line.has_events for t in line.onsets_s}))
-
-
 def actor_wave(actor: Actor) -> Wave:
     """Synthesise one object without echo or noise; its peak lies `gain_db` below full scale."""
     sound = getattr(FILES[actor.family], actor.label)
@@ -77,5 +71,7 @@ def synthesise(scene: Scene) -> Sound:
         mix[delay:] += np.float32(gain) * dry[:-delay]
     mix *= np.float32(10 ** (scene.loudness_db / 20) / (np.max(np.abs(mix)) + 1e-9))
     mix += np.float32(10 ** (scene.floor_db / 20)) * noise(rng, 30, 5000, tilt=-0.3)
+    lines = [actor.timeline for actor in scene.actors]
+    events = {t for line in lines if line.has_events for t in line.onsets_s}  # textures may have none
     level = tuple(round(float(v), 2) for v in frame_levels_db(mix))
-    return Sound(mix.astype(np.float32), event_times_s(scene), level, round(noise_floor_db(mix), 2))
+    return Sound(mix.astype(np.float32), tuple(sorted(events)), level, round(noise_floor_db(mix), 2))

@@ -4,16 +4,14 @@ All times are seconds on the frame grid (multiples of 1/25 s): what is heard is 
 "the frame of contact" is never ambiguous. A driver is one number in [0, 1] per frame.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from foleypref.world import FPS, NUM_FRAMES
 
-Floats = NDArray[np.float64]
-FRAME_TIMES_S: Floats = np.arange(NUM_FRAMES) / FPS
+FRAME_TIMES_S = np.arange(NUM_FRAMES) / FPS
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ def _grid(times_s: list[float]) -> tuple[float, ...]:
     return tuple(f / FPS for f in sorted({round(t * FPS) for t in times_s}))
 
 
-def _curve(values: Floats) -> tuple[float, ...]:
+def _curve(values: Iterable[float]) -> tuple[float, ...]:
     return tuple(round(float(v), 4) for v in values)
 
 
@@ -82,7 +80,7 @@ def bounces(keep: float) -> Callable:
             times.append(t)
             strengths.append(max(0.15, power))
         onsets = _grid(times)
-        return Timeline(onsets, (0.04,) * len(onsets), _curve(np.array(strengths[: len(onsets)])))
+        return Timeline(onsets, (0.04,) * len(onsets), _curve(strengths[: len(onsets)]))
 
     return draw
 
@@ -110,10 +108,8 @@ def strokes(length_s: tuple[float, float], pause_s: float, fast: float, has_even
             powers.append(min(1.0, peak))
             rest = round(float(rng.uniform(0, pause_s)) * FPS)
             frame, here, side = frame + n + rest, there, -side
-        driver = np.clip(speed, 0.0, 1.0)
-        return Timeline(
-            tuple(onsets), tuple(lengths), _curve(np.array(powers)), _curve(driver), _curve(pose), has_events
-        )
+        driver = _curve(np.clip(speed, 0.0, 1.0))
+        return Timeline(tuple(onsets), tuple(lengths), _curve(powers), driver, _curve(pose), has_events)
 
     return draw
 
@@ -125,9 +121,8 @@ def swells(rng: np.random.Generator) -> Timeline:
         on = round(float(rng.uniform(0.4, 1.8)) * FPS)
         off = round(float(rng.uniform(2.2, 5.0)) * FPS)
         k = np.arange(NUM_FRAMES)
-        curve = (
-            np.clip((k - on + 2) / 4 * (k >= on), 0, 1) * np.clip((off - k) / 5, 0, 1) * rng.uniform(0.7, 1.0)
-        )
+        rise, fall = np.clip((k - on + 2) / 4 * (k >= on), 0, 1), np.clip((off - k) / 5, 0, 1)
+        curve = rise * fall * rng.uniform(0.7, 1.0)
         curve *= 1 - 0.2 * np.sin(2 * np.pi * (rng.uniform(0.3, 1.0) * t + rng.random())) ** 2
         return Timeline((on / FPS,), (min(4.0, off / FPS) - on / FPS,), (1.0,), _curve(curve))
     if kind < 0.7:
@@ -148,9 +143,8 @@ def swings(rng: np.random.Generator) -> Timeline:
     frames = list(range(first, 94, half))[: int(rng.integers(2, 8))]
     k = np.arange(NUM_FRAMES)
     pose = np.cos(np.pi * (k - first) / half) * (k >= first - half)
-    pose *= np.clip((k - first + half) / half, 0, 1) * np.clip(
-        1.8 - (k - frames[-1]) / (2.5 * half), 0.0, 1.0
-    )
+    rise, fall = (k - first + half) / half, 1.8 - (k - frames[-1]) / (2.5 * half)
+    pose *= np.clip(rise, 0, 1) * np.clip(fall, 0, 1)
     powers = np.linspace(1.0, rng.uniform(0.5, 1.0), len(frames))
     onsets = tuple(f / FPS for f in frames)
     return Timeline(onsets, (half / FPS,) * len(frames), _curve(powers), pose=_curve(pose))
