@@ -23,13 +23,7 @@ from foleypref.workspace.records import GROUND_TRUTH, Candidate
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import progress_bar, say
 
-__all__ = [
-    "EvaluateSettings",
-    "evaluate",
-    "render_table",
-    "world_metrics",
-    "world_oracles",
-]
+__all__ = ["EvaluateSettings", "evaluate", "render_table", "world_metrics", "world_oracles"]
 
 
 class EvaluateSettings(Settings):
@@ -59,8 +53,11 @@ def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Evaluation:
     Raises ValueError for settings that do not fit the workspace, and if nothing has been scored.
     """
     _check_settings(workspace, settings)
-    selections = {scale: _select(workspace, settings, scale) for scale in settings.guidance_scales}
-    asked = [(metric, False) for metric in settings.metrics] + [(metric, True) for metric in settings.oracles]
+    s, selections = settings, dict[float, Selection]()
+    for scale in s.guidance_scales:
+        sampling = Sampling(s.split, s.solver, s.num_steps, s.seeds, guidance_scale=scale)
+        selections[scale] = select(workspace, s.systems, sampling, common=s.common_clips)
+    asked = [(metric, False) for metric in s.metrics] + [(metric, True) for metric in s.oracles]
     keys = [key for metric, _ in asked for key in metric.reads]
     everything = set().union(*(selection.all_candidates() for selection in selections.values()))
     judgements = Judgements(workspace, keys, everything, settings.versions)
@@ -95,9 +92,7 @@ def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Evaluation:
 def _check_settings(workspace: Workspace, settings: EvaluateSettings) -> None:
     if not settings.systems or any(not weights for weights in settings.systems.values()):
         there = ", ".join(sorted({c.weights for c in workspace.read(Candidate)} - {""})) or "none"
-        raise ValueError(
-            f"`systems` maps each label to weights fingerprints; candidates were made with: {there}"
-        )
+        raise ValueError(f"`systems` maps labels to weights fingerprints; candidates were made with: {there}")
     if settings.base not in settings.systems:
         raise ValueError(f"the base {settings.base!r} is not among the systems {', '.join(settings.systems)}")
     if GROUND_TRUTH in settings.systems:
@@ -116,18 +111,10 @@ def _needs_truth(scorer: str) -> bool:
     return isinstance(needs, frozenset) and "truth" in needs
 
 
-def _select(workspace: Workspace, settings: EvaluateSettings, guidance_scale: float) -> Selection:
-    s = settings
-    sampling = Sampling(s.split, s.solver, s.num_steps, s.seeds, guidance_scale)
-    return select(workspace, s.systems, sampling, common=s.common_clips)
-
-
 def _column(metric: Metric, oracle: bool, reward_dimensions: tuple[str, ...]) -> Column:
-    scorers = set(scorers_of(reward_dimensions))
+    mark = "†" if set(scorers_of(reward_dimensions)) & set(scorers_of(metric.reads)) else ""
     if set(metric.reads) & set(reward_dimensions):
         mark = "*"
-    else:
-        mark = "†" if scorers.intersection(scorers_of(metric.reads)) else ""
     return Column(
         label=metric.label or ", ".join(Dimension.parse(key).name for key in metric.reads),
         unit=metric.unit,
@@ -153,10 +140,9 @@ def _rows_at(
         for label, replicas in selection.candidates.items()
     }
     if any(clip_id in truth for clip_id in clip_ids):
-        systems[GROUND_TRUTH] = {
-            ("", seed): judgements.rows(clip_ids, truth, truth) for seed in settings.seeds[:1]
-        }
-    cells: dict[str, list[Cell]] = {label: [] for label in systems}
+        rows = judgements.rows(clip_ids, truth, truth)
+        systems[GROUND_TRUTH] = {("", seed): rows for seed in settings.seeds[:1]}
+    cells = {label: list[Cell]() for label in systems}
     for metric in metrics:
         num = metric.num_resamples(settings.num_resamples)
         resamples = Resamples(len(clip_ids), settings.seeds, num, settings.bootstrap_seed)

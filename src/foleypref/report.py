@@ -74,9 +74,8 @@ def report(
         raise ValueError(f"evaluation {evaluation.name!r} has guidance scales {there}, not {scale:g}")
     compared = _compared(workspace, evaluation, scale)
     shown = _choose(compared, settings)
-    files = _write_media(
-        workspace, settings, compared, shown, decoders=(waves, pictures), media=out / "media"
-    )
+    decoders = waves, pictures
+    files = _write_media(workspace, settings, compared, shown, decoders=decoders, media=out / "media")
     gallery = gallery_data(compared, shown, files)
     html = _render(
         title=settings.title,
@@ -142,23 +141,17 @@ def _write_media(
 ) -> Files:
     (waves, pictures), clips = decoders, [s.clip for s in shown]
     clip_of = {ids[c.clip_id]: c for c in clips for ids in compared.tracks.values() if c.clip_id in ids}
-    model = settings.model
+    model, audio_format = settings.model, settings.audio_format
     decoded = ModelMedia(workspace, model, settings.device)
     unusable = write_videos(workspace.root, clips, media)
     for reason in unusable.values():
         say(f"report: {reason}")
-    lost = set(write_sounds(clip_of, waves or decoded.waves, media, settings.audio_format))
+    lost = set(write_sounds(clip_of, waves or decoded.waves, media, audio_format))
     if pictures is None and model.spec.video is not None:
         pictures = decoded.pictures
     pictured = write_pictures(sorted(clip_of), pictures, media) if pictures else set()
-    return Files(
-        media,
-        settings.audio_format,
-        inline=settings.single_file,
-        unusable=unusable,
-        lost=lost,
-        pictured=pictured,
-    )
+    inline = settings.single_file
+    return Files(media, audio_format, inline=inline, unusable=unusable, lost=lost, pictured=pictured)
 
 
 def script(*modules: str) -> str:

@@ -9,7 +9,6 @@ spread.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -48,8 +47,7 @@ class Bootstrap:
         both = np.logical_and.reduce(
             [rows.scored(*self.metric.reads) for rows in (*replicas.values(), *base.values())]
         )
-        replicas = {key: _blank(rows, ~both) for key, rows in replicas.items()}
-        base = {key: _blank(rows, ~both) for key, rows in base.items()}
+        replicas, base = ({k: _blank(rows, ~both) for k, rows in each.items()} for each in (replicas, base))
         value, base_value = self._value(replicas), self._value(base)
         values, base_values = self._resampled(replicas), self._resampled(base)
         low, high = interval(values - base_values, value - base_value)
@@ -69,7 +67,9 @@ class Bootstrap:
 
     def _resampled(self, replicas: Replicas) -> np.ndarray:
         """Return the bootstrap values (num_resamples,); the same rows are computed only once."""
-        key = _fingerprint(replicas)
+        arrays = [a for rows in replicas.values() for a in (*rows.scores.values(), *rows.embeddings.values())]
+        # All predictions' bytes: they are few, because rows hold one metric's columns only.
+        key = repr(tuple(replicas)).encode() + b"".join(a.tobytes() for a in arrays)
         if key not in self._values_of:
             resamples = self.resamples.of(list(replicas))
             self._values_of[key] = np.array([self._value_of(replicas, resample) for resample in resamples])
@@ -84,17 +84,8 @@ class Bootstrap:
 
 def _blank(rows: Rows, where: np.ndarray) -> Rows:
     """Return the rows with NaN for every prediction where `where` (n,) is true."""
-    return replace(rows, scores=_set_nan(rows.scores, where), embeddings=_set_nan(rows.embeddings, where))
-
-
-def _set_nan(arrays: Mapping[str, np.ndarray], where: np.ndarray) -> dict[str, np.ndarray]:
-    blanked = {key: value.copy() for key, value in arrays.items()}
-    for value in blanked.values():
+    scores = {key: value.copy() for key, value in rows.scores.items()}
+    embeddings = {key: value.copy() for key, value in rows.embeddings.items()}
+    for value in (*scores.values(), *embeddings.values()):
         value[where] = np.nan
-    return blanked
-
-
-def _fingerprint(replicas: Replicas) -> bytes:
-    """Return all predictions' bytes as a key; they are few, because rows hold one metric's columns only."""
-    arrays = [a for rows in replicas.values() for a in (*rows.scores.values(), *rows.embeddings.values())]
-    return repr(tuple(replicas)).encode() + b"".join(a.tobytes() for a in arrays)
+    return replace(rows, scores=scores, embeddings=embeddings)

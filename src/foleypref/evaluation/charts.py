@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -20,12 +20,12 @@ COLOURS = tuple(f"var(--c{i})" for i in range(1, 7))  # `--c0` is the base's
 
 @dataclass(frozen=True)
 class Series:
-    """One named line or sample of a chart. `x` is None for histograms."""
+    """One named line or sample of a chart. A histogram reads no `x`."""
 
     label: str
     colour: str  # a CSS colour, such as "var(--c1)"
     y: np.ndarray
-    x: np.ndarray | None = None
+    x: np.ndarray = field(default_factory=lambda: np.zeros(0))
     dashed: bool = False
 
 
@@ -70,10 +70,7 @@ def histogram_chart(title: str, series: Sequence[Series]) -> Markup:
     if not values.size:
         return _empty(title)
     num_bins = int(np.clip(1.5 * np.sqrt(max(len(y) for _, y in samples)), 6, 30))
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    edges = np.linspace(low, high, num_bins + 1)
+    edges = np.histogram_bin_edges(values, num_bins)
     shares = [(s, np.histogram(y, edges)[0] / max(len(y), 1)) for s, y in samples]
     return step_chart(title, edges, shares)
 
@@ -84,44 +81,36 @@ def step_chart(title: str, edges: np.ndarray, shares: Sequence[tuple[Series, np.
     x = _Axis(float(edges[0]), float(edges[-1]), LEFT, WIDTH - RIGHT)
     y = _Axis(0.0, top * 1.05, HEIGHT - BOTTOM, TOP)
     parts = [_frame(x, y)]
+    outline = Markup(
+        '<polygon points="{}" style="fill:{c};stroke:{c}" class="step"><title>{}</title></polygon>'
+    )
     for s, share in shares:
         points = [(x.at(edges[0]), y.at(0))]
         for i, value in enumerate(share):
             points += [(x.at(edges[i]), y.at(value)), (x.at(edges[i + 1]), y.at(value))]
         points.append((x.at(edges[-1]), y.at(0)))
-        parts.append(
-            Markup(
-                '<polygon points="{}" style="fill:{c};stroke:{c}" class="step"><title>{}</title></polygon>'
-            ).format(_points(points), s.label, c=s.colour)
-        )
+        parts.append(outline.format(_points(points), s.label, c=s.colour))
     return _svg(title, parts)
 
 
 def line_chart(title: str, series: Sequence[Series], diagonal: bool = False) -> Markup:
     """Draw curves with common axes; long ones are thinned to 400 points by averaging."""
-    curves = [s for s in (_thin(s) for s in series) if s.x is not None and len(s.x)]
+    curves = [s for s in map(_thin, series) if len(s.x)]
     if not curves:
         return _empty(title)
-    xs, ys = np.concatenate([s.x for s in curves if s.x is not None]), np.concatenate([s.y for s in curves])
-    x, y = _Axis(xs.min(), xs.max(), LEFT, WIDTH - RIGHT), _Axis(ys.min(), ys.max(), HEIGHT - BOTTOM, TOP)
-    if diagonal:
-        x, y = _Axis(0, 1, LEFT, WIDTH - RIGHT), _Axis(0, 1, HEIGHT - BOTTOM, TOP)
+    xs, ys = np.concatenate([s.x for s in curves]), np.concatenate([s.y for s in curves])
+    left, right, low, high = (0, 1, 0, 1) if diagonal else (xs.min(), xs.max(), ys.min(), ys.max())
+    x, y = _Axis(left, right, LEFT, WIDTH - RIGHT), _Axis(low, high, HEIGHT - BOTTOM, TOP)
     parts = [_frame(x, y)]
     if diagonal:
         parts.append(_line(x.at(0), y.at(0), x.at(1), y.at(1), "guide"))
+    dot = Markup('<circle cx="{}" cy="{}" r="3" style="fill:{}"/>')
+    curve = Markup('<polyline points="{}" style="stroke:{}" class="curve{}"><title>{}</title></polyline>')
     for s in curves:
-        assert s.x is not None
         points = [(x.at(a), y.at(b)) for a, b in zip(s.x, s.y)]
         if len(points) == 1 or diagonal:
-            dots = [
-                Markup('<circle cx="{}" cy="{}" r="3" style="fill:{}"/>').format(*p, s.colour) for p in points
-            ]
-            parts += dots
-        parts.append(
-            Markup(
-                '<polyline points="{}" style="stroke:{}" class="curve{}"><title>{}</title></polyline>'
-            ).format(_points(points), s.colour, " dashed" if s.dashed else "", s.label)
-        )
+            parts += [dot.format(*point, s.colour) for point in points]
+        parts.append(curve.format(_points(points), s.colour, " dashed" if s.dashed else "", s.label))
     return _svg(title, parts)
 
 
@@ -170,13 +159,12 @@ def bar_chart(title: str, labels: Sequence[str], values: Sequence[float]) -> Mar
 
 
 def _thin(s: Series, most: int = 400) -> Series:
-    assert s.x is not None
     good = np.isfinite(s.x) & np.isfinite(s.y)
     x, y = s.x[good], s.y[good]
     if len(x) > most:
         groups = np.array_split(np.arange(len(x)), most)
         x, y = np.array([x[g].mean() for g in groups]), np.array([y[g].mean() for g in groups])
-    return Series(s.label, s.colour, y, x, s.dashed)
+    return replace(s, x=x, y=y)
 
 
 def _svg(title: str, parts: Sequence[Markup], height: int = HEIGHT) -> Markup:
@@ -196,9 +184,7 @@ def _frame(x: _Axis, y: _Axis) -> Markup:
     for tick in y.ticks():
         at = y.at(tick)
         parts.append(_line(LEFT, at, WIDTH - RIGHT, at, "grid"))
-        parts.append(
-            Markup('<text x="{}" y="{}" class="tick end">{}</text>').format(LEFT - 6, at + 4, _text(tick))
-        )
+        parts.append(_tick(LEFT - 6, at + 4, "tick end", tick))
     return Markup("").join(parts)
 
 
@@ -208,9 +194,7 @@ def _ticks_below(x: _Axis, bottom: float, grid_top: float | None) -> Markup:
         at = x.at(tick)
         if grid_top is not None:
             parts.append(_line(at, grid_top, at, bottom, "grid"))
-        parts.append(
-            Markup('<text x="{}" y="{}" class="tick">{}</text>').format(at, bottom + 16, _text(tick))
-        )
+        parts.append(_tick(at, bottom + 16, "tick", tick))
     return Markup("").join(parts)
 
 
@@ -222,7 +206,7 @@ def _points(points: Sequence[tuple[float, float]]) -> Markup:
     return escape(" ".join(f"{x:g},{y:g}" for x, y in points))
 
 
-def _text(value: float) -> str:
-    if abs(value) >= 10_000:
-        return f"{value / 1000:g}k"
-    return f"{round(value, 10):.4g}".replace("-", "−")
+def _tick(x: float, y: float, kind: str, value: float) -> Markup:
+    large = abs(value) >= 10_000
+    text = f"{value / 1000:g}k" if large else f"{round(value, 10):.4g}".replace("-", "−")
+    return Markup('<text x="{}" y="{}" class="{}">{}</text>').format(x, y, kind, text)

@@ -34,6 +34,11 @@ class Sampling:
     seeds: tuple[int, ...]  # noise seeds
     guidance_scale: float
 
+    def made(self, c: Candidate) -> bool:
+        """Return True if the candidate was sampled like this."""
+        same = (c.solver, c.num_steps) == (self.solver, self.num_steps) and c.seed in self.seeds
+        return same and abs(c.guidance_scale - self.guidance_scale) < 1e-6
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -64,7 +69,7 @@ def select(
     for c in workspace.read(Candidate, among("clip_id", clip_ids)):
         if c.model == GROUND_TRUTH:
             truth[c.clip_id] = c.candidate_id
-        elif _is_of(c, sampling):
+        elif sampling.made(c):
             sampled.setdefault((c.weights, c.seed), {})[c.clip_id] = c.candidate_id
     candidates = {
         label: {(w, seed): sampled.get((w, seed), {}) for w in weights for seed in sampling.seeds}
@@ -73,24 +78,15 @@ def select(
     _check_sampled(candidates, sampled, sampling)
     missing: dict[str, tuple[str, ...]] = {}
     for clip_id in clip_ids:
-        lacking = tuple(
-            label
-            for label, replicas in candidates.items()
-            if any(clip_id not in r for r in replicas.values())
-        )
-        if lacking:
-            missing[clip_id] = lacking
+        lacks = {label: any(clip_id not in r for r in each.values()) for label, each in candidates.items()}
+        if any(lacks.values()):
+            missing[clip_id] = tuple(label for label in lacks if lacks[label])
     compared = tuple(clip_id for clip_id in clip_ids if not common or clip_id not in missing)
     if not compared:
         raise ValueError(
             f"no clip of split {sampling.split!r} has a candidate of every system; run sample again"
         )
     return Selection(compared, candidates, truth, missing)
-
-
-def _is_of(c: Candidate, sampling: Sampling) -> bool:
-    same = c.solver == sampling.solver and c.num_steps == sampling.num_steps and c.seed in sampling.seeds
-    return same and abs(c.guidance_scale - sampling.guidance_scale) < 1e-6
 
 
 def _check_sampled(
@@ -129,18 +125,21 @@ class Judgements:
         embedded = workspace.read(Feature, among("item_id", candidate_ids))
         features = [(f, by) for f in embedded if (by := ScorerVersion.parse(f.key)).scorer in scorers]
         seen = self._scores.group_by(["scorer", "version", "dimension"]).aggregate([]).to_pylist()
-        judged_by = {ScorerVersion(row["scorer"], row["version"]) for row in seen} | {
-            by for _, by in features
-        }
-        self.versions = _one_version_each(judged_by, versions or {})
-        self._scored = {str(Dimension(row["scorer"], row["dimension"])) for row in seen}
+        judged_by = {ScorerVersion(row["scorer"], row["version"]) for row in seen}
+        self.versions = _one_version_each(judged_by | {by for _, by in features}, versions or {})
         self._places: dict[str, dict[str, tuple[str, int]]] = {}
         for f, by in features:
             if self.versions[by.scorer] == by.version:
                 self._places.setdefault(by.scorer, {})[f.item_id] = (f.shard, f.row)
-        self._embeddings = {key for key in self._keys if self._is_embedding(key)}
-        self.absent = self._find_absent()
+        stored = {by: workspace.shards.keys(next(iter(at.values()))[0]) for by, at in self._places.items()}
+        dimensions = {key: Dimension.parse(key) for key in self._keys}
+        self._embeddings = {key for key, d in dimensions.items() if d.name in stored.get(d.scorer, ())}
+        have = self._embeddings | {str(Dimension(row["scorer"], row["dimension"])) for row in seen}
+        self.absent = tuple(key for key in self._keys if key not in have)
         """Keys whose scorer has not judged any of the candidates."""
+        if wrong := [key for key in self.absent if dimensions[key].scorer in self.versions]:
+            there = ", ".join(sorted(have))
+            raise ValueError(f"no score or embedding is called {', '.join(wrong)}; there are: {there}")
 
     def rows(self, clip_ids: tuple[str, ...], ids: Mapping[str, str], truth: Mapping[str, str]) -> Rows:
         """Return the rows of candidates by clip_id; a clip that `ids` has no candidate for is unscored."""
@@ -158,36 +157,20 @@ class Judgements:
         version = self.versions.get(Dimension.parse(key).scorer, "")
         # The same candidate may stand in several places (""), and score_matrix wants each once.
         unique = list(dict.fromkeys(candidate_ids))
-        values = score_matrix(self._scores, unique, {key: version})[:, 0]
-        place = {candidate_id: i for i, candidate_id in enumerate(unique)}
-        return values[[place[candidate_id] for candidate_id in candidate_ids]]
+        values = dict(zip(unique, score_matrix(self._scores, unique, {key: version})[:, 0]))
+        return np.array([values[candidate_id] for candidate_id in candidate_ids], np.float64)
 
     def vectors(self, key: str, candidate_ids: Sequence[str]) -> np.ndarray:
         """Return an embedding of the candidates, (n, D) float32, NaN rows where there is none."""
         dimension = Dimension.parse(key)
         places, name = self._places[dimension.scorer], dimension.name
         have = [i for i, candidate_id in enumerate(candidate_ids) if candidate_id in places]
-        any_place = next(iter(places.values()))
-        width = self._workspace.shards.rows([any_place], name).shape[1:].numel()
+        width = self._workspace.shards.rows([next(iter(places.values()))], name).shape[1:].numel()
         out = np.full((len(candidate_ids), width), np.nan, np.float32)
         if have:
             rows = self._workspace.shards.rows([places[candidate_ids[i]] for i in have], name)
             out[have] = rows.float().reshape(len(have), width).numpy()
         return out
-
-    def _is_embedding(self, key: str) -> bool:
-        dimension = Dimension.parse(key)
-        places = self._places.get(dimension.scorer, {})
-        return bool(places) and dimension.name in self._workspace.shards.keys(next(iter(places.values()))[0])
-
-    def _find_absent(self) -> tuple[str, ...]:
-        have = self._scored | self._embeddings
-        absent = tuple(key for key in self._keys if key not in have)
-        wrong = [key for key in absent if Dimension.parse(key).scorer in self.versions]
-        if wrong:
-            there = ", ".join(sorted(have))
-            raise ValueError(f"no score or embedding is called {', '.join(wrong)}; there are: {there}")
-        return absent
 
 
 def _one_version_each(judged_by: set[ScorerVersion], chosen: Mapping[str, str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ per-clip dimensions of the change, in units of that dimension's spread between c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ import numpy as np
 from foleypref.evaluation.gallery_media import inlined, sound_text
 from foleypref.evaluation.page import colours
 from foleypref.evaluation.result import Column, Evaluation
-from foleypref.evaluation.table import number, signed
-from foleypref.workspace.records import GROUND_TRUTH, Clip
+from foleypref.evaluation.table import number, shown_name, signed
+from foleypref.workspace.records import Clip
 
 
 @dataclass(frozen=True)
@@ -86,21 +87,19 @@ def choose(clips: Sequence[Clip], change: np.ndarray, num_clips: int, seed: int 
     worst = [i for i in reversed(known) if change[i] < 0][:third]
     taken = {*best, *worst}
     order = np.random.default_rng(seed).permutation(len(clips))
-    rest = _by_class(clips, [int(i) for i in order if i not in taken])
-    rest = rest[: num_clips - len(best) - len(worst)]
+    rest = _by_class(clips, [int(i) for i in order if i not in taken])[: num_clips - len(best) - len(worst)]
     groups = (("improved", best), ("worse", worst), ("random", rest))
     return [Shown(clips[i], reason, float(change[i])) for reason, group in groups for i in group]
 
 
 def _by_class(clips: Sequence[Clip], order: Sequence[int]) -> list[int]:
     """Order by taking one of each class in turn, so that a common class does not fill the gallery."""
-    turn: dict[str, int] = {}
-    places: list[tuple[int, int, int]] = []
+    so_far, turn = Counter[str](), dict[int, int]()
     for i in order:
         label = str(clips[i].meta.get("label", ""))
-        places.append((turn.get(label, 0), len(places), i))
-        turn[label] = turn.get(label, 0) + 1
-    return [i for _, _, i in sorted(places)]
+        turn[i] = so_far[label]
+        so_far[label] += 1
+    return sorted(order, key=turn.__getitem__)
 
 
 def gallery_data(compared: Compared, shown: Sequence[Shown], files: Files) -> dict[str, Any]:
@@ -109,11 +108,10 @@ def gallery_data(compared: Compared, shown: Sequence[Shown], files: Files) -> di
     Media are named by ids, as in media/<id>.mp4; a clip carries their bytes only if they are inlined.
     """
     colour = colours(compared.evaluation)
-    names = {system: "ground truth" if system == GROUND_TRUTH else system for system in compared.tracks}
     place = {clip.clip_id: i for i, clip in enumerate(compared.clips)}
     return {
         "format": files.audio_format,
-        "systems": [{"name": name, "colour": colour[system]} for system, name in names.items()],
+        "systems": [{"name": shown_name(system), "colour": colour[system]} for system in compared.tracks],
         "columns": [column.label for column in compared.columns],
         "clips": [_clip(compared, s, place[s.clip.clip_id], files) for s in shown],
     }

@@ -13,7 +13,16 @@ from markupsafe import Markup
 
 from foleypref.evaluation.charts import COLOURS, Interval, Series, histogram_chart, interval_chart
 from foleypref.evaluation.result import Cell, Column, Evaluation, SystemRow
-from foleypref.evaluation.table import guidance, header, number, signed, spread, system_name, verdict
+from foleypref.evaluation.table import (
+    guidance,
+    header,
+    number,
+    shown_name,
+    signed,
+    spread,
+    system_name,
+    verdict,
+)
 from foleypref.workspace.records import GROUND_TRUTH
 
 
@@ -28,12 +37,10 @@ def tables(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Return the table of the judges and that of the oracles, each as heads and rows of cells."""
     groups = []
     for oracle in (False, True):
-        columns = evaluation.group(oracle)
-        if columns:
+        if columns := evaluation.group(oracle):
+            heads = [header(evaluation.columns[i]) for i in columns]
             rows = [_table_row(evaluation, row, columns) for row in evaluation.shown_rows]
-            groups.append(
-                {"oracle": oracle, "heads": [header(evaluation.columns[i]) for i in columns], "rows": rows}
-            )
+            groups.append({"oracle": oracle, "heads": heads, "rows": rows})
     return groups
 
 
@@ -68,24 +75,13 @@ def interval_charts(evaluation: Evaluation) -> list[Markup]:
     several, colour = len(evaluation.guidance_scales) > 1, colours(evaluation)
     charts = []
     for i, column in enumerate(evaluation.columns):
-        items = [
-            Interval(
-                _short_name(row, several),
-                colour[row.system],
-                row.cells[i].value,
-                row.cells[i].low,
-                row.cells[i].high,
-            )
-            for row in evaluation.shown_rows
-        ]
+        items = []
+        for row in evaluation.shown_rows:
+            scale = f" @ {row.guidance_scale:g}" if several and not row.is_truth else ""
+            name, cell = shown_name(row.system) + scale, row.cells[i]
+            items.append(Interval(name, colour[row.system], cell.value, low=cell.low, high=cell.high))
         charts.append(interval_chart(header(column), items))
     return charts
-
-
-def _short_name(row: SystemRow, several: bool) -> str:
-    if row.is_truth:
-        return "ground truth"
-    return f"{row.system} @ {row.guidance_scale:g}" if several else row.system
 
 
 def score_histograms(evaluation: Evaluation, scores: Mapping[str, Mapping[str, np.ndarray]]) -> list[Markup]:
@@ -94,8 +90,8 @@ def score_histograms(evaluation: Evaluation, scores: Mapping[str, Mapping[str, n
     for column in evaluation.columns:
         if column.dimension is not None:
             series = [
-                Series("ground truth" if s == GROUND_TRUTH else s, colour[s], values[column.dimension])
-                for s, values in scores.items()
+                Series(shown_name(system), colour[system], values[column.dimension])
+                for system, values in scores.items()
             ]
             charts.append(histogram_chart(header(column), series))
     return charts

@@ -10,11 +10,16 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, TypeAdapter
 
 from foleypref.media.files import write_atomic
 from foleypref.workspace.records import GROUND_TRUTH
 from foleypref.workspace.store import Workspace
+
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""A number of the table: NaN where the file says null."""
 
 
 @dataclass(frozen=True)
@@ -45,25 +50,25 @@ class Difference:
     Percentages are NaN if they mean nothing: for decibels, or if the base's interval holds zero.
     """
 
-    value: float
-    low: float
-    high: float
+    value: Number
+    low: Number
+    high: Number
     n: int
-    percent: float
-    percent_low: float
-    percent_high: float
+    percent: Number
+    percent_low: Number
+    percent_high: Number
 
 
 @dataclass(frozen=True)
 class Cell:
     """One metric of one system: the mean over training seeds with its 95 % interval."""
 
-    value: float
-    low: float
-    high: float
+    value: Number
+    low: Number
+    high: Number
     n: int  # fewest scored clips among the seeds
     unscored: int
-    by_seed: tuple[float, ...]  # each training seed's own value
+    by_seed: tuple[Number, ...]  # each training seed's own value
     difference: Difference | None  # None for the base and the ground truth
 
 
@@ -114,9 +119,8 @@ class Evaluation:
     def shown_rows(self) -> tuple[SystemRow, ...]:
         """The rows to print: a ground truth that is equal at every guidance scale comes once, last."""
         truths = {repr(row.cells): row for row in self.rows if row.is_truth}
-        if len(truths) == 1:
-            return (*(row for row in self.rows if not row.is_truth), *truths.values())
-        return self.rows
+        others = (row for row in self.rows if not row.is_truth)
+        return (*others, *truths.values()) if len(truths) == 1 else self.rows
 
     def group(self, oracle: bool) -> list[int]:
         """Return the indices of the columns of oracles, or of judges."""
@@ -136,39 +140,7 @@ def load_evaluation(workspace: Workspace, name: str) -> Evaluation:
     if not path.exists():
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.json"))) or "none"
         raise ValueError(f"no evaluation is called {name!r} (there are: {there}); run `foleypref evaluate`")
-    data = json.loads(path.read_text())
-    columns = tuple(Column(**{**c, "reads": tuple(c["reads"])}) for c in data.pop("columns"))
-    rows = tuple(_row(row) for row in data.pop("rows"))
-    missing = tuple(
-        Missing(m["clip_id"], m["guidance_scale"], tuple(m["systems"])) for m in data.pop("missing")
-    )
-    left_out = tuple(data.pop("left_out"))
-    return Evaluation(columns=columns, rows=rows, missing=missing, left_out=left_out, **data)
-
-
-def _row(data: dict[str, Any]) -> SystemRow:
-    return SystemRow(
-        data["system"],
-        tuple(data["weights"]),
-        data["guidance_scale"],
-        data["num_clips"],
-        tuple(_cell(cell) for cell in data["cells"]),
-    )
-
-
-def _cell(data: dict[str, Any]) -> Cell:
-    difference = data["difference"]
-    return Cell(
-        **{
-            **_nans(data),
-            "by_seed": tuple(math.nan if v is None else v for v in data["by_seed"]),
-            "difference": None if difference is None else Difference(**_nans(difference)),
-        }
-    )
-
-
-def _nans(data: dict[str, Any]) -> dict[str, Any]:
-    return {key: math.nan if value is None else value for key, value in data.items()}
+    return TypeAdapter(Evaluation).validate_python(json.loads(path.read_text()))
 
 
 def _nulls(value: Any) -> Any:

@@ -71,32 +71,23 @@ class PairCounts(BaseModel):
 
 def audioscore_sections(workspace: WorkspacePaths) -> list[FitSection]:
     """Return every fitted AudioScore with its numbers, reliability plot and contributions."""
-    paths = sorted(workspace.audioscores.glob("*.json"))
-    fits = [(path.stem, _read(FitReport, path)) for path in paths]
     return [
-        FitSection(
-            name, _facts(fit.model_dump(exclude={"inputs"})), [*_reliability(fit), *_contributions(fit)]
-        )
-        for name, fit in fits
-        if fit is not None
+        FitSection(path.stem, _facts(fit.model_dump(exclude={"inputs"})), _fit_charts(fit))
+        for path in sorted(workspace.audioscores.glob("*.json"))
+        if (fit := _read(FitReport, path)) is not None
     ]
 
 
-def _reliability(fit: FitReport) -> list[Markup]:
-    points = [(b["confidence"], b["accuracy"]) for b in fit.reliability if b["n"]]
-    if not points:
-        return []
-    x, y = np.array(points, float).T
-    series = [Series("AudioScore", COLOURS[0], y, x)]
-    return [line_chart("Reliability: accuracy over confidence", series, diagonal=True)]
-
-
-def _contributions(fit: FitReport) -> list[Markup]:
-    drops = {name: contribution.accuracy_drop for name, contribution in fit.contributions.items()}
-    ordered = sorted(drops, key=lambda name: -drops[name])
-    names = [Dimension.parse(name).scorer.removeprefix("world_") for name in ordered]
+def _fit_charts(fit: FitReport) -> list[Markup]:
+    charts = []
+    if points := [(b["confidence"], b["accuracy"]) for b in fit.reliability if b["n"]]:
+        x, y = np.array(points, float).T
+        series = [Series("AudioScore", COLOURS[0], y, x)]
+        charts.append(line_chart("Reliability: accuracy over confidence", series, diagonal=True))
+    drops = sorted(((name, c.accuracy_drop) for name, c in fit.contributions.items()), key=lambda d: -d[1])
+    names = [Dimension.parse(name).scorer.removeprefix("world_") for name, _ in drops]
     title = "Accuracy lost when a dimension is shuffled"
-    return [bar_chart(title, names, [drops[name] for name in ordered])]
+    return [*charts, bar_chart(title, names, [drop for _, drop in drops])]
 
 
 def pairs_section(workspace: WorkspacePaths, complexities: np.ndarray) -> PairsSection | None:
@@ -120,8 +111,8 @@ def pairs_section(workspace: WorkspacePaths, complexities: np.ndarray) -> PairsS
 
 def run_section(workspace: WorkspacePaths, names: Sequence[str] | None) -> TrainingSection | None:
     """Return the training curves of the runs called `names`, or of all; None if nothing was logged."""
-    logs = {folder.name: _log(folder) for folder in _run_folders(workspace, names)}
-    logs = {name: lines for name, lines in logs.items() if lines}
+    folders = _run_folders(workspace, names)
+    logs = {folder.name: lines for folder in folders if (lines := _log(folder))}
     if not logs:
         return None
     logged = {key for lines in logs.values() for line in lines for key in line}
@@ -154,8 +145,8 @@ def _log(folder: Path) -> list[dict[str, Any]]:
 def _curve(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Return (y, x) of one logged number; steps at which it was not finite are left out."""
     points = [(line[key], line["step"]) for line in lines if line.get(key) is not None]
-    array = np.array(points, float).reshape(-1, 2)
-    return array[:, 0], array[:, 1]
+    y, x = np.array(points, float).reshape(-1, 2).T
+    return y, x
 
 
 def settings_texts(
@@ -166,11 +157,9 @@ def settings_texts(
     for folder in _run_folders(workspace, names):
         for path in (folder / "recipe.yaml", RunFiles(folder).settings):
             paths.append((f"run {folder.name}: {path.name}", path))
-    texts = [
-        (title, path.read_text(encoding="utf-8", errors="replace")) for title, path in paths if path.is_file()
-    ]
-    versions = {"scorer versions": evaluation.versions}
-    return [*texts, ("evaluation", json.dumps(evaluation.settings | versions, indent=1, ensure_ascii=False))]
+    texts = [(title, path.read_text("utf-8", errors="replace")) for title, path in paths if path.is_file()]
+    settings = evaluation.settings | {"scorer versions": evaluation.versions}
+    return [*texts, ("evaluation", json.dumps(settings, indent=1, ensure_ascii=False))]
 
 
 def _facts(values: Mapping[str, Any], prefix: str = "") -> Facts:
@@ -178,12 +167,9 @@ def _facts(values: Mapping[str, Any], prefix: str = "") -> Facts:
     return [
         (prefix + key.replace("_", " "), number(value) if isinstance(value, float) else str(value))
         for key, value in values.items()
-        if isinstance(value, int) or _is_number(value) or (isinstance(value, str) and len(value) < 40)
+        if (isinstance(value, int | float) and math.isfinite(value))
+        or (isinstance(value, str) and len(value) < 40)
     ]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float) and math.isfinite(value)
 
 
 def _read(model: type[M], path: Path) -> M | None:

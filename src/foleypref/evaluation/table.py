@@ -65,10 +65,14 @@ def verdict(cell: Cell, column: Column) -> str:
     return "better" if (d.value > 0) == column.higher_is_better else "worse"
 
 
+def shown_name(system: str) -> str:
+    """Return a system's name as users read it."""
+    return "ground truth" if system == GROUND_TRUTH else system
+
+
 def system_name(row: SystemRow) -> str:
     """Return the name of a row, with the number of its training seeds if there are several."""
-    seeds = f" ({len(row.weights)} seeds)" if len(row.weights) > 1 else ""
-    return "ground truth" if row.system == GROUND_TRUTH else row.system + seeds
+    return shown_name(row.system) + (f" ({len(row.weights)} seeds)" if len(row.weights) > 1 else "")
 
 
 def compute(evaluation: Evaluation, row: SystemRow) -> str:
@@ -96,10 +100,9 @@ def notes(evaluation: Evaluation) -> list[str]:
         if missing:
             named = ", ".join(f"{m.clip_id} ({', '.join(m.systems)})" for m in missing[:10])
             more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
-            common = evaluation.settings.get("common_clips", True)
-            count = (
-                f"guidance {scale:g}: {len(missing)} clips left out" if common else f"{len(missing)} clips"
-            )
+            count = f"{len(missing)} clips"
+            if evaluation.settings.get("common_clips", True):
+                count = f"guidance {scale:g}: {count} left out"
             lines.append(f"{count}, no candidate: {named}{more}")
     if evaluation.left_out:
         lines.append(f"not scored, so not in the table: {', '.join(evaluation.left_out)}")
@@ -139,8 +142,7 @@ def render_table(evaluation: Evaluation, width: int = 180) -> str:
     console = Console(file=sink, width=width, highlight=False, color_system=None)
     console.print(caption(evaluation), markup=False)
     for oracle, title in ((False, "judges"), (True, "oracles")):
-        columns = evaluation.group(oracle)
-        if columns:
+        if columns := evaluation.group(oracle):
             console.print(_text_table(evaluation, title, columns))
     for line in notes(evaluation):
         console.print(line, markup=False)
