@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field
@@ -20,7 +21,7 @@ from foleypref.evaluation.metrics import MetricPart
 from foleypref.evaluation.result import Evaluation
 from foleypref.ingest import SUFFIXES, content_hash
 from foleypref.media.clip import MediaError
-from foleypref.media.header import probe
+from foleypref.media.header import MediaInfo, probe
 from foleypref.media.metadata import Row, read_metadata
 from foleypref.score import ScoreSettings, score
 from foleypref.settings.parts import Settings
@@ -29,6 +30,7 @@ from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
 
 SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
+NO_VIDEO = MediaInfo(duration_s=0.0, has_video=False, has_audio=False)
 IMPORTED = "file"  # the solver of candidates that were imported as files
 
 
@@ -87,26 +89,30 @@ def import_folders(
 ) -> tuple[str, dict[str, str]]:
     """Write clips of videos and candidates of sounds; return (split, label -> weights fingerprint)."""
     videos = _by_name(against, "videos")
-    rows, metadata = {}, read_metadata(against)
-    for name, path in videos.items():
-        rows[name] = metadata.get(path.relative_to(against).as_posix(), Row())
-    hashes = _hashes(videos.values())
+    metadata, hashes = read_metadata(against), _hashes(videos.values())
     split = f"{against.name}-{digest(sorted(hashes.values()), seconds, length=8)}"
     clips: dict[str, Clip] = {}
     records: list[Record] = []
     for name, path in videos.items():
         clip_id = Clip.make_id(f"{split}/{name}/{hashes[path]}", 0.0, seconds)
-        record = _clip(clip_id, path, split, seconds, row=rows[name], name=name)
-        if isinstance(record, Clip):
-            clips[name] = record
-        records.append(record)
+        try:
+            info = probe(path)
+        except MediaError as error:
+            records.append(Failure.make("benchmark", clip_id, str(error)))
+            continue
+        row = metadata.get(path.relative_to(against).as_posix(), Row())
+        row = replace(row, split=split, meta={**row.meta, "name": name})
+        clips[name] = _clip(clip_id, path, seconds, row=row, info=info)
+        records.append(clips[name])
     weights = {}
     for label, folder in systems.items():
         sounds = _by_name(folder, "sounds", videos)
         contents = _hashes(sounds.values())
         weights[label] = digest("imported", label, sorted((n, contents[p]) for n, p in sounds.items()))
-        for name in sorted(sounds.keys() - clips.keys()):
-            clips[name] = _clip_without_video(name, sounds[name], split, seconds)
+        for name in sorted(sounds.keys() - clips.keys()):  # no truth and no picture, but a sound to measure
+            clip_id = Clip.make_id(f"{split}/{name}", 0.0, seconds)
+            row = Row(split=split, meta={"name": name})
+            clips[name] = _clip(clip_id, sounds[name], seconds, row=row, info=NO_VIDEO)
             records.append(clips[name])
         records += [
             _candidate(clips[name], label, weights[label], path=path, content=contents[path])
@@ -118,17 +124,12 @@ def import_folders(
     return split, weights
 
 
-def _clip(clip_id: str, path: Path, split: str, seconds: float, *, row: Row, name: str) -> Clip | Failure:
-    try:
-        info = probe(path)
-    except MediaError as error:
-        return Failure.make("benchmark", clip_id, str(error))
-    meta = {**row.meta, "name": name}
+def _clip(clip_id: str, path: Path, seconds: float, *, row: Row, info: MediaInfo) -> Clip:
     width, height = (info.width or 0, info.height or 0) if info.has_video else (0, 0)
     return Clip(
         clip_id=clip_id,
         path=str(path.resolve()),
-        split=split,
+        split=row.split,
         prompt=row.prompt,
         start_s=0.0,
         duration_s=seconds,
@@ -136,24 +137,7 @@ def _clip(clip_id: str, path: Path, split: str, seconds: float, *, row: Row, nam
         width=width,
         height=height,
         has_audio=info.has_audio,
-        meta=meta,
-    )
-
-
-def _clip_without_video(name: str, path: Path, split: str, seconds: float) -> Clip:
-    """Return the clip of a sound that has no video: no truth and no picture, but a sound to measure."""
-    return Clip(
-        clip_id=Clip.make_id(f"{split}/{name}", 0.0, seconds),
-        path=str(path.resolve()),
-        split=split,
-        prompt="",
-        start_s=0.0,
-        duration_s=seconds,
-        fps=0.0,
-        width=0,
-        height=0,
-        has_audio=False,
-        meta={"name": name},
+        meta=row.meta,
     )
 
 

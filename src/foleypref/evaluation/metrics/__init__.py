@@ -31,7 +31,7 @@ class Rows:
         return len(self.clip_ids)
 
     def take(self, index: np.ndarray) -> Rows:
-        """Rows at `index` (with repeats), for the bootstrap."""
+        """Return the rows at `index`, with repeats, for the bootstrap."""
         return replace(
             self,
             clip_ids=tuple(self.clip_ids[i] for i in index),
@@ -41,20 +41,18 @@ class Rows:
         )
 
     def scored(self, *keys: str) -> np.ndarray:
-        """(n,) bool: which rows have every one of `keys`. Raises ValueError for an unknown key.
+        """Return which rows have every one of `keys`, (n,) bool. Raises ValueError for an unknown key.
 
         An embedding of several rows per clip may end in NaN: the padding of a clip that has fewer.
         """
         mask = np.ones(len(self), bool)
         for key in keys:
-            if key in self.scores:
-                mask &= np.isfinite(self.scores[key])
-            else:
-                mask &= _finite_but_for_padding(self.vectors(key))
+            scored = key in self.scores
+            mask &= np.isfinite(self.scores[key]) if scored else _finite_but_for_padding(self.vectors(key))
         return mask
 
     def vectors(self, key: str, *, truth: bool = False) -> np.ndarray:
-        """The embeddings (n, …) called `key`, or the ground truth's, NaN without one. Raises ValueError."""
+        """Return the embeddings (n, …) called `key`, or the truth's, NaN without one. Raises ValueError."""
         if key not in self.embeddings:
             known = ", ".join(sorted((*self.scores, *self.embeddings))) or "nothing"
             raise ValueError(f"no scores or embeddings {key!r}; there are: {known}")
@@ -63,7 +61,7 @@ class Rows:
         return self.reference[key] if truth else self.embeddings[key]
 
     def only(self, *keys: str) -> Rows:
-        """The same rows with nothing but `keys`, so that resampling copies no more than it must."""
+        """Return the same rows with nothing but `keys`, so that resampling copies no more than it must."""
         return replace(
             self,
             scores={k: v for k, v in self.scores.items() if k in keys},
@@ -73,7 +71,7 @@ class Rows:
 
 
 def _finite_but_for_padding(x: np.ndarray) -> np.ndarray:
-    """(n,) bool: rows that start with a finite number and hold nothing but NaN after the last of them."""
+    """Return which rows start with a finite number and hold only NaN after the last of them, (n,) bool."""
     flat = x.reshape(len(x), -1)
     finite = np.isfinite(flat)
     whole = (finite | np.isnan(flat)).all(axis=1) & ~(finite[:, 1:] & ~finite[:, :-1]).any(axis=1)

@@ -8,6 +8,7 @@ Letters: p predicted, g ground truth, n clips, P rows of a clip, D dimensions.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -75,6 +76,15 @@ class SetMetric(EmbeddingMetric):
     paired: bool = True
     unit: str = ""
     higher_is_better: ClassVar[bool] = False
+
+    def value(self, rows: Rows) -> float:
+        """Return the distance; NaN with under two rows on a side."""
+        p, g, _ = self._sets(rows)
+        return self.distance(p, g) if min(len(p), len(g)) > 1 else float("nan")
+
+    @abstractmethod
+    def distance(self, p: np.ndarray, g: np.ndarray) -> float:
+        """Return the distance of two sets of features, (n_p, D) and (n_g, D), n ≥ 2 each."""
 
     def num_scored(self, rows: Rows) -> int:
         return self._sets(rows).num_predictions

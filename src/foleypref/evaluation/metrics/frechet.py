@@ -33,10 +33,8 @@ class Frechet(SetMetric):
     def num_resamples(self, asked: int) -> int:
         return min(asked, self.max_resamples)
 
-    def value(self, rows: Rows) -> float:
-        """Return the FD; NaN with under two rows on a side, because one point has no covariance."""
-        p, g, _ = self._sets(rows)
-        return frechet_distance(p, g) if min(len(p), len(g)) > 1 else float("nan")
+    def distance(self, p: np.ndarray, g: np.ndarray) -> float:
+        return frechet_distance(p, g)
 
     def _sets(self, rows: Rows) -> Sets:
         return sets(rows, self.embedding, paired=self.paired, rows_of=self.rows_of)
@@ -44,7 +42,7 @@ class Frechet(SetMetric):
 
 def frechet_distance(p: Float[np.ndarray, "n_p D"], g: Float[np.ndarray, "n_g D"]) -> float:
     """Return the FD of two sets of features, (n_p, D) and (n_g, D), n ≥ 2 each."""
-    if len(p) < 2 or len(g) < 2:
+    if min(len(p), len(g)) < 2:  # one point has no covariance
         raise ValueError(f"a Fréchet distance needs two rows on each side, found {len(p)} and {len(g)}")
     means = p.mean(axis=0).astype(np.float64), g.mean(axis=0).astype(np.float64)  # in the features' own dtype
     p, g = _centred(p), _centred(g)  # S = xᵀx

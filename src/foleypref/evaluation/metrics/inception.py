@@ -63,11 +63,8 @@ def chunk_scores(
     n = len(logits)
     if n < splits:
         return np.full(splits, np.nan)
-    log_p = log_softmax(logits)
-    if permute:
-        log_p = log_p[permutation(n)]
-    p = np.exp(log_p)
-    scores = np.empty(splits)
+    log_p = log_softmax(logits)[permutation(n)] if permute else log_softmax(logits)
+    p, scores = np.exp(log_p), np.empty(splits)
     for i in range(splits):
         chunk = slice(i * n // splits, (i + 1) * n // splits)
         log_q = np.log(p[chunk].mean(axis=0))

@@ -19,7 +19,6 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import Field
 
-from foleypref.evaluation.metrics import Rows
 from foleypref.evaluation.metrics._sets import SetMetric
 
 BLOCK = 1024  # rows of the kernel matrix at a time: 15 000 clips would fill 1.8 GB
@@ -37,11 +36,7 @@ class KAD(SetMetric):
     bandwidth_of: Literal["truth", "predicted"] = "truth"
     label: str = "KAD"
 
-    def value(self, rows: Rows) -> float:
-        """Return the KAD; NaN with under two rows on a side."""
-        p, g, _ = self._sets(rows)
-        if min(len(p), len(g)) < 2:
-            return float("nan")
+    def distance(self, p: np.ndarray, g: np.ndarray) -> float:
         bandwidth = median_distance(g if self.bandwidth_of == "truth" else p)
         return self.scale * gaussian_mmd2(p, g, bandwidth)
 

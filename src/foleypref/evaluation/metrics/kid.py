@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float, Float64
 from pydantic import Field
 
-from foleypref.evaluation.metrics import Rows
 from foleypref.evaluation.metrics._sets import SetMetric
 
 SUBSET_SEED = 2020
@@ -27,11 +26,7 @@ class KID(SetMetric):
     subset_size: int = Field(1000, ge=2)
     label: str = "KID"
 
-    def value(self, rows: Rows) -> float:
-        """Return the KID; NaN with under two rows on a side."""
-        p, g, _ = self._sets(rows)
-        if min(len(p), len(g)) < 2:
-            return float("nan")
+    def distance(self, p: np.ndarray, g: np.ndarray) -> float:
         return float(subset_discrepancies(p, g, self.subsets, self.subset_size).mean())
 
 
