@@ -105,5 +105,5 @@ def stack_latents(workspace: Workspace, path: Path) -> None:
     out = np.lib.format.open_memmap(path, "w+", np.float16, (len(candidates), *LATENT))
     for begin in range(0, len(candidates), 1000):
         part = candidates[begin : begin + 1000]
-        out[begin : begin + len(part)] = workspace.latents(part)["audio"].numpy()
+        out[begin : begin + len(part)] = workspace.rows(part)["audio"].numpy()
     out.flush()

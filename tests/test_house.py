@@ -8,6 +8,7 @@ from tools import house
 
 import foleypref
 from foleypref.align import RUN
+from foleypref.cli import main as cli
 from foleypref.workspace.records import STAGES
 
 PACKAGE = Path(foleypref.__file__).parent
@@ -46,8 +47,9 @@ def test_only_verbs_stand_at_the_root() -> None:
     assert {p.stem for p in PACKAGE.glob("*.py")} == VERBS | {"__init__", "__main__"}
 
 
-def test_align_runs_every_stage_in_order() -> None:
+def test_align_and_the_command_line_have_every_stage_in_order() -> None:
     assert [step for step in RUN if step in STAGES] == list(STAGES)
+    assert list(cli.STAGES) == list(STAGES)
 
 
 def test_late_imports_and_those_for_types_count(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_every_clip_gets_its_candidates_and_a_rerun_makes_none(workspace):
     assert {(c.clip_id, c.seed) for c in candidates} == {
         (clip.clip_id, seed) for clip in workspace.read(Clip) for seed in (0, 1)
     }
-    latents = workspace.latents(candidates)["audio"]
+    latents = workspace.rows(candidates)["audio"]
     assert latents.shape == (2 * NUM_CLIPS, 100, 32)
     assert latents.dtype == torch.float16
     assert torch.isfinite(latents).all()
@@ -51,7 +51,7 @@ def test_one_candidate_can_be_made_again_without_the_others(workspace, tmp_path)
     (one,) = other.read(Candidate)
     same = workspace.by_id(Candidate)[one.candidate_id]
     torch.testing.assert_close(
-        other.latents([one])["audio"], workspace.latents([same])["audio"], rtol=2e-3, atol=2e-3
+        other.rows([one])["audio"], workspace.rows([same])["audio"], rtol=2e-3, atol=2e-3
     )
 
 

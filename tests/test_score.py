@@ -6,7 +6,6 @@ import pytest
 
 from foleypref.sample import SampleSettings, sample
 from foleypref.score import ScoreSettings, build_scorers, score
-from foleypref.workspace.dimensions import ScorerVersion
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Feature, Score
 from tests.world_workspace import NUM_CLIPS, world_workspace
 
@@ -45,8 +44,8 @@ def test_another_scorer_adds_only_its_scores(workspace):
 
 def test_embeddings_are_stored_under_scorer_and_version(workspace):
     score(workspace, FEW)
-    (_, tagger), *_ = build_scorers(FEW)
-    key = str(ScorerVersion("world_tagger", tagger.version))
+    tagger, *_ = build_scorers(FEW)
+    key = f"world_tagger@{tagger.version}"
     features = [f for f in workspace.read(Feature) if f.key == key]
     assert {f.item_id for f in features} == {c.candidate_id for c in workspace.read(Candidate)}
     rows = workspace.shards.rows([(f.shard, f.row) for f in features], "logits")

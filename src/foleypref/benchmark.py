@@ -147,12 +147,7 @@ def _candidate(clip: Clip, label: str, weights: str, *, path: Path, content: str
         clip_id=clip.clip_id,
         model=label,
         weights=weights,
-        seed=0,
         solver=IMPORTED,
-        num_steps=0,
-        guidance_scale=0.0,
-        shard="",
-        row=-1,
         sound=str(path.resolve()),
     )
 

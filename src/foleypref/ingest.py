@@ -70,10 +70,8 @@ def ingest(workspace: Workspace, settings: IngestSettings) -> StageCount:
             good = [entry for entry in batch if not entry.reason]
             jobs = [(str(entry.path), settings.start_s, settings.duration_s) for entry in good]
             trials = dict(probe_in_subprocesses(jobs, settings.num_workers, settings.limit_s))
-            records: list[Record] = [
-                _record(workspace, settings, good[index], trials[index]) for index in range(len(good))
-            ]
-            return records + [Failure.make(STAGE, e.item, e.reason) for e in batch if e.reason]
+            records = [_record(workspace, settings, entry, trials[i]) for i, entry in enumerate(good)]
+            return [*records, *(Failure.make(STAGE, e.item, e.reason) for e in batch if e.reason)]
 
         stage = Stage(
             name=STAGE,

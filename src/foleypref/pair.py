@@ -153,13 +153,10 @@ def _automatic(
         settled += len(proposed) - len(undecided)
         if not undecided:
             reasons[reason or SETTLED] += 1
-        pairs += undecided if source == AUTO else [_with_source(p, source) for p in undecided]
+        for pair in undecided:
+            pair_id = Pair.make_id(pair.clip_id, pair.chosen, pair.rejected, source)
+            pairs.append(replace(pair, pair_id=pair_id, source=source))
     return Automatic(pairs, reasons, settled)
-
-
-def _with_source(pair: Pair, source: str) -> Pair:
-    pair_id = Pair.make_id(pair.clip_id, pair.chosen, pair.rejected, source)
-    return replace(pair, pair_id=pair_id, source=source)
 
 
 def _complexities(pairs: list[Pair]) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def _write_media(
     clip_of = {ids[c.clip_id]: c for c in clips for ids in compared.tracks.values() if c.clip_id in ids}
     model, audio_format = settings.model, settings.audio_format
     decoded = ModelMedia(workspace, model, settings.device)
-    unusable = write_videos(workspace.root, clips, media)
+    unusable = write_videos(workspace, clips, media)
     for reason in unusable.values():
         say(f"report: {reason}")
     lost = set(write_sounds(clip_of, waves or decoded.waves, media, audio_format))

@@ -56,16 +56,9 @@ class SampleWork:
         self.clips = clips_of_split(workspace, settings.split)[: settings.num_clips]
         seeds = range(settings.first_seed, settings.first_seed + settings.num_candidates)
         name, weights = self.model.part_name(), self.model.fingerprint  # asked once: it may look at files
+        self.flow = settings.model_dump(include={"solver", "num_steps", "guidance_scale"})
         self.plan = [
-            Candidate.make(
-                clip.clip_id,
-                name,
-                weights,
-                seed=seed,
-                solver=settings.solver,
-                num_steps=settings.num_steps,
-                guidance_scale=settings.guidance_scale,
-            )
+            Candidate.make(clip.clip_id, name, weights, seed=seed, **self.flow)
             for clip in self.clips
             for seed in seeds
         ]
@@ -96,15 +89,9 @@ class SampleWork:
         """Sample a batch, write its latents, and return the candidates with the place of theirs."""
         rows = self.workspace.rows([features[candidate.clip_id] for candidate in batch])
         conditions = {key: value.float().to(self.settings.device) for key, value in rows.items()}
+        seeds = [candidate.noise_seed for candidate in batch]
         with torch.inference_mode():
-            latents = sample_latents(
-                self.model,
-                conditions,
-                [candidate.noise_seed for candidate in batch],
-                num_steps=self.settings.num_steps,
-                guidance_scale=self.settings.guidance_scale,
-                solver=self.settings.solver,
-            )
+            latents = sample_latents(self.model, conditions, seeds, **self.flow)
         ids = [candidate.candidate_id for candidate in batch]
         tensors = {key: value.half() for key, value in latents.items()}
         shard = self.workspace.write_rows("latents", ids, tensors)

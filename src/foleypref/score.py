@@ -12,17 +12,16 @@ import copy
 from typing import NamedTuple
 
 from pydantic import Field
-from torch import Tensor
 
 from foleypref.models.backbones import Model, ModelPart
 from foleypref.published.places import MissingWeights
 from foleypref.scoring.marginals import with_marginal
 from foleypref.scoring.scorer_inputs import decode_candidates, decode_clip, evaluated_seconds, make_score_item
 from foleypref.scoring.scorer_sets import expand_sets
-from foleypref.scoring.scorers import ScoreItem, Scorer, build_scorer, streams_of
+from foleypref.scoring.scorers import Scorer, build_scorer, streams_of
 from foleypref.workspace.dimensions import ScorerVersion
 from foleypref.workspace.engines import MapSettings, run_map
-from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Failure, Feature, Record, Score
+from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Failure, Record, Score
 from foleypref.workspace.store import Shard, Workspace
 from foleypref.workspace.walk import Stage, StageCount, say
 
@@ -82,12 +81,12 @@ class ScoreWork:
                 total.add(self._score_with(group, shard))
         return total
 
-    def _loaded(self, scorers: list[tuple[str, Scorer]]) -> list[LoadedScorer]:
+    def _loaded(self, scorers: list[Scorer]) -> list[LoadedScorer]:
         """Load copies of scorers, so that dropping the copies frees their memory for the next group."""
         if self._together is not None:
             return self._together
         loaded = []
-        for name, scorer in scorers:
+        for name, scorer in ((scorer.scored_as, scorer) for scorer in scorers):
             try:
                 ready = with_marginal(self.workspace, name, scorer, self.settings.device)
                 judge = copy.copy(ready).load(self.settings.device)
@@ -121,7 +120,7 @@ class ScoreWork:
         decoded = {}
         for clip in (self.clips[i] for i in sorted({c.clip_id for c in batch})):
             seconds = evaluated_seconds(clip, self.model)
-            decoded[clip.clip_id] = decode_clip(self.workspace.root, clip, streams, seconds)
+            decoded[clip.clip_id] = decode_clip(self.workspace, clip, streams, seconds)
         rendered = decode_candidates(
             self.workspace, self.model, batch, decoded=lambda c: decoded[c.clip_id], streams=streams
         )
@@ -138,36 +137,24 @@ class ScoreWork:
             if todo:
                 judgement = judge.scorer.judge(todo)
                 scores += judgement.records(judge.name, judge.version, todo)
-                features += self._store_embeddings(judge, todo, judgement.embeddings)
+                if judgement.embeddings:
+                    key = str(ScorerVersion(judge.name, judge.version))
+                    ids = [item.candidate_id for item in todo]
+                    features += self.workspace.write_features("embeddings", key, ids, judgement.embeddings)
         return [*records, *features, *scores]
 
-    def _store_embeddings(
-        self, judge: LoadedScorer, items: list[ScoreItem], embeddings: dict[str, Tensor]
-    ) -> list[Record]:
-        if not embeddings:
-            return []
-        key = str(ScorerVersion(judge.name, judge.version))
-        ids = [Feature.make_id(item.candidate_id, key) for item in items]
-        shard = self.workspace.write_rows("embeddings", ids, embeddings)
-        return [Feature(ids[row], item.candidate_id, key, shard, row) for row, item in enumerate(items)]
 
-
-def build_scorers(settings: ScoreSettings) -> list[tuple[str, Scorer]]:
-    """Build the scorers by name, without loading; optional ones whose extra is not installed are left out."""
+def build_scorers(settings: ScoreSettings) -> list[Scorer]:
+    """Build the scorers without loading them; optional ones whose extra is not installed are left out."""
     names = expand_sets(settings.scorers)
-    scorers = [_built(name) for name in names]
+    scorers = [build_scorer(name) for name in names]
     for name in (name for name in expand_sets(settings.optional_scorers) if name not in names):
         try:
-            scorers.append(_built(name))
+            scorers.append(build_scorer(name))
         except ValueError as error:
             if "needs the package" not in str(error):
                 raise
     return scorers
-
-
-def _built(name: str) -> tuple[str, Scorer]:
-    scorer = build_scorer(name)
-    return scorer.scored_as, scorer
 
 
 def _plan(workspace: Workspace, clips: dict[str, Clip], ground_truth: bool) -> list[Candidate]:

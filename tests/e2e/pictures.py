@@ -43,7 +43,7 @@ def varied(workspace: Workspace) -> Callable[[Sequence[str]], Mapping[str, tuple
             candidate = candidates[candidate_id]
             place = [clip.clip_id for clip in clips].index(candidate.clip_id)
             clip = clips[(place + (candidate.seed >= len(HOW))) % len(clips)]
-            wave, _ = read_wave(workspace.root / clip.path, SAMPLE_RATE, start_s=clip.start_s, duration_s=4.0)
+            wave, _ = read_wave(workspace.clip_file(clip), SAMPLE_RATE, start_s=clip.start_s, duration_s=4.0)
             how = HOW[candidate.seed % len(HOW)]
             by_id[candidate_id] = (degrade(wave, SAMPLE_RATE, how, 0) if how else wave, SAMPLE_RATE)
         return by_id

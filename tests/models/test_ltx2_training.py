@@ -66,7 +66,7 @@ def test_from_videos_to_a_tuned_model_and_its_sound(tmp_path: Path, monkeypatch:
     workspace = world_workspace(tmp_path)
     made = SampleSettings(model=model(), num_candidates=1, num_steps=2, guidance_scale=2.0, num_clips=3)
     assert sample(workspace, made).done == 3
-    rows = workspace.latents(workspace.read(Candidate))
+    rows = workspace.rows(workspace.read(Candidate))
     assert {key: tuple(value.shape) for key, value in rows.items()} == {
         "video": (3, 5, 32, 8),
         "audio": (3, 28, 16),

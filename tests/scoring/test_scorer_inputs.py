@@ -20,6 +20,7 @@ from foleypref.score import ScoreSettings, score
 from foleypref.scoring.scorer_inputs import decode_clip, decode_latents, evaluated_seconds, make_score_item
 from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer
 from foleypref.scoring.scorers._pictured import once_per_clip
+from foleypref.workspace.paths import WorkspacePaths
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Feature, Score
 from foleypref.workspace.store import Workspace
 from tests.tiny import TinyModel
@@ -87,7 +88,7 @@ def grey_clip(folder: Path) -> Clip:
 
 def test_a_sound_model_is_judged_by_the_clips_picture(tmp_path: Path) -> None:
     clip = grey_clip(tmp_path)
-    decoded = decode_clip(tmp_path, clip, (STREAM,), 1.0)
+    decoded = decode_clip(WorkspacePaths(tmp_path), clip, (STREAM,), 1.0)
     model = TinyModel().load()
     rendered = decode_latents(model, {"audio": rows([0, 0])["audio"]}, (STREAM,), [1.0, 1.0])
     items = [make_score_item(f"c{row}", decoded, one) for row, one in enumerate(rendered)]
@@ -102,7 +103,7 @@ def test_a_sound_model_is_judged_by_the_clips_picture(tmp_path: Path) -> None:
 
 
 def test_a_joint_models_candidate_has_its_own_picture(tmp_path: Path) -> None:
-    decoded = decode_clip(tmp_path, grey_clip(tmp_path), (STREAM,), 1.0)
+    decoded = decode_clip(WorkspacePaths(tmp_path), grey_clip(tmp_path), (STREAM,), 1.0)
     rendered = decode_latents(Joint().load(), rows([30, 90]), (STREAM,), [1.0, 0.5])
     items = [make_score_item(f"c{row}", decoded, one) for row, one in enumerate(rendered)]
     # 8 frames a second at 4: the last of every two that rounds to the slot, as ffmpeg's rule has it
@@ -139,7 +140,7 @@ def test_what_is_judged_is_what_clip_and_model_both_have() -> None:
 
 def test_damage_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:
     clip = dataclasses.replace(grey_clip(tmp_path), path="missing.mp4")
-    decoded = decode_clip(tmp_path, clip, (STREAM,), 1.0)
+    decoded = decode_clip(WorkspacePaths(tmp_path), clip, (STREAM,), 1.0)
     assert (decoded.frames, decoded.sound) == ({}, None)
     assert "missing.mp4" in decoded.damage
     (rendered,) = decode_latents(TinyModel().load(), rows([0]), (STREAM,), [1.0])

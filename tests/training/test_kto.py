@@ -168,7 +168,7 @@ def test_a_label_brings_its_own_latents_and_conditions(workspace: Workspace) -> 
     context = make_context(workspace, policy)
     (batch,) = KTO().batches(context, 1, policy)
     for row, label in enumerate(batch.labels):
-        own = workspace.latents([context.candidates[label.candidate_id]])
+        own = workspace.rows([context.candidates[label.candidate_id]])
         assert torch.equal(batch.x1["audio"][row], own["audio"][0])
         clip = workspace.rows([context.features[label.clip_id]])["clip"][0]
         assert torch.equal(batch.conditions["clip"][row], clip)

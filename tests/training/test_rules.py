@@ -18,6 +18,7 @@ from foleypref.training.objectives._pairs import PairBatch
 from foleypref.training.objectives.flow_dpo import FlowDPO
 from foleypref.training.objectives.sft import SFT
 from foleypref.training.rule_settings import RulePairSettings
+from foleypref.workspace.paths import WorkspacePaths
 from foleypref.workspace.records import Clip
 from foleypref.workspace.store import Workspace
 from tests.tiny import TinyModel
@@ -163,10 +164,12 @@ def test_media_bring_what_follows_the_window(workspace: Workspace) -> None:
 
     clip = replace(Clip("c", "c.mp4", "train", "", 1.0, 2.0, 24, 8, 8, True))
     row = RuleRow(clip, Shift(direction="earlier", max_s=0.5), "audio", 1.0, seed=3)
-    wave = distorted_media(Path(), row, Long()).wave
+    wave = distorted_media(WorkspacePaths("."), row, Long()).wave
     assert wave is not None
     assert (wave * 240).round().tolist() == list(range(36, 60))
-    short = distorted_media(Path(), replace(row, clip=replace(clip, duration_s=1.0)), Long()).wave
+    short = distorted_media(
+        WorkspacePaths("."), replace(row, clip=replace(clip, duration_s=1.0)), Long()
+    ).wave
     assert short is not None
     assert (short * 240).round().tolist()[:12] == list(range(36, 48))
     assert max(short * 240) < 48

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from foleypref.workspace.paths import RunFiles, WorkspacePaths
+from foleypref.workspace.records import Clip
 
 ROOT = Path("/a/workspace")
 PATHS = WorkspacePaths(ROOT)
@@ -27,6 +29,12 @@ def test_the_layout_of_a_workspace_is_fixed() -> None:
         *("pairs.json", "pairs-round2.json", "evaluations/held-out.json"),
         *("runs/dpo", "reference_errors", "report", "annotate"),
     ]
+
+
+def test_a_clips_path_starts_at_the_workspace_unless_it_is_absolute() -> None:
+    clip = Clip("c", "videos/c.mp4", "align", "", 0.0, 1.0, fps=25.0, width=8, height=8, has_audio=True)
+    assert PATHS.clip_file(clip) == ROOT / "videos/c.mp4"
+    assert PATHS.clip_file(replace(clip, path="/elsewhere/c.mp4")) == Path("/elsewhere/c.mp4")
 
 
 def test_the_files_of_a_run_are_fixed() -> None:

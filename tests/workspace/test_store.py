@@ -205,7 +205,7 @@ def test_latents_follow_their_candidates(workspace: Workspace) -> None:
     workspace.append([replace(unplaced, candidate_id=i, shard=shard, row=row) for row, i in enumerate(ids)])
     stored = Workspace(workspace.root)
     picked = [stored.by_id(Candidate)[i] for i in ("c", "a")]
-    assert torch.equal(stored.latents(picked)["audio"], rows["audio"][[2, 0]])
+    assert torch.equal(stored.rows(picked)["audio"], rows["audio"][[2, 0]])
 
 
 def test_float16_rows_are_read_under_autocast_too(workspace: Workspace) -> None:

@@ -83,7 +83,7 @@ def check_records(root: Path, bad: int | None) -> None:
     workspace = Workspace(root)
     made = workspace.read(Candidate)
     assert {c.seed for c in made} == set(range(NUM_ITEMS)) - {bad}
-    for candidate, row in zip(made, workspace.latents(made)["audio"]):
+    for candidate, row in zip(made, workspace.rows(made)["audio"]):
         assert torch.equal(row, torch.randn(3, generator=generator_of(candidate.seed)))
     assert [f.item for f in workspace.read(Failure)] == ([] if bad is None else [item_id(bad)])
 

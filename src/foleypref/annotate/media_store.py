@@ -77,7 +77,7 @@ class MediaStore:
         self.ready.add(clip.clip_id)
 
     def _make(self, clip: Clip, tracks: Sequence[tuple[str, str]]) -> None:
-        reasons = write_videos(self.workspace.root, [clip], self.folder)
+        reasons = write_videos(self.workspace, [clip], self.folder)
         if reasons:
             raise MediaError(reasons[clip.clip_id])
         waves = self.waves(sorted({candidate_id for candidate_id, _ in tracks})) if tracks else {}

@@ -77,7 +77,7 @@ def cached(workspace: Workspace, key: str) -> dict[str, Feature]:
 def read_all(workspace: Workspace, model: Model, clips: Sequence[Clip], *, audio: bool = True) -> list[Media]:
     """Decode clips for a model, in parallel threads. Raises MediaError."""
     with ThreadPoolExecutor(DECODERS) as pool:  # decoding and resizing release Python's lock
-        return list(pool.map(lambda clip: read_clip_media(workspace.root, clip, model, audio=audio), clips))
+        return list(pool.map(lambda clip: read_clip_media(workspace, clip, model, audio=audio), clips))
 
 
 def _ensure(
@@ -93,9 +93,7 @@ def _ensure(
     def process(batch: list[Clip]) -> list[Feature]:
         with torch.no_grad():
             tensors = {name: value.half() for name, value in rows(batch).items()}
-        ids = [Feature.make_id(clip.clip_id, key) for clip in batch]
-        place = workspace.write_rows(kind, ids, tensors)
-        return [Feature(ids[row], clip.clip_id, key, place, row) for row, clip in enumerate(batch)]
+        return workspace.write_features(kind, key, [clip.clip_id for clip in batch], tensors)
 
     features = cached(workspace, key)
     if all(clip.clip_id in features for clip in clips):

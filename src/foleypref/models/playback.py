@@ -16,6 +16,7 @@ from foleypref.flow.convention import Latents
 from foleypref.media.clip import MediaError, probe, read_clip, read_wave
 from foleypref.media.mux import write_video
 from foleypref.models.backbones import Model
+from foleypref.workspace.paths import WorkspacePaths
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import progress_bar, say
@@ -49,9 +50,8 @@ class ModelMedia:
             clip = self._clips[self._candidates[candidate_id].clip_id]
             seconds = self._model.spec.clip_seconds
             try:
-                wave, _ = read_wave(
-                    self._workspace.root / clip.path, rate, start_s=clip.start_s, duration_s=seconds
-                )
+                path = self._workspace.clip_file(clip)
+                wave, _ = read_wave(path, rate, start_s=clip.start_s, duration_s=seconds)
             except MediaError as error:
                 say(f"report: {error}")
                 continue
@@ -75,19 +75,19 @@ class ModelMedia:
     ) -> np.ndarray:
         if self._loaded is None:
             self._loaded = self._model.load(self._device)
-        rows = self._workspace.latents(candidates).items()
+        rows = self._workspace.rows(candidates).items()
         with torch.inference_mode():
             return decode(self._loaded, {k: v.float().to(self._device) for k, v in rows}).cpu().numpy()
 
 
-def write_videos(root: Path, clips: Sequence[Clip], media: Path) -> dict[str, str]:
+def write_videos(workspace: WorkspacePaths, clips: Sequence[Clip], media: Path) -> dict[str, str]:
     """Write clips without sound as media/<clip_id>.mp4 unless there; return the failures by clip_id."""
     failures: dict[str, str] = {}
     todo = [clip for clip in clips if not (media / f"{clip.clip_id}.mp4").exists()]
 
     def write(clip: Clip) -> tuple[str, str]:
         try:
-            _write_silent(root / clip.path, clip, media / f"{clip.clip_id}.mp4")
+            _write_silent(workspace.clip_file(clip), clip, media / f"{clip.clip_id}.mp4")
         except MediaError as error:
             return clip.clip_id, str(error)
         return clip.clip_id, ""

@@ -19,6 +19,7 @@ from foleypref.flow.solvers import COUPLED, AnySolver, solve
 from foleypref.media.clip import MediaError
 from foleypref.models.backbones import Conditions, Media, Model
 from foleypref.models.sharding import unshard
+from foleypref.workspace.paths import WorkspacePaths
 from foleypref.workspace.records import Clip
 
 SHORT_S = 0.5  # a picture may end this much before the model's length; its last frame is then held
@@ -26,12 +27,13 @@ SHORT_S = 0.5  # a picture may end this much before the model's length; its last
 M = TypeVar("M", bound=Model)
 
 
-def read_clip_media(root: Path, clip: Clip, model: Model, *, audio: bool = True) -> Media:
-    """Decode a clip into the streams that a model takes. Raises MediaError, also if the picture is too short.
+def read_clip_media(workspace: WorkspacePaths, clip: Clip, model: Model, *, audio: bool = True) -> Media:
+    """Decode a clip into the streams that a model takes, without its sound if `audio` is False.
 
-    Relative paths are read against `root`, the workspace's folder; `audio=False` leaves the sound out.
+    Raises MediaError, also if the picture is too short.
     """
-    media = model.read(root / clip.path, clip.start_s, clip.prompt, audio=audio and clip.has_audio)
+    path = workspace.clip_file(clip)
+    media = model.read(path, clip.start_s, clip.prompt, audio=audio and clip.has_audio)
     seconds = model.spec.clip_seconds
     if media.seconds is not None and media.seconds < seconds - SHORT_S:
         raise MediaError(

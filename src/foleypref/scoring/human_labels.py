@@ -78,20 +78,6 @@ def human_pairs(
     return sorted(pairs.values(), key=lambda pair: (pair.clip_id, pair.pair_id))
 
 
-def _pair(clip: Clip, chosen: str, rejected: str, scores: tuple[float, float], source: str) -> Pair:
-    return Pair(
-        pair_id=Pair.make_id(clip.clip_id, chosen, rejected, source),
-        clip_id=clip.clip_id,
-        prompt=clip.prompt,
-        chosen=chosen,
-        rejected=rejected,
-        score_chosen=scores[0],
-        score_rejected=scores[1],
-        complexity=0.0,
-        source=source,
-    )
-
-
 def _from_votes(
     clips: Mapping[str, Clip], clip_of: Mapping[str, str], votes: Iterable[Vote]
 ) -> Iterable[Pair]:
@@ -106,9 +92,9 @@ def _from_votes(
         counted = [v.preference if v.first == low else -v.preference for v in ballots if v.source == source]
         won, lost = (sum(p == sign for p in counted) / len(counted) for sign in (1, -1))
         if won > lost:
-            yield _pair(clips[clip_id], low, high, (won, lost), source=source)
+            yield Pair.make(clips[clip_id], (low, high), source, (won, lost))
         elif lost > won:
-            yield _pair(clips[clip_id], high, low, (lost, won), source=source)
+            yield Pair.make(clips[clip_id], (high, low), source, (lost, won))
 
 
 def _from_ratings(
@@ -128,4 +114,4 @@ def _from_ratings(
         best, worst = max(mean, key=mean.__getitem__), min(mean, key=mean.__getitem__)
         if mean[best] - mean[worst] >= min_gap - 1e-9:
             good, bad = (labels[c].count(2) / len(labels[c]) for c in (best, worst))
-            yield _pair(clips[clip_id], best, worst, (good, bad), source=source)
+            yield Pair.make(clips[clip_id], (best, worst), source, (good, bad))

@@ -7,7 +7,6 @@ which candidates were judged with it, and stays the same when clips are added.
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -47,7 +46,7 @@ def _true_logits(workspace: Workspace, scorer: Scorer, device: str) -> Tensor:
     with progress_bar("marginal", len(clips)) as advance:
         for begin in range(0, len(clips), BATCH):
             batch = clips[begin : begin + BATCH]
-            items = [item for clip in batch if (item := _item(workspace.root, clip)) is not None]
+            items = [item for clip in batch if (item := _item(workspace, clip)) is not None]
             if items:
                 logits = loaded.judge(items).embeddings["logits"].cpu()
                 batches.append(logits[logits.isfinite().all(1)])
@@ -55,9 +54,10 @@ def _true_logits(workspace: Workspace, scorer: Scorer, device: str) -> Tensor:
     return torch.cat([part for part in batches if part.numel()] or batches[:1])
 
 
-def _item(root: Path, clip: Clip) -> ScoreItem | None:
+def _item(workspace: Workspace, clip: Clip) -> ScoreItem | None:
     try:
-        sound, rate = read_channels(root / clip.path, start_s=clip.start_s, duration_s=clip.duration_s)
+        path = workspace.clip_file(clip)
+        sound, rate = read_channels(path, start_s=clip.start_s, duration_s=clip.duration_s)
     except MediaError:
         return None  # scoring records it
     return ScoreItem(clip.clip_id, sound.mean(0), rate, channels=sound, seconds=clip.duration_s)

@@ -15,6 +15,7 @@ import csv
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,17 +172,9 @@ def _pair(row: Any, clips: Mapping[str, Clip], candidates: Mapping[str, Candidat
     if not -1 <= complexity <= 1:
         raise ValueError(f"complexity is in [-1, 1], found {complexity}")
     source = str(row.get("source") or "human")
-    return Pair(
-        pair_id=Pair.make_id(clip_id, chosen, rejected, source),
-        clip_id=clip_id,
-        prompt=str(row.get("prompt") or clips[clip_id].prompt),
-        chosen=chosen,
-        rejected=rejected,
-        score_chosen=_number(row, "score_chosen"),
-        score_rejected=_number(row, "score_rejected"),
-        complexity=complexity,
-        source=source,
-    )
+    scores = _number(row, "score_chosen"), _number(row, "score_rejected")
+    pair = Pair.make(clips[clip_id], (chosen, rejected), source, scores, complexity=complexity)
+    return replace(pair, prompt=str(row.get("prompt") or pair.prompt))
 
 
 def _number(row: Mapping[str, Any], name: str) -> float:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from foleypref.media.clip import MediaError, read_channels
 from foleypref.media.streams import FrameStream, frames_of, read_streams
 from foleypref.models.backbones import Model
 from foleypref.scoring.scorers import ScoreItem
+from foleypref.workspace.paths import WorkspacePaths
 from foleypref.workspace.records import Candidate, Clip
 from foleypref.workspace.store import Workspace
 
@@ -72,12 +72,14 @@ def evaluated_seconds(clip: Clip, model: Model | None) -> float:
     return clip.duration_s if model is None else min(clip.duration_s, model.spec.clip_seconds)
 
 
-def decode_clip(root: Path, clip: Clip, streams: Sequence[FrameStream], seconds: float) -> DecodedClip:
+def decode_clip(
+    workspace: WorkspacePaths, clip: Clip, streams: Sequence[FrameStream], seconds: float
+) -> DecodedClip:
     """Decode the first `seconds` of a clip's picture and sound, once for all its candidates.
 
-    A damaged stream is left out and named in `damage`. Relative paths start at `root`, the workspace.
+    A damaged stream is left out and named in `damage`.
     """
-    path = root / clip.path
+    path = workspace.clip_file(clip)
     sound: Sound | None = None
     frames: dict[str, np.ndarray] = {}
     damage = []
@@ -128,7 +130,7 @@ def decode_candidates(
         assert model is not None, "latents are there, so a model was loaded"
         with torch.inference_mode():
             seconds = [decoded(c).seconds for c in stored]
-            own = decode_latents(model, workspace.latents(stored), streams, seconds)
+            own = decode_latents(model, workspace.rows(stored), streams, seconds)
         rendered = {c.candidate_id: one for c, one in zip(stored, own)}
     for c in (c for c in candidates if not c.shard):
         sound = Sound(*read_channels(c.sound)) if c.sound else decoded(c).sound

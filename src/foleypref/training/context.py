@@ -95,7 +95,7 @@ class TrainContext:
 
     def latents(self, candidate_ids: Sequence[str]) -> Latents:
         """Read the stored latents of candidates, in float32 on the device."""
-        rows = self.workspace.latents([self.candidates[i] for i in candidate_ids])
+        rows = self.workspace.rows([self.candidates[i] for i in candidate_ids])
         return self.on_device({key: value.float() for key, value in rows.items()})
 
     def conditions(self, clip_ids: Sequence[str]) -> Conditions:

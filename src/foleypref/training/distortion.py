@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from foleypref.models.backbones import Media, Model
 from foleypref.models.features import DECODERS
 from foleypref.models.tools import read_clip_media
 from foleypref.training.negatives import Modality, Negative, Stream
+from foleypref.workspace.paths import WorkspacePaths
 from foleypref.workspace.records import Clip, Pair, digest
 
 MIN_AFTER_S = 0.1  # if less follows a window, a second decode is not worth it
@@ -43,17 +43,8 @@ class RuleRow:
         rejected_id = digest("negative", self.rule.settings(), self.modality, self.severity, self.seed)
         clip, source = self.clip, self.rule.part_name()
         chosen, rejected = f"truth-{clip.clip_id}", f"{source}-{rejected_id}"
-        return Pair(
-            pair_id=Pair.make_id(clip.clip_id, chosen, rejected, source),
-            clip_id=clip.clip_id,
-            prompt=clip.prompt,
-            chosen=chosen,
-            rejected=rejected,
-            score_chosen=1.0,
-            score_rejected=1.0 - self.severity,
-            complexity=self.severity,
-            source=source,
-        )
+        scores = 1.0, 1.0 - self.severity
+        return Pair.make(clip, (chosen, rejected), source, scores, complexity=self.severity)
 
     def groups(self, *, held_out: bool) -> list[str]:
         """Return the groups whose logs its margins also enter, besides those of every pair."""
@@ -95,13 +86,10 @@ def distort_latents(
 
 
 @torch.no_grad()
-def distort_media(root: Path, rows: Sequence[RuleRow], model: Model) -> list[Tensor]:
-    """Return the latents (L, ...) of each row's modality after its media were distorted and encoded.
-
-    `root` is the workspace's folder.
-    """
+def distort_media(workspace: WorkspacePaths, rows: Sequence[RuleRow], model: Model) -> list[Tensor]:
+    """Return the latents (L, ...) of each row's modality after its media were distorted and encoded."""
     with ThreadPoolExecutor(DECODERS) as pool:
-        media = list(pool.map(lambda row: distorted_media(root, row, model), rows))
+        media = list(pool.map(lambda row: distorted_media(workspace, row, model), rows))
     device = next(model.network.parameters()).device.type
     with torch.autocast(device, enabled=False):  # the chosen side was encoded without autocast too
         return _encoded(media, rows, model)
@@ -123,19 +111,19 @@ def _encoded(media: Sequence[Media], rows: Sequence[RuleRow], model: Model) -> l
 
 
 @torch.no_grad()
-def silent_latents(root: Path, clip: Clip, model: Model) -> Tensor:
+def silent_latents(workspace: WorkspacePaths, clip: Clip, model: Model) -> Tensor:
     """Return latents (L, ...) of silence under the clip's picture, rounded to float16 like stored ones."""
-    media = read_clip_media(root, clip, model)
+    media = read_clip_media(workspace, clip, model)
     samples = round(model.spec.clip_seconds * model.spec.sample_rate)
     quiet = replace(media, wave=np.zeros(samples, np.float32))
     return model.encode_media([quiet])["audio"][0].half().float().cpu()
 
 
-def distorted_media(root: Path, row: RuleRow, model: Model) -> Media:
+def distorted_media(workspace: WorkspacePaths, row: RuleRow, model: Model) -> Media:
     """Return a clip's media with one modality distorted, all its frame streams alike. Raises MediaError."""
-    own = read_clip_media(root, row.clip, model)
-    other = read_clip_media(root, row.other, model) if row.other is not None else None
-    after = _after(root, row, model)
+    own = read_clip_media(workspace, row.clip, model)
+    other = read_clip_media(workspace, row.other, model) if row.other is not None else None
+    after = _after(workspace, row, model)
     if row.modality == "audio":
         assert own.wave is not None, "a clip without sound was encoded"
         stream = Stream(
@@ -166,13 +154,13 @@ def _extra_s(row: RuleRow, model: Model) -> float:
     return min(row.clip.duration_s - seconds, seconds)
 
 
-def _after(root: Path, row: RuleRow, model: Model) -> Media | None:
+def _after(workspace: WorkspacePaths, row: RuleRow, model: Model) -> Media | None:
     """Read the window that ends with the trim, if the rule can use it and the trim is longer."""
     extra_s, clip = _extra_s(row, model), row.clip
     if "after" not in row.rule.needs or extra_s < MIN_AFTER_S:
         return None
     try:
-        return read_clip_media(root, replace(clip, start_s=clip.start_s + extra_s), model)
+        return read_clip_media(workspace, replace(clip, start_s=clip.start_s + extra_s), model)
     except MediaError:
         return None  # the file ends earlier than its header says, so nothing follows
 

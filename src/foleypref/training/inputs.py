@@ -102,7 +102,7 @@ def make_rule_pairs(
     )
     rules.check()
     if any("silence" in rule.needs for rule in settings.rules):
-        rules = replace(rules, silence=silent_latents(workspace.root, usable[0], model))
+        rules = replace(rules, silence=silent_latents(workspace, usable[0], model))
     return rules
 
 
@@ -121,7 +121,7 @@ def _check_latents(workspace: Workspace, model: Model, candidates: dict[str, Can
     expected = {key: tuple(shape) for key, shape in model.spec.latents.items()}
     one_per_shard = {c.shard: c for c in candidates.values()}
     for candidate in one_per_shard.values():
-        shapes = {key: tuple(v.shape[1:]) for key, v in workspace.latents([candidate]).items()}
+        shapes = {key: tuple(v.shape[1:]) for key, v in workspace.rows([candidate]).items()}
         if shapes != expected:
             raise ValueError(
                 f"candidate {candidate.candidate_id} of {candidate.model!r} has latents {shapes}, the model "

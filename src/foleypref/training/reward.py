@@ -72,7 +72,7 @@ class Reward:
         device: str | torch.device = "cpu",
         watch: Sequence[str] = (),
     ) -> None:
-        self._root, self._model, self._device = workspace.root, model, torch.device(device)
+        self._workspace, self._model, self._device = workspace, model, torch.device(device)
         self._audioscore = AudioScore(weights=str(audioscore_file(workspace, audioscore))).load(device)
         refuse_oracles(self._audioscore.fitted.dimensions)
         self._watched = watched_scorers(workspace, watch, self._audioscore.fitted.dimensions, device)
@@ -108,7 +108,7 @@ class Reward:
         """Return a clip decoded, or from the cache, which drops the least recently used clips."""
         decoded = self._decoded.pop(clip.clip_id, None)
         if decoded is None:
-            decoded = decode_clip(self._root, clip, self._streams, evaluated_seconds(clip, self._model))
+            decoded = decode_clip(self._workspace, clip, self._streams, evaluated_seconds(clip, self._model))
         self._decoded[clip.clip_id] = decoded
         while len(self._decoded) > 1 and sum(clip.num_bytes for clip in self._decoded.values()) > CACHE_BYTES:
             self._decoded.popitem(last=False)

@@ -95,7 +95,7 @@ class RulePairs:
         chosen = self._stored([row.clip for row in rows])
         rejected = {key: value.clone() for key, value in chosen.items()}
         if self.settings.on == "media":
-            distorted = distort_media(self.workspace.root, rows, model)
+            distorted = distort_media(self.workspace, rows, model)
         else:
             others = self._others(rows)
             seconds = self.spec.clip_seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,25 +39,20 @@ def read_part(cls: type[Record], path: Path, columns: Sequence[str] | None = Non
 
 def to_arrow(cls: type[Record], records: Sequence[Record]) -> pa.Table:
     """Return records as columns, one row per record; `dict` columns become JSON text."""
-    types = cls.__dataclass_fields__  # type: ignore[attr-defined]
-    columns, schema = [], []
-    for name in cls.columns():
-        annotation = str(types[name].type)
-        values = [getattr(record, name) for record in records]
-        if annotation == "dict[str, Any]":
-            values = [json.dumps(v, sort_keys=True, ensure_ascii=False) for v in values]
-        schema.append(pa.field(name, _ARROW[annotation]))
-        columns.append(pa.array(values, _ARROW[annotation]))
-    return pa.Table.from_arrays(columns, schema=pa.schema(schema))
+    types = {f.name: str(f.type) for f in fields(cls)}
+    columns = {name: [getattr(record, name) for record in records] for name in types}
+    for name in _dicts(cls):
+        columns[name] = [json.dumps(v, sort_keys=True, ensure_ascii=False) for v in columns[name]]
+    return pa.table(columns, pa.schema([(name, _ARROW[types[name]]) for name in types]))
 
 
 def from_arrow(cls: type[R], table: pa.Table) -> list[R]:
     """Return the records of a table that has all columns: the inverse of `to_arrow`."""
-    types = cls.__dataclass_fields__  # type: ignore[attr-defined]
-    columns = {}
-    for name in cls.columns():
-        values = table.column(name).to_pylist()
-        if types[name].type == "dict[str, Any]":
-            values = [json.loads(v) for v in values]
-        columns[name] = values
+    columns = {name: table.column(name).to_pylist() for name in cls.columns()}
+    for name in _dicts(cls):
+        columns[name] = [json.loads(v) for v in columns[name]]
     return [cls(*row) for row in zip(*columns.values())]
+
+
+def _dicts(cls: type[Record]) -> list[str]:
+    return [f.name for f in fields(cls) if str(f.type).startswith("dict")]

@@ -79,7 +79,9 @@ def run_workers(make: Callable[[Workspace, M], Work], workspace: Workspace, sett
     num = settings.num_workers
     threads = max(1, (os.cpu_count() or 1) // num)
     shards = [(index, num) for index in range(num)]
-    placed = [_on_own_device(settings, index) for index in range(num)]
+    gpus = torch.cuda.device_count() if settings.device == "cuda" else 0
+    devices = [f"cuda:{index % gpus}" if gpus > 1 else settings.device for index in range(num)]
+    placed = [settings.model_copy(update={"device": device}) for device in devices]
     try:
         with process_pool(num) as pool:
             counts = list(pool.map(partial(_work, make, workspace.root, threads), placed, shards))
@@ -93,18 +95,8 @@ def run_workers(make: Callable[[Workspace, M], Work], workspace: Workspace, sett
 
 def merge_counts(counts: Sequence[StageCount]) -> StageCount:
     """Add up the counts of shards that ran side by side; the time is the slowest one's."""
-    total = StageCount(counts[0].stage, seconds=max(count.seconds for count in counts))
-    total.done, total.skipped, total.failed = (
-        sum(getattr(count, name) for count in counts) for name in ("done", "skipped", "failed")
-    )
-    return total
-
-
-def _on_own_device(settings: M, index: int) -> M:
-    device = settings.device
-    if device == "cuda" and torch.cuda.device_count() > 1:
-        device = f"cuda:{index % torch.cuda.device_count()}"
-    return settings.model_copy(update={"device": device})
+    sums = {name: sum(getattr(c, name) for c in counts) for name in ("done", "skipped", "failed")}
+    return StageCount(counts[0].stage, **sums, seconds=max(c.seconds for c in counts))
 
 
 def _work(
@@ -149,7 +141,11 @@ def run_ray(make: Callable[[Workspace, M], Work], workspace: Workspace, settings
         from ray.data import ActorPoolStrategy
     except ImportError:
         raise ValueError("engine=ray needs the package ray: pip install 'foleypref[ray]'") from None
-    _join(ray, num_workers)
+    if not ray.is_initialized():
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        # With no more processors than actors, Ray Data would wait forever.
+        own = {"num_cpus": max(os.cpu_count() or 1, num_workers + 1), "include_dashboard": False}
+        ray.init(log_to_driver=False, **({} if os.environ.get("RAY_ADDRESS") else own))
     num = SHARES * num_workers
     on_gpu = settings.device.startswith("cuda")
     rows = ray.data.range(num, override_num_blocks=num).map_batches(
@@ -171,14 +167,3 @@ def run_ray(make: Callable[[Workspace, M], Work], workspace: Workspace, settings
     total.seconds = sum(count.seconds for count in counts) / num_workers
     say(total.line())
     return total
-
-
-def _join(ray: Any, num_workers: int) -> None:
-    """Join or start a cluster with more processors than actors, or Ray Data would wait forever."""
-    if ray.is_initialized():
-        return
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
-        return
-    ray.init(num_cpus=max(os.cpu_count() or 1, num_workers + 1), include_dashboard=False, log_to_driver=False)

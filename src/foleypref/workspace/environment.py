@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 import sys
 from importlib import metadata
+
+import torch
 
 from foleypref.workspace.pool import usable_cores
 
@@ -16,7 +17,8 @@ def environment() -> str:
     """Return versions and hardware as `name: value` lines."""
     rows = [("foleypref", _version("foleypref")), ("python", sys.version.split()[0])]
     rows += [(name, _version(name)) for name in PACKAGES]
-    rows += [("os", platform.platform()), ("cpus", str(usable_cores())), ("gpu", _gpu())]
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    rows += [("os", platform.platform()), ("cpus", str(usable_cores())), ("gpu", gpu)]
     return "\n".join(f"{name}: {value}" for name, value in rows)
 
 
@@ -25,11 +27,3 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _gpu() -> str:
-    if importlib.util.find_spec("torch") is None:
-        return "unknown (no torch)"
-    import torch
-
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"

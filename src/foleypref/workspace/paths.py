@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from foleypref.workspace.records import AUTO
+from foleypref.workspace.records import AUTO, Clip
 
 
 class RunFiles:
@@ -58,6 +58,10 @@ class WorkspacePaths:
         self.report = self.root / "report"  # unless the user names another folder
         self.annotate = self.root / "annotate"
         self.locks = self.root / "locks"
+
+    def clip_file(self, clip: Clip) -> Path:
+        """Return the video of a clip; a relative path starts at the workspace's folder."""
+        return self.root / clip.path
 
     def table_folder(self, table: str) -> Path:
         """Return the folder that holds a table's parts."""

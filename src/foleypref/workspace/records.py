@@ -35,17 +35,24 @@ def digest(*parts: Any, length: int = 16) -> str:
 
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
+RECORDS: dict[str, type[Record]] = {}
+"""The class of every table's records."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Base of all records: `table` is where they are stored, `id_field` the column that identifies one."""
+    """Base of all records. `table` is where they are stored; `id_field`, the first column, identifies one."""
 
     table: ClassVar[str] = ""
     id_field: ClassVar[str] = ""
 
+    def __init_subclass__(cls, table: str = "") -> None:
+        # `slots` makes each class anew, without the keyword but with what the first one was given.
+        cls.table, cls.id_field = table or cls.table, next(iter(cls.__annotations__))
+        RECORDS[cls.table] = cls
+
     @property
     def record_id(self) -> str:
-        """The value of the id column."""
         return getattr(self, self.id_field)
 
     @classmethod
@@ -55,11 +62,8 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Clip(Record):
+class Clip(Record, table="clips"):
     """One trim of one video, with its caption. `meta` keeps every metadata column that has no field here."""
-
-    table: ClassVar[str] = "clips"
-    id_field: ClassVar[str] = "clip_id"
 
     clip_id: str
     path: str  # absolute, or relative to the workspace root
@@ -80,22 +84,19 @@ class Clip(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate(Record):
+class Candidate(Record, table="candidates"):
     """One soundtrack for one clip, with everything needed to make it again without the others."""
-
-    table: ClassVar[str] = "candidates"
-    id_field: ClassVar[str] = "candidate_id"
 
     candidate_id: str
     clip_id: str
     model: str  # part name, or "ground_truth"
     weights: str  # fingerprint of the weights that made it ("" for ground truth)
-    seed: int
-    solver: str
-    num_steps: int
-    guidance_scale: float
-    shard: str  # latents: file under tensors/, without suffix
-    row: int  # latents: row in that file
+    seed: int = 0
+    solver: str = ""
+    num_steps: int = 0
+    guidance_scale: float = 0.0
+    shard: str = ""  # latents: file under tensors/, without suffix
+    row: int = -1  # latents: row in that file
     sound: str = ""  # file of a sound that was imported, not sampled here; such a candidate has no latents
 
     @property
@@ -127,16 +128,13 @@ class Candidate(Record):
         candidate_id = Candidate.make_id(clip_id, model, weights, seed, solver, num_steps, guidance_scale)
         return Candidate(
             candidate_id, clip_id, model, weights, seed=seed, solver=solver, num_steps=num_steps,
-            guidance_scale=guidance_scale, shard="", row=-1,
+            guidance_scale=guidance_scale,
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Feature(Record):
+class Feature(Record, table="features"):
     """The place of one cached row: a clip's conditions or latents, or a candidate's embedding."""
-
-    table: ClassVar[str] = "features"
-    id_field: ClassVar[str] = "feature_id"
 
     feature_id: str
     item_id: str  # a clip_id or a candidate_id
@@ -151,11 +149,8 @@ class Feature(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Score(Record):
+class Score(Record, table="scores"):
     """One raw number for one candidate from one scorer. `value` None means "unscored" and has a reason."""
-
-    table: ClassVar[str] = "scores"
-    id_field: ClassVar[str] = "score_id"
 
     score_id: str
     candidate_id: str
@@ -177,11 +172,8 @@ class Score(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Rating(Record):
+class Rating(Record, table="ratings"):
     """One judgement of one candidate by one rater: 0 bad, 1 medium, 2 good."""
-
-    table: ClassVar[str] = "ratings"
-    id_field: ClassVar[str] = "rating_id"
 
     rating_id: str
     candidate_id: str
@@ -200,11 +192,8 @@ class Rating(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Vote(Record):
+class Vote(Record, table="votes"):
     """One comparison of two candidates of a clip by one rater: +1 first better, -1 second, 0 tie."""
-
-    table: ClassVar[str] = "votes"
-    id_field: ClassVar[str] = "vote_id"
 
     vote_id: str
     clip_id: str
@@ -222,25 +211,15 @@ class Vote(Record):
         """Build a vote with its id: one per rater and ordered pair."""
         if preference not in (-1, 0, 1):
             raise ValueError(f"preference is 1 (first), -1 (second) or 0 (tie), found {preference!r}")
-        vote_id = digest("vote", clip_id, first, second, rater)
+        key = digest("vote", clip_id, first, second, rater)
         return Vote(
-            vote_id,
-            clip_id,
-            first,
-            second,
-            rater=rater,
-            preference=preference,
-            source=source,
-            seconds=seconds,
+            key, clip_id, first, second, rater=rater, preference=preference, source=source, seconds=seconds
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Pair(Record):
+class Pair(Record, table="pairs"):
     """A preference: `chosen` over `rejected` (candidate ids) for one clip. Columns follow TRL's names."""
-
-    table: ClassVar[str] = "pairs"
-    id_field: ClassVar[str] = "pair_id"
 
     pair_id: str
     clip_id: str
@@ -257,23 +236,34 @@ class Pair(Record):
         """Return the id of a preference."""
         return digest("pair", clip_id, chosen, rejected, source)
 
+    @staticmethod
+    def make(
+        clip: Clip, ids: tuple[str, str], source: str, scores: tuple[float, float], complexity: float = 0.0
+    ) -> Pair:
+        """Return the pair of two candidates of a clip; `ids` and `scores` are of (chosen, rejected)."""
+        return Pair(
+            pair_id=Pair.make_id(clip.clip_id, *ids, source),
+            clip_id=clip.clip_id,
+            prompt=clip.prompt,
+            chosen=ids[0],
+            rejected=ids[1],
+            score_chosen=scores[0],
+            score_rejected=scores[1],
+            complexity=complexity,
+            source=source,
+        )
+
 
 @dataclass(frozen=True, slots=True)
-class ImportedPair(Record):
+class ImportedPair(Record, table="imported"):
     """The id of a pair that `foleypref pairs import` added, which the stage `pair` leaves in place."""
-
-    table: ClassVar[str] = "imported"
-    id_field: ClassVar[str] = "pair_id"
 
     pair_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Failure(Record):
+class Failure(Record, table="failures"):
     """One input that a stage could not use, and why: neither a crash of the stage nor a silent skip."""
-
-    table: ClassVar[str] = "failures"
-    id_field: ClassVar[str] = "failure_id"
 
     failure_id: str
     stage: str
@@ -284,8 +274,3 @@ class Failure(Record):
     def make(stage: str, item: str, reason: str) -> Failure:
         """Build a failure with its id: one per stage and item."""
         return Failure(digest("failure", stage, item), stage, item, reason)
-
-
-RECORDS: dict[str, type[Record]] = {
-    cls.table: cls for cls in (Clip, Candidate, Feature, Score, Rating, Vote, Pair, ImportedPair, Failure)
-}

@@ -24,9 +24,7 @@ def score_table(workspace: Workspace, dimensions: Iterable[str] | None = None) -
     With `dimensions` ("scorer/dimension"), only the records of their scorers.
     """
     columns = ("candidate_id", "scorer", "version", "dimension", "value")
-    where = None
-    if dimensions is not None:
-        where = among("scorer", set(scorers_of(dimensions)))
+    where = None if dimensions is None else among("scorer", scorers_of(dimensions))
     return workspace.table(Score, columns, where).select(columns)
 
 

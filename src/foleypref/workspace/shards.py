@@ -153,11 +153,6 @@ def _read_header(descriptor: int) -> dict[str, _Layout]:
         begin, end = entry["data_offsets"]
         num_rows, *row_shape = entry["shape"]
         row_bytes = (end - begin) // num_rows if num_rows else 0
-        layouts[key] = _Layout(
-            dtype=DTYPES[entry["dtype"]],
-            row_shape=tuple(row_shape),
-            num_rows=num_rows,
-            offset=8 + length + begin,
-            row_bytes=row_bytes,
-        )
+        dtype, offset = DTYPES[entry["dtype"]], 8 + length + begin
+        layouts[key] = _Layout(dtype, tuple(row_shape), num_rows, offset, row_bytes=row_bytes)
     return layouts

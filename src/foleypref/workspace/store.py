@@ -58,19 +58,22 @@ class Workspace(WorkspacePaths):
 
     # -- tables ---------------------------------------------------------------------------------------------
 
-    def append(self, records: Sequence[Record]) -> None:
-        """Write records, one atomic part per table, tables in the order of their first record.
+    def append(self, records: Sequence[Record]) -> list[Path]:
+        """Write records and return the files: one atomic part per table, in the order of first records.
 
         Put the records that mark an item as done last: after a crash, the ones they refer to are then there.
         """
         groups: dict[type[Record], list[Record]] = {}
         for record in records:
             groups.setdefault(type(record), []).append(record)
+        paths = []
         for cls, group in groups.items():
             name = digest(sorted(r.record_id for r in group), length=24)
             sink = io.BytesIO()
             pq.write_table(to_arrow(cls, group), sink, compression="zstd")
-            write_atomic(self._folder_of(cls) / f"{name}.parquet", sink.getvalue())
+            paths.append(self._folder_of(cls) / f"{name}.parquet")
+            write_atomic(paths[-1], sink.getvalue())
+        return paths
 
     def read(self, cls: type[R], where: pc.Expression | None = None) -> list[R]:
         """Return a table's records in the order of their ids, whatever the order of writing was.
@@ -108,8 +111,7 @@ class Workspace(WorkspacePaths):
         For stages with too many rows for Python objects. The id column is always there; `dict` columns stay
         JSON text.
         """
-        names = cls.columns() if columns is None else columns
-        selected = [cls.id_field, *(name for name in names if name != cls.id_field)]
+        selected = list(dict.fromkeys([cls.id_field, *(cls.columns() if columns is None else columns)]))
         parts = [to_arrow(cls, []).select(selected)]
         if where is None:
             parts += [read_part(cls, path, selected) for path in self._part_files(cls)]
@@ -125,12 +127,9 @@ class Workspace(WorkspacePaths):
 
     def replace_table(self, cls: type[R], records: Sequence[R]) -> None:
         """Make `records` the whole table, for tables that are a function of others, like pairs."""
-        folder = self._folder_of(cls)
-        old = set(folder.glob("*.parquet"))
-        if records:
-            self.append(list(records))
-            old -= {folder / f"{digest(sorted(r.record_id for r in records), length=24)}.parquet"}
-        for path in old:
+        old = self._part_files(cls)
+        new = self.append(records)
+        for path in set(old).difference(new):
             path.unlink()
         self._parts.pop(cls.table, None)
 
@@ -161,12 +160,19 @@ class Workspace(WorkspacePaths):
         write_shard(self.tensors / f"{shard}.safetensors", tensors)
         return shard
 
-    def latents(self, candidates: Sequence[Candidate]) -> dict[str, Tensor]:
-        """Return the latents of candidates, keyed by modality: {"audio": (B, L, D)}."""
-        return self.rows(candidates)
+    def write_features(
+        self, kind: str, key: str, item_ids: Sequence[str], tensors: dict[str, Tensor]
+    ) -> list[Feature]:
+        """Write one shard with a row per item; returns the records that point at the rows."""
+        ids = [Feature.make_id(item_id, key) for item_id in item_ids]
+        shard = self.write_rows(kind, ids, tensors)
+        return [
+            Feature(feature_id, item_id, key, shard, row=row)
+            for row, (feature_id, item_id) in enumerate(zip(ids, item_ids))
+        ]
 
     def rows(self, records: Sequence[Candidate | Feature]) -> dict[str, Tensor]:
-        """Return every tensor of the rows that records point at, in their order.
+        """Return the rows that records point at, in their order: {"audio": (B, L, D)} for latents.
 
         The shards of the records must hold the same keys.
         """

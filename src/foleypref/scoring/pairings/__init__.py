@@ -58,14 +58,5 @@ def complexity(chosen: ScoredCandidate, rejected: ScoredCandidate) -> float:
 def make_pair(clip: Clip, chosen: ScoredCandidate, rejected: ScoredCandidate) -> Pair:
     """Return the record of a pair that AudioScore decided: p(good) of both and Eq. 3, source "auto"."""
     ids = chosen.candidate.candidate_id, rejected.candidate.candidate_id
-    return Pair(
-        pair_id=Pair.make_id(clip.clip_id, *ids, AUTO),
-        clip_id=clip.clip_id,
-        prompt=clip.prompt,
-        chosen=ids[0],
-        rejected=ids[1],
-        score_chosen=chosen.p_good,
-        score_rejected=rejected.p_good,
-        complexity=complexity(chosen, rejected),
-        source=AUTO,
-    )
+    scores = chosen.p_good, rejected.p_good
+    return Pair.make(clip, ids, AUTO, scores, complexity=complexity(chosen, rejected))
