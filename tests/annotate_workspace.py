@@ -20,7 +20,6 @@ from foleypref.annotate.event_log import EventLog
 from foleypref.annotate.events import Event, parse_event
 from foleypref.annotate.media_store import MediaStore, Soundtrack
 from foleypref.annotate.settings import AnnotateSettings
-from foleypref.annotate.tokens import Tokens
 from foleypref.media.mux import write_video
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip
 from foleypref.workspace.store import Workspace
@@ -90,13 +89,12 @@ def make_campaign(workspace: Workspace, raters: Sequence[str] = ("ann", "bob"), 
     """Return a campaign on the workspace's log; the raters' tokens are thrown away."""
     chosen = AnnotateSettings(**{"repeats": 0.0, "degraded": 0.0, **settings})
     log = EventLog.of(workspace.root, chosen.database)
-    tokens = Tokens(log)
+    media, assignments = MediaStore(workspace, fake_waves()), make_assignments(workspace, chosen)
+    campaign = Campaign(chosen, log, media, assignments)
     for rater in raters:
-        if rater not in tokens.names():
-            tokens.new_token(rater)
-    return Campaign(
-        chosen, log, tokens, MediaStore(workspace, fake_waves()), make_assignments(workspace, chosen)
-    )
+        if rater not in campaign.tokens.names():
+            campaign.tokens.new_token(rater)
+    return campaign
 
 
 def without_media(campaign: Campaign) -> Campaign:

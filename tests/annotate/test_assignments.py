@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from foleypref.annotate.assignments import clip_uncertainty, make_assignments
-from foleypref.annotate.campaign import Campaign
-from foleypref.annotate.checks import Refused
+from foleypref.annotate.campaign import Campaign, Refused
 from foleypref.annotate.media_store import MediaStore
 from foleypref.annotate.rows import Task
 from foleypref.annotate.settings import AnnotateSettings
@@ -186,7 +185,7 @@ def test_clips_come_by_uncertainty_with_a_share_at_random(tmp_path: Path) -> Non
     assert sorted(assignments.rest) == sorted(uncertainty)
     rank = np.argsort([-uncertainty[i] for i in assignments.rest]).argsort()
     assert 2 < (rank[:20] > 25).sum() < 15  # of the first 20 half were drawn at random
-    campaign = Campaign(settings, None, None, MediaStore(workspace, fake_waves()), assignments)  # type: ignore[arg-type]
+    campaign = Campaign(settings, None, MediaStore(workspace, fake_waves()), assignments)  # type: ignore[arg-type]
     assert campaign.assignments.rest == sorted(
         uncertainty, key=lambda i: -uncertainty[i]
     )  # the campaign follows a fit by itself

@@ -15,7 +15,6 @@ from foleypref.annotate.event_log import EventLog
 from foleypref.annotate.levels import TARGET_LUFS, loudness
 from foleypref.annotate.media_store import MediaStore
 from foleypref.annotate.settings import AnnotateSettings
-from foleypref.annotate.tokens import Tokens
 from foleypref.fit import FitSettings, fit
 from foleypref.models.playback import ModelMedia
 from foleypref.pair import PairSettings, pair
@@ -34,9 +33,8 @@ def test_from_sampled_candidates_to_human_pairs(tmp_path: Path) -> None:
     settings = AnnotateSettings(repeats=0.0, degraded=0.0, require_listen_s=1.0)
     log = EventLog.of(workspace.root)
     media = MediaStore(workspace, ModelMedia(workspace, settings.model).waves)  # type: ignore[arg-type]
-    tokens = Tokens(log)
-    token = tokens.new_token("ann")
-    campaign = Campaign(settings, log, tokens, media, make_assignments(workspace, settings))
+    campaign = Campaign(settings, log, media, make_assignments(workspace, settings))
+    token = campaign.tokens.new_token("ann")
     levels = []
     with served(campaign) as port:
         ann = Client(port, token)

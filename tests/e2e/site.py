@@ -24,7 +24,6 @@ from foleypref.annotate.event_log import EventLog
 from foleypref.annotate.media_store import MediaStore
 from foleypref.annotate.serve import annotate
 from foleypref.annotate.settings import OPERATOR, AnnotateSettings
-from foleypref.annotate.tokens import Tokens
 from foleypref.media.mux import write_video
 from foleypref.settings.flags import parse
 from foleypref.settings.parts import Settings
@@ -96,11 +95,8 @@ class Site:
         chosen = {"repeats": 0.0, "degraded": 0.0, "overlap": 1.0, "require_listen_s": 0.2, **settings}
         self.settings = AnnotateSettings(**chosen)
         self.log = EventLog.of(workspace.root)
-        self.tokens = Tokens(self.log)
         assignments = make_assignments(workspace, self.settings)
-        self.campaign = Campaign(
-            self.settings, self.log, self.tokens, MediaStore(workspace, waves), assignments
-        )
+        self.campaign = Campaign(self.settings, self.log, MediaStore(workspace, waves), assignments)
         self.lose_replies = 0  # answers to posts that are thrown away after the work is done
         self._port = 0
         self.start()
@@ -144,11 +140,11 @@ class Site:
 
     def rater(self, name: str) -> str:
         """Return the address of a new rater."""
-        return f"{self.url}/#token={self.tokens.new_token(name)}"
+        return f"{self.url}/#token={self.campaign.tokens.new_token(name)}"
 
     def operator(self) -> str:
         """Return a new address for the operator."""
-        return f"{self.url}/operator#token={self.tokens.new_token(OPERATOR, OPERATOR)}"
+        return f"{self.url}/operator#token={self.campaign.tokens.new_token(OPERATOR, OPERATOR)}"
 
     def events_of(self, rater: str, *kinds: str) -> list[dict[str, Any]]:
         """Return a rater's events of these kinds; by default all but listening."""

@@ -26,8 +26,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from foleypref.annotate import STATIC
-from foleypref.annotate.campaign import Campaign
-from foleypref.annotate.checks import Refused
+from foleypref.annotate.campaign import Campaign, Refused
 from foleypref.annotate.events import parse_event
 from foleypref.annotate.fold import fold, merged
 from foleypref.annotate.guard import MAX_BODY, Guard
@@ -132,7 +131,11 @@ def _add_operator_routes(app: FastAPI, campaign: Campaign, base_url: str) -> Non
             raise Refused(422, f"format: one of {', '.join(FORMATS)}")
         suffix, media_type = FORMATS[name]
         disposition = {"content-disposition": f'attachment; filename="labels{suffix}"'}
-        content = _exported(campaign, name)
+        # Labels that no stage has read yet are exported too.
+        workspace = campaign.media.workspace
+        ratings, votes = merged(workspace, fold(read_histories(campaign.log).values()))
+        by_people = [r for r in ratings if r.source == HUMAN], [v for v in votes if v.source == HUMAN]
+        content = render(name, workspace, *by_people)
         return Response(content, media_type=media_type, headers={**NO_STORE, **disposition})
 
     @app.post("/api/operator/raters")
@@ -184,14 +187,6 @@ async def _body(request: Request) -> bytes:
         if len(body) > MAX_BODY:
             raise Refused(413, f"a request has at most {MAX_BODY} bytes")
     return body
-
-
-def _exported(campaign: Campaign, format_name: str) -> bytes:
-    """Return the labels by people as a file, including those that no stage has read yet."""
-    workspace = campaign.media.workspace
-    ratings, votes = merged(workspace, fold(read_histories(campaign.log).values()))
-    by_people = [r for r in ratings if r.source == HUMAN], [v for v in votes if v.source == HUMAN]
-    return render(format_name, workspace, *by_people)
 
 
 def _json(content: Any) -> Response:

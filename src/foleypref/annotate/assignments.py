@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -80,11 +80,7 @@ def make_assignments(workspace: Workspace, settings: AnnotateSettings) -> Assign
             by_clip.setdefault(candidate.clip_id, []).append(candidate)
     if settings.versus:
         by_clip = {clip_id: _opponents(candidates, settings) for clip_id, candidates in by_clip.items()}
-    ready = [
-        clip_id
-        for clip_id, candidates in by_clip.items()
-        if sum(c.model != GROUND_TRUTH for c in candidates) >= 2
-    ]
+    ready = [i for i, of_clip in by_clip.items() if sum(c.model != GROUND_TRUTH for c in of_clip) >= 2]
     if not ready:
         raise ValueError(
             f"{workspace.root} has no clips of split {settings.split!r} with two or more candidates of "
@@ -124,11 +120,8 @@ def _choose(candidates: Sequence[Candidate], settings: AnnotateSettings) -> tupl
     return tuple(c.candidate_id for c in order[: settings.tracks])
 
 
-def _ordered(
-    clip_ids: Iterable[str], settings: AnnotateSettings, uncertainty: Mapping[str, float]
-) -> list[str]:
+def _ordered(at_random: list[str], settings: AnnotateSettings, uncertainty: Mapping[str, float]) -> list[str]:
     """Return clips with the most uncertain first and a share at random; all at random without a fit."""
-    at_random = list(clip_ids)  # they come sorted by a hash
     if not uncertainty:
         return at_random
     by_uncertainty = sorted(at_random, key=lambda clip_id: -uncertainty.get(clip_id, math.inf))
@@ -152,8 +145,7 @@ def clip_uncertainty(workspace: Workspace, assignments: Assignments, name: str) 
     chosen = dict(assignments.clip_tasks)  # a copy: another thread may leave a clip out meanwhile
     ids = [candidate_id for clip_task in chosen.values() for candidate_id in clip_task.candidates]
     try:
-        score = AudioScore(weights=str(path)).load()
-        probabilities, scored = score.stored_probabilities(workspace, ids)
+        probabilities, scored = AudioScore(weights=str(path)).load().stored_probabilities(workspace, ids)
     except ValueError as error:
         say(f"annotate: clips come in random order: {error}")
         return {}
@@ -176,7 +168,7 @@ def draw_task(
     """Return the rater's next task, or None if no clip is left; `claimed` clips belong to other raters."""
     earlier = history.of(settings.campaign_id)
     number = len(earlier) + 1
-    seen = history.seen(settings.campaign_id)
+    seen = history.seen[settings.campaign_id]
     clip_id = next((i for i in assignments.overlap if i not in seen), None)
     is_overlap = clip_id is not None
     if not is_overlap:
@@ -185,12 +177,11 @@ def draw_task(
         return None
     draws = random.Random(seed_of(settings.seed, "task", rater, number))
     repeat, degrade = draws.random() < settings.repeats, draws.random() < settings.degraded
-    repeatable = _repeatable(assignments, earlier, history, number) if repeat else []
-    if repeatable:
+    if repeat and (repeatable := _repeatable(assignments, earlier, history, number)):
         first = draws.choice(repeatable)
         tracks = [(track.candidate_id, "") for track in first.tracks]
-        repeat_task = _task(settings, rater, number, clip_id=first.clip_id, tracks=tracks)
-        return replace(repeat_task, repeat_of=first.task_id)
+        task = _task(settings, rater, number, clip_id=first.clip_id, tracks=tracks)
+        return replace(task, repeat_of=first.task_id)
     tracks = [(i, "") for i in assignments.clip_tasks[clip_id].candidates]
     if degrade:
         tracks = _degraded(tracks, settings, draws)
@@ -230,11 +221,7 @@ def _degraded(
 
 
 def _task(
-    settings: AnnotateSettings,
-    rater: str,
-    number: int,
-    clip_id: str,
-    tracks: Sequence[tuple[str, str]],
+    settings: AnnotateSettings, rater: str, number: int, clip_id: str, tracks: Sequence[tuple[str, str]]
 ) -> Task:
     """Return a task with its soundtracks in this rater's blind order."""
     task_id = digest("task", settings.campaign_id, rater, number)

@@ -1,15 +1,14 @@
-"""A rating campaign: what the raters' page asks and sends, without HTTP."""
+"""A rating campaign: what the raters' page asks and sends, without HTTP, and which events it refuses."""
 
 from __future__ import annotations
 
-from functools import partial
+import json
 from pathlib import Path
 from typing import Any
 
 from foleypref.annotate.assignments import Assignments
-from foleypref.annotate.checks import Refused, check_event
 from foleypref.annotate.event_log import Conflict, EventLog
-from foleypref.annotate.events import Event, TaskEvent, body_of, canonical
+from foleypref.annotate.events import Compare, Event, Listen, Rank, Rate, Skip, TaskEvent
 from foleypref.annotate.history import Histories, History
 from foleypref.annotate.media_store import MediaStore
 from foleypref.annotate.rows import NewEvent, StoredEvent, Task
@@ -21,23 +20,26 @@ from foleypref.models.playback import event_times
 from foleypref.workspace.records import LABELS
 
 MAX_AHEAD = 3
+SLACK_S = 0.05  # tolerance, because the page measures listening by the screen's refreshes
+
+
+class Refused(Exception):
+    """A request that is refused: an HTTP status, and one line to show."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
 
 
 class Campaign:
     """Raters, tasks and events of one workspace under one set of settings."""
 
     def __init__(
-        self,
-        settings: AnnotateSettings,
-        log: EventLog,
-        tokens: Tokens,
-        media: MediaStore,
-        assignments: Assignments,
+        self, settings: AnnotateSettings, log: EventLog, media: MediaStore, assignments: Assignments
     ) -> None:
-        self.settings, self.log, self.tokens, self.media = settings, log, tokens, media
-        self.assignments = assignments
-        self.histories = Histories(log)
-        self.queue = TaskQueue(settings, log, media, assignments=assignments, histories=self.histories)
+        self.settings, self.log, self.media, self.assignments = settings, log, media, assignments
+        self.tokens, self.histories = Tokens(log), Histories(log)
+        self.queue = TaskQueue(settings, media, assignments, self.histories)
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -59,7 +61,7 @@ class Campaign:
     def progress(self, history: History) -> dict[str, Any]:
         """Return how many tasks a rater has done, of about how many, and whether an undo is possible."""
         return {
-            "done": history.num_done(self.settings.campaign_id),
+            "done": len(history.done[self.settings.campaign_id]),
             "total": self.queue.expected_total(history, max(1, len(self.tokens.names()))),
             "can_undo": history.last(self.settings.campaign_id) is not None,
         }
@@ -90,10 +92,9 @@ class Campaign:
         history = self.histories.of(rater)
         if task_id not in history.tasks:
             self.histories.reload_tasks(rater, history)
-        task = history.tasks.get(task_id)
-        if task is None:
+        if task_id not in history.tasks:
             raise Refused(404, "there is no such task")
-        return task
+        return history.tasks[task_id]
 
     def media_file(self, rater: str, task_id: str, which: str) -> Path:
         """Return the file of a task's "video", or of the soundtrack under a letter. Raises Refused."""
@@ -119,8 +120,10 @@ class Campaign:
             if client_id not in history.client_ids:  # a replay was checked when it came first
                 undoes = self._check(rater, history, event)
             task_id = event.task_id if isinstance(event, TaskEvent) else ""
-            body = body_of(event)
-            new = NewEvent(rater, client_id, event.kind, task_id=task_id, body=canonical(body), undoes=undoes)
+            body = event.model_dump(mode="json", exclude={"client_id"})
+            # Equal bodies give the same text; only ASCII, because databases refuse NUL and lone surrogates.
+            text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+            new = NewEvent(rater, client_id, event.kind, task_id=task_id, body=text, undoes=undoes)
             try:
                 seq, replayed, time_ms = self.log.append(new)
             except Conflict as error:
@@ -141,8 +144,20 @@ class Campaign:
                 raise Refused(409, "there is nothing to undo")
             return last.seq
         task = self.task_of(rater, event.task_id)
-        heard, seconds_of = history.heard[task.task_id], partial(self._seconds, task)
-        check_event(event, task, self.settings, heard=heard, seconds_of=seconds_of)
+        judged = _judged_letters(event)
+        unknown = sorted({*judged, *event.heard} - set(task.labels))
+        if event.kind not in (task.kind, "listen", "skip"):
+            raise Refused(422, f"kind: this task is to {task.kind}, found {event.kind}")
+        if unknown:
+            raise Refused(422, f"this task has no soundtrack {unknown[0]}")
+        if isinstance(event, Rank) and len(judged) < len(task.labels):
+            raise Refused(422, f"order: rank all of {', '.join(task.labels)}")
+        if isinstance(event, Skip) and event.reason not in self.settings.skip_reasons:
+            raise Refused(422, f"reason: one of {', '.join(self.settings.skip_reasons)}")
+        for label in judged if event.kind == task.kind else ():
+            heard_s = max(history.heard[task.task_id].get(label, 0.0), event.heard.get(label, 0.0))
+            if heard_s < min(self.settings.require_listen_s, self._seconds(task, label)) - SLACK_S:
+                raise Refused(409, f"listen to {label} first")
         return None
 
     def _seconds(self, task: Task, label: str) -> float:
@@ -151,3 +166,12 @@ class Campaign:
             return self.media.soundtrack(track.candidate_id, track.degraded).seconds
         except MediaError as error:
             raise Refused(404, str(error)) from None
+
+
+def _judged_letters(event: TaskEvent) -> list[str]:
+    """Return the letters that an event is about."""
+    if isinstance(event, Rate | Listen):
+        return [event.label]
+    if isinstance(event, Compare):
+        return [event.first, event.second]
+    return sorted(event.labels()) if isinstance(event, Rank) else []

@@ -21,14 +21,11 @@ def degrade(wave: np.ndarray, sample_rate: int, how: str, seed: int) -> np.ndarr
         return _low_pass(wave)
     if how == "late" and not _is_steady(wave, sample_rate):
         late = min(max(LATE_SHARE * len(wave) / sample_rate, LATE_MIN_S), LATE_MAX_S)
-        return _delayed(wave, round(late * sample_rate))
-    return _noisy(wave, np.random.default_rng(seed))
-
-
-def _noisy(wave: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        num = min(round(late * sample_rate), len(wave))
+        return np.concatenate([np.zeros(num, np.float32), wave[: len(wave) - num]])
     level = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64)))) if len(wave) else 0.0
-    noise = generator.standard_normal(len(wave)) * (level or 0.1) * 10 ** (-NOISE_SNR_DB / 20)
-    return _in_range(wave + noise)
+    noise = np.random.default_rng(seed).standard_normal(len(wave)) * (level or 0.1)
+    return _in_range(wave + noise * 10 ** (-NOISE_SNR_DB / 20))
 
 
 def _low_pass(wave: np.ndarray) -> np.ndarray:
@@ -38,11 +35,6 @@ def _low_pass(wave: np.ndarray) -> np.ndarray:
     cut = max(2, int(np.searchsorted(energy, LOW_PASS_ENERGY * energy[-1])))
     slope = np.clip(1 - (np.arange(len(spectrum)) - cut) / cut, 0, 1)  # falls to 0 within an octave
     return _in_range(np.fft.irfft(spectrum * slope, len(wave)))
-
-
-def _delayed(wave: np.ndarray, num: int) -> np.ndarray:
-    num = min(num, len(wave))
-    return np.concatenate([np.zeros(num, np.float32), wave[: len(wave) - num]])
 
 
 def _is_steady(wave: np.ndarray, sample_rate: int) -> bool:

@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from foleypref.annotate import require
-from foleypref.annotate.rows import Appended, NewEvent, Rater, StoredEvent, Task
+from foleypref.annotate.rows import Appended, NewEvent, Rater, StoredEvent, Task, Track
 from foleypref.media.files import write_atomic
 from foleypref.workspace.paths import WorkspacePaths
 
@@ -86,7 +86,7 @@ class EventLog:
 
     def __init__(self, url: str) -> None:
         """Open or create the log at an SQLAlchemy URL. Raises ValueError if the database does not answer."""
-        self.engine = _engine(url)
+        self.engine, name = _engine(url), f"the event log at {_printable(url)}"
         self.is_shared = self.engine.dialect.name != "sqlite"  # other servers may write to it
         self._insert: Any = sqlite.insert if self.engine.dialect.name == "sqlite" else postgresql.insert
         self._pending: list[tuple[Callable[[Any], Any], Future[Any]]] = []
@@ -98,13 +98,9 @@ class EventLog:
                 db.execute(row.on_conflict_do_nothing())
                 on_disk = db.execute(sa.select(ABOUT.c.value).where(ABOUT.c.key == "format")).scalar_one()
         except SQLAlchemyError as error:
-            raise ValueError(
-                f"the event log at {_printable(url)} cannot be opened: {_reason(error)}"
-            ) from error
+            raise ValueError(f"{name} cannot be opened: {_reason(error)}") from error
         if on_disk != FORMAT:
-            raise ValueError(
-                f"the event log at {_printable(url)} has format {on_disk}, this foleypref reads {FORMAT}"
-            )
+            raise ValueError(f"{name} has format {on_disk}, this foleypref reads {FORMAT}")
 
     @classmethod
     def of(cls, root: Path, database: str = "") -> EventLog:
@@ -186,7 +182,7 @@ class EventLog:
     def add_task(self, task: Task) -> bool:
         """Write a task; return False if its number is taken or another rater has claimed its clip."""
         values = {column.name: getattr(task, column.name) for column in TASKS.c}
-        values |= {"tracks": task.packed(), "created_ms": _now_ms()}
+        values |= {"tracks": json.dumps(task.tracks), "created_ms": _now_ms()}
         row = self._insert(TASKS).values(**values).on_conflict_do_nothing().returning(TASKS.c.task_id)
         return self._write(lambda db: db.execute(row).scalar()) is not None
 
@@ -197,7 +193,8 @@ class EventLog:
             query = query.where(TASKS.c.rater == rater)
         with self.engine.connect() as db:
             rows = db.execute(query).all()
-        return [Task(**{**row._asdict(), "tracks": Task.unpacked(row.tracks)}) for row in rows]
+        tracks = [tuple(Track(*track) for track in json.loads(row.tracks)) for row in rows]
+        return [Task(**{**row._asdict(), "tracks": of_task}) for row, of_task in zip(rows, tracks)]
 
     def claims(self, campaign_id: str) -> set[str]:
         """Return the ids of a campaign's clips that belong to one rater."""

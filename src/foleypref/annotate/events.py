@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -110,13 +109,3 @@ def parse_event(body: bytes) -> Event:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"{place or 'event'}: {first['msg']}"[:300]) from None
-
-
-def body_of(event: Event) -> dict[str, Any]:
-    """Return the event's fields as they are stored, without the client's id."""
-    return event.model_dump(mode="json", exclude={"client_id"})
-
-
-def canonical(body: dict[str, Any]) -> str:
-    """Return the same text for equal bodies; only ASCII, because databases refuse NUL and lone surrogates."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import combinations
+from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
 from foleypref.annotate.event_log import EventLog
@@ -32,39 +33,33 @@ class Folded(NamedTuple):
 
 def fold(histories: Iterable[History]) -> Folded:
     """Return the records of all raters. Of two verdicts by one rater on the same thing the later counts."""
-    ratings: dict[str, tuple[int, Rating]] = {}
-    votes: dict[str, tuple[int, Vote]] = {}
+    ratings: list[tuple[int, Rating]] = []
+    votes: list[tuple[int, Vote]] = []
     owned: set[str] = set()
     for history in histories:
-        for task in history.ever_judged():
-            owned.update(_possible_ids(task))
-        for task, state in history.judged():
-            for seq, rating in _ratings(task, state):
-                _keep_later(ratings, seq, rating)
-            for seq, vote in _votes(task, state):
-                _keep_later(votes, seq, vote)
-    last_ratings = {key: rating for key, (_, rating) in ratings.items()}
-    return Folded(last_ratings, {key: vote for key, (_, vote) in votes.items()}, owned)
+        for task, state in history.ever_judged():
+            if task.counts:
+                owned.update(_possible_ids(task))
+                ratings += _ratings(task, state)
+                votes += _votes(task, state)
+    return Folded(_last_by_id(ratings), _last_by_id(votes), owned)
 
 
-def _keep_later(records: dict[str, tuple[int, R]], seq: int, record: R) -> None:
-    earlier = records.get(record.record_id)
-    if earlier is None or earlier[0] < seq:
-        records[record.record_id] = (seq, record)
+def _last_by_id(records: list[tuple[int, R]]) -> dict[str, R]:
+    return {record.record_id: record for _, record in sorted(records, key=itemgetter(0))}
 
 
 def _ratings(task: Task, state: TaskState) -> Iterator[tuple[int, Rating]]:
-    if task.counts and task.kind == "rate" and state.skipped is None:
-        for label, event in state.given.items():
-            if label in task.genuine:
-                value, seconds = event.body["value"], event.body["seconds"]
-                candidate_id = task.genuine[label]
-                yield event.seq, Rating.make(candidate_id, task.rater, value, source=HUMAN, seconds=seconds)
+    for event in state.verdicts if task.kind == "rate" else ():
+        candidate_id = task.genuine.get(event.body["label"])
+        if candidate_id is not None:
+            value, seconds = event.body["value"], event.body["seconds"]
+            yield event.seq, Rating.make(candidate_id, task.rater, value, source=HUMAN, seconds=seconds)
 
 
 def _votes(task: Task, state: TaskState) -> Iterator[tuple[int, Vote]]:
     for seq, first, second, preference, seconds in comparisons(task, state):
-        if task.counts and {first, second} <= task.genuine.keys():
+        if {first, second} <= task.genuine.keys():
             ids = task.genuine[first], task.genuine[second]
             yield seq, _vote(task, *ids, preference=preference, seconds=seconds)
 
@@ -81,19 +76,17 @@ class Comparison(NamedTuple):
 
 def comparisons(task: Task, state: TaskState) -> Iterator[Comparison]:
     """Yield what a comparison says, or a ranking of every two of its soundtracks."""
-    if state.skipped is not None:
-        return
-    if task.kind == "compare" and state.compared is not None:
-        body, seq = state.compared.body, state.compared.seq
-        yield Comparison(
-            seq, body["first"], body["second"], preference=body["value"], seconds=body["seconds"]
-        )
-    if task.kind == "rank" and state.ranked is not None:
-        body, seq = state.ranked.body, state.ranked.seq
+    for event in state.verdicts if task.kind != "rate" else ():
+        body, seconds = event.body, event.body["seconds"]
+        if task.kind == "compare":
+            yield Comparison(
+                event.seq, body["first"], body["second"], preference=body["value"], seconds=seconds
+            )
+            continue
         place = {label: rank for rank, group in enumerate(body["order"]) for label in group}
         for first, second in combinations(sorted(place), 2):
             preference = (place[first] < place[second]) - (place[first] > place[second])
-            yield Comparison(seq, first, second, preference=preference, seconds=body["seconds"])
+            yield Comparison(event.seq, first, second, preference=preference, seconds=seconds)
 
 
 def _vote(task: Task, first: str, second: str, *, preference: int, seconds: float) -> Vote:
@@ -107,8 +100,6 @@ def _vote(task: Task, first: str, second: str, *, preference: int, seconds: floa
 
 def _possible_ids(task: Task) -> Iterator[str]:
     """Yield the ids of all records that verdicts on a task can lead to."""
-    if not task.counts:
-        return
     if task.kind == "rate":
         yield from (Rating.make(c, task.rater, 0, HUMAN).rating_id for c in task.genuine.values())
     else:

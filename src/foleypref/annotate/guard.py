@@ -7,12 +7,14 @@ cuts a host at its first colon, so that it cannot tell IPv6 addresses, and its a
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.responses import JSONResponse
+
+from foleypref.annotate.settings import LOOPBACK, is_loopback
+
 MAX_BODY = 64 * 1024  # bytes
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 HEADERS = {
     "content-security-policy": (
@@ -25,11 +27,6 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach an address."""
-    return host in LOOPBACK or host.startswith("127.")
 
 
 class Guard:
@@ -61,7 +58,9 @@ class Guard:
         if refusal is None:
             await self.app(scope, receive, send_guarded)
         else:
-            await _answer(send_guarded, *refusal)
+            status, reason = refusal
+            closing = {"connection": "close"}  # the rest of the request is not read
+            await JSONResponse({"reason": reason}, status, closing)(scope, receive, send_guarded)
 
     def _refusal(self, headers: dict[str, str], origins: list[str]) -> tuple[int, str] | None:
         host = headers.get("host", "")
@@ -77,14 +76,3 @@ class Guard:
         sender = urlsplit(origin)
         own = [("http", host), ("https", host), (self.public.scheme, self.public.netloc)]
         return bool(sender.netloc) and (sender.scheme, sender.netloc) in own
-
-
-async def _answer(send: Any, status: int, reason: str) -> None:
-    body = json.dumps({"reason": reason}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),  # the rest of the request is not read
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -22,25 +22,20 @@ BREAK_MS = 120_000  # of a longer pause, only this much counts as work
 class TaskState:
     """A rater's verdicts on a task so far."""
 
-    given: dict[str, StoredEvent] = field(default_factory=dict)  # ratings by letter
-    compared: StoredEvent | None = None
-    ranked: StoredEvent | None = None
+    given: dict[str, StoredEvent] = field(
+        default_factory=dict
+    )  # ratings by letter; a comparison or order: ""
     skipped: StoredEvent | None = None
 
     @property
     def verdicts(self) -> list[StoredEvent]:
         """The events that count; none if the task is skipped."""
-        if self.skipped is not None:
-            return []
-        return [e for e in (*self.given.values(), self.compared, self.ranked) if e is not None]
+        return list(self.given.values()) if self.skipped is None else []
 
     def is_done(self, task: Task) -> bool:
         """Return whether the task needs no further verdict."""
-        if self.skipped is not None:
-            return True
-        if task.kind == "rate":
-            return set(task.labels) <= self.given.keys()
-        return (self.compared if task.kind == "compare" else self.ranked) is not None
+        needed = set(task.labels) if task.kind == "rate" else {""}
+        return self.skipped is not None or needed <= self.given.keys()
 
 
 class History:
@@ -52,12 +47,12 @@ class History:
         self.client_ids: set[str] = set()
         self.heard: dict[str, dict[str, float]] = defaultdict(dict)  # seconds by task and letter
         self.last_seen_ms: int | None = None
+        self.seen: dict[str, set[str]] = defaultdict(set)  # ids of clips given to judge, by campaign
+        self.done: dict[str, set[str]] = defaultdict(set)  # ids of finished tasks, by campaign
         self._assigned: dict[str, list[Task]] = defaultdict(list)  # by campaign, in order
-        self._seen: dict[str, set[str]] = defaultdict(set)  # by campaign
         self._verdicts: dict[str, list[StoredEvent]] = defaultdict(list)  # by task, in order
-        self._stack: dict[str, list[StoredEvent]] = defaultdict(list)  # by campaign, in order
-        self._undone: set[int] = set()
-        self._done: dict[str, set[str]] = defaultdict(set)  # by campaign
+        # By campaign and seq, in order: the verdicts that were not taken back.
+        self._standing: dict[str, dict[int, StoredEvent]] = defaultdict(dict)
         self._active_ms: dict[str, int] = defaultdict(int)  # by campaign
         for task in tasks:
             self.add_task(task)
@@ -71,7 +66,7 @@ class History:
             self._assigned[task.campaign].append(task)
             self._assigned[task.campaign].sort(key=lambda task: task.number)
             if task.shows_clip:
-                self._seen[task.campaign].add(task.clip_id)
+                self.seen[task.campaign].add(task.clip_id)
 
     def apply(self, event: StoredEvent) -> None:
         """Apply the next event. Events come in the order of their `seq`, each once."""
@@ -85,7 +80,7 @@ class History:
             return
         if event.kind in VERDICTS:
             self._verdicts[task.task_id].append(event)
-            self._stack[task.campaign].append(event)
+            self._standing[task.campaign][event.seq] = event
         heard = dict(event.body.get("heard", {}))
         if event.kind == "listen":
             heard[event.body["label"]] = event.body["seconds"]
@@ -96,72 +91,49 @@ class History:
             pause = event.server_time_ms - self.last_seen_ms
             self._active_ms[task.campaign] += min(max(pause, 0), BREAK_MS)
         self.last_seen_ms = event.server_time_ms
-        done = self._done[task.campaign]
+        done = self.done[task.campaign]
         (done.add if self.state(task).is_done(task) else done.discard)(task.task_id)
 
     def _undo(self, event: StoredEvent) -> Task | None:
         """Take back the event that an undo names; return the task it was about."""
-        for stack in self._stack.values():
-            for place in range(len(stack) - 1, -1, -1):
-                if stack[place].seq == event.undoes:
-                    undone = stack.pop(place)
-                    self._undone.add(undone.seq)
-                    return self.tasks[undone.task_id]
-                if stack[place].seq < (event.undoes or 0):
-                    break
+        for verdicts in self._standing.values():
+            undone = verdicts.pop(event.undoes or 0, None)
+            if undone is not None:
+                return self.tasks[undone.task_id]
         return None
 
     def state(self, task: Task) -> TaskState:
         """Return the verdicts on a task that were not taken back."""
         state = TaskState()
         for event in self._verdicts[task.task_id]:
-            if event.seq in self._undone:
-                continue
-            state.skipped = event if event.kind == "skip" else None
-            if event.kind == "rate":
-                state.given[event.body["label"]] = event
-            elif event.kind == "compare":
-                state.compared = event
-            elif event.kind == "rank":
-                state.ranked = event
+            if event.seq in self._standing[task.campaign]:
+                state.skipped = event if event.kind == "skip" else None
+                if event.kind != "skip":
+                    state.given[event.body.get("label", "")] = event
         return state
 
     def last(self, campaign_id: str) -> StoredEvent | None:
         """Return the verdict that an undo would take back."""
-        return self._stack[campaign_id][-1] if self._stack[campaign_id] else None
+        return next(reversed(self._standing[campaign_id].values()), None)
 
     def of(self, campaign_id: str) -> list[Task]:
         """Return the tasks of a campaign in their order."""
         return self._assigned[campaign_id]
 
-    def seen(self, campaign_id: str) -> set[str]:
-        """Return the ids of a campaign's clips that the rater was given to judge."""
-        return self._seen[campaign_id]
-
     def is_done(self, task: Task) -> bool:
         """Return whether a task is finished, without reading its events again."""
-        return task.task_id in self._done[task.campaign]
-
-    def num_done(self, campaign_id: str) -> int:
-        """Return how many tasks of a campaign are finished."""
-        return len(self._done[campaign_id])
+        return task.task_id in self.done[task.campaign]
 
     def per_hour(self, campaign_id: str) -> float | None:
         """Return finished tasks per hour of work, see BREAK_MS; None before the first is finished."""
         hours = self._active_ms[campaign_id] / 3_600_000
-        num = self.num_done(campaign_id)
-        return round(num / hours, 1) if hours > 0 and num else None
+        num_done = len(self.done[campaign_id])
+        return round(num_done / hours, 1) if hours > 0 and num_done else None
 
-    def judged(self) -> Iterable[tuple[Task, TaskState]]:
-        """Yield every task of every campaign that has a verdict which was not taken back."""
-        for task in self.tasks.values():
-            state = self.state(task)
-            if state.verdicts:
-                yield task, state
-
-    def ever_judged(self) -> Iterable[Task]:
-        """Yield every task that ever had a verdict, including those taken back."""
-        return (self.tasks[task_id] for task_id in list(self._verdicts) if self._verdicts[task_id])
+    def ever_judged(self) -> list[tuple[Task, TaskState]]:
+        """Return every task that ever had a verdict, even one taken back, with its state."""
+        tasks = [self.tasks[task_id] for task_id, verdicts in self._verdicts.items() if verdicts]
+        return [(task, self.state(task)) for task in tasks]
 
 
 class Histories:
@@ -185,15 +157,12 @@ class Histories:
         with self.lock(rater):
             history = self._histories.get(rater)
             if history is None:
-                history = History(self.log.tasks(rater), self.log.events(rater))
-                self._histories[rater] = history
-                return history
-            if not self.log.is_shared:
-                return history
-            for event in self.log.events(rater, after=history.seq):
-                if event.task_id and event.task_id not in history.tasks:
-                    self.reload_tasks(rater, history)
-                history.apply(event)
+                history = self._histories[rater] = History(self.log.tasks(rater), self.log.events(rater))
+            elif self.log.is_shared:
+                for event in self.log.events(rater, after=history.seq):
+                    if event.task_id and event.task_id not in history.tasks:
+                        self.reload_tasks(rater, history)
+                    history.apply(event)
             return history
 
     def reload_tasks(self, rater: str, history: History) -> None:

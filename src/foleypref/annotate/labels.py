@@ -179,9 +179,8 @@ def _read_csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
-        raise ValueError(
-            f"{path} lacks the column {', '.join(missing)}; it has {', '.join(columns) or 'none'}"
-        )
+        present = ", ".join(columns) or "none"
+        raise ValueError(f"{path} lacks the column {', '.join(missing)}; it has {present}")
 
 
 def _record(row: Mapping[str, Any], candidates: Mapping[str, Candidate]) -> Rating | Vote:
@@ -195,26 +194,21 @@ def _record(row: Mapping[str, Any], candidates: Mapping[str, Candidate]) -> Rati
     if first not in candidates:
         raise ValueError(f"no candidate {first!r} in this workspace")
     clip_id = str(row.get("clip_id") or candidates[first].clip_id)
-    if row.get("kind") == "rating":
-        _check_clip(first, clip_id, candidates)
+    kind, second = row.get("kind"), str(row.get("second") or "")
+    if kind not in ("rating", "vote"):
+        raise ValueError(f"kind is rating or vote, found {kind!r}")
+    if kind == "vote" and (second not in candidates or second == first):
+        raise ValueError(f"second is another candidate of the clip, found {second!r}")
+    for candidate_id in (first, second) if kind == "vote" else (first,):
+        if candidates[candidate_id].clip_id != clip_id:
+            raise ValueError(f"candidate {candidate_id} belongs to another clip than {clip_id!r}")
+    if kind == "rating":
         label = _whole_number(row.get("value"), words=LABELS)
         return Rating.make(first, rater, label, source=source, seconds=seconds)
-    if row.get("kind") != "vote":
-        raise ValueError(f"kind is rating or vote, found {row.get('kind')!r}")
-    second = str(row.get("second") or "")
-    if second not in candidates or second == first:
-        raise ValueError(f"second is another candidate of the clip, found {second!r}")
-    for candidate_id in (first, second):
-        _check_clip(candidate_id, clip_id, candidates)
     preference = _whole_number(row.get("value"))
     if first > second:  # the rating tool's order, so that the same comparison has the same id
         first, second, preference = second, first, -preference
     return Vote.make(clip_id, first, second, rater, preference=preference, source=source, seconds=seconds)
-
-
-def _check_clip(candidate_id: str, clip_id: str, candidates: Mapping[str, Candidate]) -> None:
-    if candidates[candidate_id].clip_id != clip_id:
-        raise ValueError(f"candidate {candidate_id} belongs to another clip than {clip_id!r}")
 
 
 def _whole_number(value: Any, words: Sequence[str] = ()) -> int:
@@ -226,8 +220,8 @@ def _whole_number(value: Any, words: Sequence[str] = ()) -> int:
             return int(float(value))
     except (TypeError, ValueError, OverflowError):
         pass
-    allowed = f"a whole number or one of {', '.join(words)}" if words else "a whole number"
-    raise ValueError(f"value is {allowed}, found {value!r}")
+    allowed = f" or one of {', '.join(words)}" if words else ""
+    raise ValueError(f"value is a whole number{allowed}, found {value!r}")
 
 
 def _seconds(value: Any) -> float:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -24,13 +24,6 @@ NUM_RESAMPLES = 200
 QUICK_S = 0.2
 Verdicts = dict[tuple[str, ...], int]
 """A task's verdicts: label by (candidate,), or preference by (candidate, candidate)."""
-
-
-class Table(NamedTuple):
-    """Verdicts (R, U), NaN where a rater gave none, and the clip (U,) of each unit."""
-
-    values: np.ndarray
-    clips: np.ndarray
 
 
 class OperatorView:
@@ -56,12 +49,15 @@ def summary(campaign: Campaign) -> dict[str, Any]:
     """Return everything that the operator's page shows, as JSON values."""
     campaign_id, kind = campaign.settings.campaign_id, campaign.settings.task
     raters, verdicts, skipped = [], {}, Counter[str]()
+    checks = {"repeats": Counter[str](), "degraded": Counter[str]()}
     for name in campaign.tokens.names():
         with campaign.histories.lock(name):
             history = campaign.histories.of(name)
             states = [(task, history.state(task)) for task in history.of(campaign_id)]
             raters.append({"name": name, **_rater_row(campaign, history, states)})
             verdicts[name] = {task: verdicts_of(task, state) for task, state in states if task.counts}
+        for check, counts in checks.items():
+            counts.update(raters[-1][check])
         skipped.update(s.skipped.body["reason"] for _, s in states if s.skipped is not None)
     totals = {
         "clips": len(campaign.assignments.clip_tasks),
@@ -70,9 +66,9 @@ def summary(campaign: Campaign) -> dict[str, Any]:
         "tasks_done": sum(rater["done"] for rater in raters),
         "verdicts": sum(len(of_task) for by_task in verdicts.values() for of_task in by_task.values()),
         "skipped": dict(skipped.most_common()),
-        **{check: _sum_over_raters(raters, check) for check in ("repeats", "degraded")},
+        **checks,
     }
-    agreement = measure_agreement(_table(verdicts), kind)
+    agreement = measure_agreement(*_table(verdicts), kind)
     return {"task": kind, "raters": raters, "agreement": agreement, "totals": totals}
 
 
@@ -99,10 +95,9 @@ def verdicts_of(task: Task, state: TaskState, genuine: bool = True) -> Verdicts:
     """
     ids = {t.label: f"{t.candidate_id}*" if t.degraded else t.candidate_id for t in task.tracks}
     letters = set(task.genuine) if genuine else set(ids)
-    if state.skipped is not None:
-        return {}
     if task.kind == "rate":
-        return {(ids[a],): e.body["value"] for a, e in sorted(state.given.items()) if a in letters}
+        labels = {e.body["label"]: e.body["value"] for e in state.verdicts}
+        return {(ids[a],): labels[a] for a in sorted(labels.keys() & letters)}
     verdicts: Verdicts = {}
     for _, first, second, preference, _ in comparisons(task, state):
         if {first, second} <= letters:
@@ -134,14 +129,12 @@ def _caught(task: Task, state: TaskState) -> list[bool]:
     return caught
 
 
-def _table(verdicts: dict[str, dict[Task, Verdicts]]) -> Table:
-    """Return the units that two or more raters have judged."""
-    clip_of = {
-        unit: task.clip_id
-        for by_task in verdicts.values()
-        for task, of_task in by_task.items()
-        for unit in of_task
-    }
+def _table(verdicts: dict[str, dict[Task, Verdicts]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return verdicts (R, U), NaN where there is none, and clips (U,) of units that two or more judged."""
+    clip_of: dict[tuple[str, ...], str] = {}
+    for by_task in verdicts.values():
+        for task, of_task in by_task.items():
+            clip_of.update(dict.fromkeys(of_task, task.clip_id))
     column = {unit: index for index, unit in enumerate(sorted(clip_of))}
     values = np.full((len(verdicts), len(column)), np.nan)
     for row, by_task in enumerate(verdicts.values()):
@@ -149,16 +142,15 @@ def _table(verdicts: dict[str, dict[Task, Verdicts]]) -> Table:
             for unit, value in of_task.items():
                 values[row, column[unit]] = value
     is_shared = (~np.isnan(values)).sum(0) >= 2
-    return Table(values[:, is_shared], np.array([clip_of[unit] for unit in column])[is_shared])
+    return values[:, is_shared], np.array([clip_of[unit] for unit in column])[is_shared]
 
 
-def measure_agreement(table: Table, kind: str) -> dict[str, Any]:
+def measure_agreement(values: np.ndarray, clips: np.ndarray, kind: str) -> dict[str, Any]:
     """Return Krippendorff's alpha (ordinal), its 95 % interval over clips, and the pairwise agreement.
 
     Pairwise agreement: of two soundtracks of a clip that one rater tells apart, how often another rater
     orders them alike, a tie counting half.
     """
-    values, clips = table
     counts = [
         _ordered_alike(values[a], values[b], clips, kind) for a, b in combinations(range(len(values)), 2)
     ]
@@ -193,11 +185,3 @@ def _ordered_alike(first: np.ndarray, second: np.ndarray, clips: np.ndarray, kin
             share = float(((sign == true_sign) + 0.5 * (sign == 0)).mean()) if n else 0.0
         alike, num = alike + (share * n if n else 0.0), num + n
     return alike, num
-
-
-def _sum_over_raters(raters: list[dict[str, Any]], check: str) -> dict[str, int]:
-    """Return a check's counts, summed over all raters."""
-    counts = Counter[str]()
-    for rater in raters:
-        counts.update(rater[check])
-    return dict(counts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -58,15 +57,6 @@ class Task:
     def shows_clip(self) -> bool:
         """Whether the clip is judged: a repeat, or a task with one genuine soundtrack, is only a check."""
         return self.counts and len(self.genuine) >= 2
-
-    def packed(self) -> str:
-        """Return the soundtracks as JSON text."""
-        return json.dumps(self.tracks)
-
-    @staticmethod
-    def unpacked(text: str) -> tuple[Track, ...]:
-        """Return the soundtracks from what `packed` returned."""
-        return tuple(Track(*row) for row in json.loads(text))
 
 
 class NewEvent(NamedTuple):

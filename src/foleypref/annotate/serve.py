@@ -11,8 +11,7 @@ import threading
 from typing import Any
 
 from foleypref.annotate import require
-from foleypref.annotate.guard import is_loopback
-from foleypref.annotate.settings import OPERATOR, AnnotateSettings
+from foleypref.annotate.settings import OPERATOR, AnnotateSettings, is_loopback
 from foleypref.models.playback import ModelMedia, Waves
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
@@ -39,15 +38,13 @@ def annotate(workspace: Workspace, settings: AnnotateSettings, waves: Waves | No
     from foleypref.annotate.campaign import Campaign
     from foleypref.annotate.event_log import EventLog
     from foleypref.annotate.media_store import MediaStore, prepare
-    from foleypref.annotate.tokens import Tokens
 
     with workspace.lock("annotate"), _listen(settings.host, settings.port) as listening:
         assignments = make_assignments(workspace, settings)
         log = EventLog.of(workspace.root, settings.database)
-        model = settings.model
-        media = MediaStore(workspace, waves or ModelMedia(workspace, model, settings.device).waves)
-        tokens = Tokens(log)
-        campaign = Campaign(settings, log, tokens, media, assignments=assignments)
+        waves = waves or ModelMedia(workspace, settings.model, settings.device).waves
+        media = MediaStore(workspace, waves)
+        campaign = Campaign(settings, log, media, assignments)
         campaign.histories.read_all()
         order = [*assignments.overlap, *assignments.rest]
         prepare(media, assignments, order[:NUM_FIRST])
@@ -58,7 +55,7 @@ def annotate(workspace: Workspace, settings: AnnotateSettings, waves: Waves | No
             server_header=False, timeout_graceful_shutdown=3, ws="none", proxy_headers=False,
         )  # fmt: skip
         say(f"annotate: {len(assignments.clip_tasks)} clips to {settings.task}, at {base_url} until Ctrl-C")
-        _print_addresses(tokens, settings, base_url, port)
+        _print_addresses(campaign.tokens, settings, base_url, port)
         stopping = threading.Event()
         rest = threading.Thread(
             target=prepare, args=(media, assignments, order[NUM_FIRST:], stopping.is_set), daemon=True
@@ -82,9 +79,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.listen(128)
     except OSError as error:
         listening.close()
-        reason = error.strerror or str(error)
         raise ValueError(
-            f"cannot listen on {host} port {port}: {reason}; give another --port (0: any free one) or --host"
+            f"cannot listen on {host} port {port}: {error.strerror or error}; "
+            "give another --port (0: any free one) or --host"
         ) from None
     return listening
 

@@ -14,6 +14,7 @@ from foleypref.workspace.records import digest
 Kind = Literal["rate", "compare", "rank"]
 Degradation = Literal["noise", "low_pass", "late"]
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPERATOR = "operator"
 RATER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 MAX_TRACKS = 9  # keys 1 to 9
@@ -89,6 +90,11 @@ class AnnotateSettings(Settings):
             self.name, self.task, self.split, self.model.part_name(), self.weights or "",
             self.tracks, self.ground_truth, *self.versus, length=12,
         )  # fmt: skip
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach an address."""
+    return host in LOOPBACK or host.startswith("127.")
 
 
 def check_name(name: str) -> str:

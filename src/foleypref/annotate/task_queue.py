@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from foleypref.annotate.assignments import Assignments, ClipTask, clip_uncertainty, draw_task
-from foleypref.annotate.event_log import EventLog
 from foleypref.annotate.history import Histories, History
 from foleypref.annotate.media_store import MediaStore, make_or_drop
 from foleypref.annotate.rows import Task
@@ -29,15 +28,9 @@ class TaskQueue:
     """Gives every rater their next tasks."""
 
     def __init__(
-        self,
-        settings: AnnotateSettings,
-        log: EventLog,
-        media: MediaStore,
-        assignments: Assignments,
-        histories: Histories,
+        self, settings: AnnotateSettings, media: MediaStore, assignments: Assignments, histories: Histories
     ) -> None:
-        self.settings, self.log, self.media = settings, log, media
-        self.assignments, self.histories = assignments, histories
+        self.settings, self.media, self.assignments, self.histories = settings, media, assignments, histories
         self._claims: set[str] = set()
         self._claims_time = -CLAIMS_S
         self._order_lock = threading.Lock()
@@ -55,12 +48,12 @@ class TaskQueue:
         while True:
             with self.histories.lock(rater):
                 history = self.histories.of(rater)
-                tasks = self._unfinished(history)[:num]
+                assigned = history.of(self.settings.campaign_id)
+                unfinished = [t for t in assigned if not history.is_done(t)]
+                tasks = [t for t in unfinished if t.task_id not in self._unplayable][:num]
                 to_make = next((task for task in tasks if not self._is_ready(task)), None)
                 if to_make is None and len(tasks) < num:
-                    new = draw_task(
-                        self.assignments, self.settings, rater, history=history, claimed=self._claimed()
-                    )
+                    new = draw_task(self.assignments, self.settings, rater, history, self._claimed())
                     if new is not None and self._is_ready(new):
                         self._assign(new, history)
                         continue
@@ -76,7 +69,7 @@ class TaskQueue:
         """
         campaign_id, repeats = self.settings.campaign_id, self.settings.repeats
         overlap, rest = self.assignments.overlap, self.assignments.rest
-        seen = history.seen(campaign_id)
+        seen = history.seen[campaign_id]
         overlap_left = sum(clip_id not in seen for clip_id in overlap)
         num_claimed = len(seen) - (len(overlap) - overlap_left)
         share = math.ceil(len(rest) / num_raters) - num_claimed
@@ -85,13 +78,9 @@ class TaskQueue:
         num_given = len(history.of(campaign_id)) - len(self._unplayable & history.tasks.keys())
         return num_given + left + round(left * repeats / (1 - repeats))
 
-    def _unfinished(self, history: History) -> list[Task]:
-        assigned = history.of(self.settings.campaign_id)
-        return [t for t in assigned if not history.is_done(t) and t.task_id not in self._unplayable]
-
     def _assign(self, task: Task, history: History) -> None:
         """Write a task to the log. If another server was faster, read what it wrote instead."""
-        if self.log.add_task(task):
+        if self.histories.log.add_task(task):
             history.add_task(task)
             if task.claim is not None:
                 self._claims.add(task.claim)
@@ -120,7 +109,7 @@ class TaskQueue:
 
     def _claimed(self) -> set[str]:
         if time.monotonic() - self._claims_time >= CLAIMS_S:
-            self._claims = self.log.claims(self.settings.campaign_id)
+            self._claims = self.histories.log.claims(self.settings.campaign_id)
             self._claims_time = time.monotonic()
         return self._claims
 
