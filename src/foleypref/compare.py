@@ -159,13 +159,11 @@ def outcome(votes: Iterable[Vote], candidates: Mapping[str, Candidate], weights:
 
 def contest_of(workspace: Workspace, first: str, second: str) -> Contest:
     """Return both models' fingerprints. Raises ValueError if a run is missing or both models are the same."""
-    fingerprints = [
-        model_of(workspace, name, other).load().fingerprint
-        for name, other in ((first, second), (second, first))
-    ]
-    if fingerprints[0] == fingerprints[1]:
+    weights = model_of(workspace, first, second).load().fingerprint
+    other_weights = model_of(workspace, second, first).load().fingerprint
+    if weights == other_weights:
         raise ValueError(f"{first} and {second} have the same weights; there is nothing to compare")
-    return Contest((first, second), (fingerprints[0], fingerprints[1]))
+    return Contest((first, second), (weights, other_weights))
 
 
 def model_of(workspace: Workspace, name: str, other: str) -> Model:

@@ -33,7 +33,6 @@ from foleypref.annotate.guard import MAX_BODY, Guard
 from foleypref.annotate.history import read_histories
 from foleypref.annotate.labels import FORMATS, render
 from foleypref.annotate.operator_view import OperatorView
-from foleypref.annotate.rows import Rater
 from foleypref.annotate.settings import OPERATOR
 from foleypref.scoring.human_labels import HUMAN
 
@@ -84,11 +83,11 @@ def _add_rater_routes(app: FastAPI, campaign: Campaign) -> None:
 
     @app.get("/api/me")
     def me(request: Request) -> Response:
-        return _json(campaign.me(_rater(campaign, request)))
+        return _json(campaign.me(_sender(campaign, request)))
 
     @app.get("/api/tasks/next")
     def next_tasks(request: Request) -> Response:
-        rater, ahead = _rater(campaign, request), request.query_params.get("ahead", "0")
+        rater, ahead = _sender(campaign, request), request.query_params.get("ahead", "0")
         if not (ahead.isascii() and ahead.isdigit() and len(ahead) < 4):
             raise Refused(422, "ahead: a number from 0 to 3")
         return _json({"tasks": campaign.next_tasks(rater, int(ahead))})
@@ -96,7 +95,7 @@ def _add_rater_routes(app: FastAPI, campaign: Campaign) -> None:
     @app.post("/api/events")
     async def post_event(request: Request) -> Response:
         def post(body: bytes) -> Response:
-            rater = _rater(campaign, request)
+            rater = _sender(campaign, request)
             try:
                 event = parse_event(body)
             except ValueError as error:
@@ -108,7 +107,7 @@ def _add_rater_routes(app: FastAPI, campaign: Campaign) -> None:
 
     @app.get("/media/{task_id}/{which}")
     def media(request: Request, task_id: str, which: str) -> Response:
-        path = campaign.media_file(_rater(campaign, request), task_id, which)
+        path = campaign.media_file(_sender(campaign, request), task_id, which)
         if path.suffix == ".mp4":
             return FileResponse(path, media_type="video/mp4", headers=NO_STORE)
         # Whole and without a date: a file's date would tell which soundtrack was degraded for a check.
@@ -120,12 +119,12 @@ def _add_operator_routes(app: FastAPI, campaign: Campaign, base_url: str) -> Non
 
     @app.get("/api/operator/summary")
     def operator_summary(request: Request) -> Response:
-        _check_operator(campaign, request)
+        _sender(campaign, request, operator=True)
         return _json(view.summary())
 
     @app.get("/api/operator/export")
     def export(request: Request) -> Response:
-        _check_operator(campaign, request)
+        _sender(campaign, request, operator=True)
         name = request.query_params.get("format", "parquet")
         if name not in FORMATS:
             raise Refused(422, f"format: one of {', '.join(FORMATS)}")
@@ -141,7 +140,7 @@ def _add_operator_routes(app: FastAPI, campaign: Campaign, base_url: str) -> Non
     @app.post("/api/operator/raters")
     async def add_rater(request: Request) -> Response:
         def add(body: bytes) -> Response:
-            _check_operator(campaign, request)
+            _sender(campaign, request, operator=True)
             try:
                 new = NewRater.model_validate_json(body)
                 if new.name in campaign.tokens.names() and not new.renew:
@@ -156,24 +155,17 @@ def _add_operator_routes(app: FastAPI, campaign: Campaign, base_url: str) -> Non
         return await run_in_threadpool(add, await _body(request))
 
 
-def _rater(campaign: Campaign, request: Request) -> str:
-    sender = _sender(campaign, request)
-    if sender.role == OPERATOR:
-        raise Refused(403, "this address is the operator's; raters have their own")
-    return sender.name
-
-
-def _check_operator(campaign: Campaign, request: Request) -> None:
-    if _sender(campaign, request).role != OPERATOR:
-        raise Refused(403, "only the operator may do this")
-
-
-def _sender(campaign: Campaign, request: Request) -> Rater:
+def _sender(campaign: Campaign, request: Request, operator: bool = False) -> str:
+    """Return the name of the rater, or of the operator, whose token a request carries. Raises Refused."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     sender = campaign.tokens.who(token.strip()) if scheme.lower() == "bearer" else None
     if sender is None:
         raise Refused(401, "this address is not known here; ask the operator for a new one")
-    return sender
+    if operator and sender.role != OPERATOR:
+        raise Refused(403, "only the operator may do this")
+    if not operator and sender.role == OPERATOR:
+        raise Refused(403, "this address is the operator's; raters have their own")
+    return sender.name
 
 
 async def _body(request: Request) -> bytes:

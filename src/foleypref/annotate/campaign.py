@@ -41,8 +41,6 @@ class Campaign:
         self.tokens, self.histories = Tokens(log), Histories(log)
         self.queue = TaskQueue(settings, media, assignments, self.histories)
 
-    # -- reading ---------------------------------------------------------------------------------------------
-
     def me(self, rater: str) -> dict[str, Any]:
         """Return what the page needs to know about the rater and the campaign."""
         settings = self.settings
@@ -110,15 +108,13 @@ class Campaign:
             pass
         raise Refused(404, "there is no such sound or picture")
 
-    # -- writing ---------------------------------------------------------------------------------------------
-
     def post(self, rater: str, event: Event) -> dict[str, Any]:
         """Write an event to the log; return the reply to the page once it is on disk. Raises Refused."""
         with self.histories.lock(rater):
             history = self.histories.of(rater)
-            client_id, undoes = str(event.client_id), None
-            if client_id not in history.client_ids:  # a replay was checked when it came first
-                undoes = self._check(rater, history, event)
+            client_id = str(event.client_id)
+            is_replay = client_id in history.client_ids  # it was checked when it came first
+            undoes = None if is_replay else self._check(rater, history, event)
             task_id = event.task_id if isinstance(event, TaskEvent) else ""
             body = event.model_dump(mode="json", exclude={"client_id"})
             # Equal bodies give the same text; only ASCII, because databases refuse NUL and lone surrogates.

@@ -88,7 +88,7 @@ class EventLog:
         """Open or create the log at an SQLAlchemy URL. Raises ValueError if the database does not answer."""
         self.engine, name = _engine(url), f"the event log at {_printable(url)}"
         self.is_shared = self.engine.dialect.name != "sqlite"  # other servers may write to it
-        self._insert: Any = sqlite.insert if self.engine.dialect.name == "sqlite" else postgresql.insert
+        self._insert: Any = postgresql.insert if self.is_shared else sqlite.insert
         self._pending: list[tuple[Callable[[Any], Any], Future[Any]]] = []
         self._pending_lock, self._write_lock = threading.Lock(), threading.Lock()
         try:
@@ -123,8 +123,6 @@ class EventLog:
     def close(self) -> None:
         """Close all connections to the database."""
         self.engine.dispose()
-
-    # -- events ----------------------------------------------------------------------------------------------
 
     def append(self, new: NewEvent) -> Appended:
         """Write an event; return once it is on disk. Raises Conflict if its client_id names another event."""
@@ -177,8 +175,6 @@ class EventLog:
             rows = db.execute(query).all()
         return [StoredEvent(**{**row._asdict(), "body": json.loads(row.body)}) for row in rows]
 
-    # -- tasks -----------------------------------------------------------------------------------------------
-
     def add_task(self, task: Task) -> bool:
         """Write a task; return False if its number is taken or another rater has claimed its clip."""
         values = {column.name: getattr(task, column.name) for column in TASKS.c}
@@ -202,8 +198,6 @@ class EventLog:
         with self.engine.connect() as db:
             return set(db.execute(query).scalars())
 
-    # -- raters ----------------------------------------------------------------------------------------------
-
     def raters(self) -> list[Rater]:
         """Return everybody who has an address, including the operator, by name."""
         with self.engine.connect() as db:
@@ -211,11 +205,9 @@ class EventLog:
 
     def put_rater(self, name: str, role: str, token_hash: str) -> None:
         """Add a rater, or replace the token of one who exists."""
+        row = self._insert(RATERS).values(name=name, role=role, token_hash=token_hash, created_ms=_now_ms())
         with self.engine.begin() as db:
-            updated = db.execute(sa.update(RATERS).where(RATERS.c.name == name).values(token_hash=token_hash))
-            if updated.rowcount == 0:
-                row = {"name": name, "role": role, "token_hash": token_hash, "created_ms": _now_ms()}
-                db.execute(sa.insert(RATERS).values(**row))
+            db.execute(row.on_conflict_do_update(index_elements=["name"], set_={"token_hash": token_hash}))
 
 
 def _engine(address: str) -> sa.Engine:

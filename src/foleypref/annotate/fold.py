@@ -8,6 +8,7 @@ and degraded soundtracks never become records.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from itertools import combinations
 from operator import itemgetter
 from typing import NamedTuple, TypeVar
@@ -64,29 +65,20 @@ def _votes(task: Task, state: TaskState) -> Iterator[tuple[int, Vote]]:
             yield seq, _vote(task, *ids, preference=preference, seconds=seconds)
 
 
-class Comparison(NamedTuple):
-    """A verdict on two letters: `preference` is 1 for the first, -1 for the second, 0 for a tie."""
+def comparisons(task: Task, state: TaskState) -> Iterator[tuple[int, str, str, int, float]]:
+    """Yield (seq, first letter, second, preference, seconds) of a comparison, or of every pair of a ranking.
 
-    seq: int
-    first: str
-    second: str
-    preference: int
-    seconds: float
-
-
-def comparisons(task: Task, state: TaskState) -> Iterator[Comparison]:
-    """Yield what a comparison says, or a ranking of every two of its soundtracks."""
+    The preference is 1 for the first, -1 for the second, 0 for a tie.
+    """
     for event in state.verdicts if task.kind != "rate" else ():
         body, seconds = event.body, event.body["seconds"]
         if task.kind == "compare":
-            yield Comparison(
-                event.seq, body["first"], body["second"], preference=body["value"], seconds=seconds
-            )
+            yield event.seq, body["first"], body["second"], body["value"], seconds
             continue
         place = {label: rank for rank, group in enumerate(body["order"]) for label in group}
         for first, second in combinations(sorted(place), 2):
             preference = (place[first] < place[second]) - (place[first] > place[second])
-            yield Comparison(event.seq, first, second, preference=preference, seconds=seconds)
+            yield event.seq, first, second, preference, seconds
 
 
 def _vote(task: Task, first: str, second: str, *, preference: int, seconds: float) -> Vote:
@@ -116,12 +108,8 @@ def merged(workspace: Workspace, folded: Folded) -> tuple[list[Rating], list[Vot
 
 def sync(workspace: Workspace) -> Folded:
     """Bring the workspace's ratings and votes up to date with its event log."""
-    with workspace.lock("annotate_sync"):
-        log = EventLog.of(workspace.root)
-        try:
-            folded = fold(read_histories(log).values())
-        finally:
-            log.close()
+    with workspace.lock("annotate_sync"), closing(EventLog.of(workspace.root)) as log:
+        folded = fold(read_histories(log).values())
         ratings, votes = merged(workspace, folded)
         changed = [_replace(workspace, Rating, ratings), _replace(workspace, Vote, votes)]
     if any(changed):

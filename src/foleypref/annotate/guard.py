@@ -66,13 +66,10 @@ class Guard:
         host = headers.get("host", "")
         if self.names is not None and urlsplit(f"//{host}").hostname not in self.names:
             return 400, "this server answers only to its own name"
-        if not all(self._is_own(origin, host) for origin in origins):
+        own = [("http", host), ("https", host), (self.public.scheme, self.public.netloc)]
+        senders = [urlsplit(origin) for origin in origins]
+        if not all(sender.netloc and (sender.scheme, sender.netloc) in own for sender in senders):
             return 403, "another site's page sent this"
         if int(headers.get("content-length", "0")) > MAX_BODY:
             return 413, f"a request has at most {MAX_BODY} bytes"
         return None
-
-    def _is_own(self, origin: str, host: str) -> bool:
-        sender = urlsplit(origin)
-        own = [("http", host), ("https", host), (self.public.scheme, self.public.netloc)]
-        return bool(sender.netloc) and (sender.scheme, sender.netloc) in own

@@ -73,9 +73,7 @@ class History:
         assert event.seq > self.seq, f"event {event.seq} after {self.seq}"
         self.seq = event.seq
         self.client_ids.add(event.client_id)
-        task = self.tasks.get(event.task_id)
-        if event.kind == "undo":
-            task = self._undo(event)
+        task = self._undo(event) if event.kind == "undo" else self.tasks.get(event.task_id)
         if task is None:
             return
         if event.kind in VERDICTS:

@@ -116,7 +116,7 @@ def import_labels(workspace: Workspace, path: str | Path) -> StageCount:
     path, count = Path(path), StageCount(STAGE)
     rows = _read_rows(path, _format_of(path))
     sync_labels(workspace)
-    new: dict[str, Rating | Vote] = {}
+    new: list[Rating | Vote] = []
     failures: list[Failure] = []
     with workspace.lock(STAGE):
         candidates = workspace.by_id(Candidate)
@@ -124,17 +124,16 @@ def import_labels(workspace: Workspace, path: str | Path) -> StageCount:
         for place, row in rows:
             try:
                 record = _record(row, candidates)
-                before = existing.get(record.record_id) or new.get(record.record_id)
-                if before is not None and _value(before) != _value(record):
+                before = existing.setdefault(record.record_id, record)
+                if _value(before) != _value(record):
                     raise ValueError(f"{record.rater} gave this another label before; the first one stays")
+                if before is record:
+                    new.append(record)
+                else:
+                    count.skipped += 1
             except ValueError as error:
                 failures.append(Failure.make(STAGE, f"{path}:{place}", str(error)))
-                continue
-            if before is None:
-                new[record.record_id] = record
-            else:
-                count.skipped += 1
-        workspace.append([*failures, *new.values()])
+        workspace.append([*failures, *new])
     for failure in failures[:NUM_PRINTED]:
         say(f"annotate: {failure.item}: {failure.reason}")
     if len(failures) > NUM_PRINTED:

@@ -89,10 +89,7 @@ def _rater_row(campaign: Campaign, history: History, states: list[tuple[Task, Ta
 
 
 def verdicts_of(task: Task, state: TaskState, genuine: bool = True) -> Verdicts:
-    """Return a task's verdicts by candidate id.
-
-    `genuine` leaves out degraded soundtracks; otherwise their ids end in "*".
-    """
+    """Return a task's verdicts by candidate id; unless `genuine`, also on degraded soundtracks, as "id*"."""
     ids = {t.label: f"{t.candidate_id}*" if t.degraded else t.candidate_id for t in task.tracks}
     letters = set(task.genuine) if genuine else set(ids)
     if task.kind == "rate":
@@ -151,9 +148,7 @@ def measure_agreement(values: np.ndarray, clips: np.ndarray, kind: str) -> dict[
     Pairwise agreement: of two soundtracks of a clip that one rater tells apart, how often another rater
     orders them alike, a tie counting half.
     """
-    counts = [
-        _ordered_alike(values[a], values[b], clips, kind) for a, b in combinations(range(len(values)), 2)
-    ]
+    counts = [_ordered_alike(first, second, clips, kind) for first, second in combinations(values, 2)]
     num = sum(n for _, n in counts)
     units_of = [np.flatnonzero(clips == clip_id) for clip_id in sorted(set(clips.tolist()))]
 

@@ -53,9 +53,7 @@ class AnnotateSettings(Settings):
     @field_validator("raters", "renew")
     @classmethod
     def _names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            check_name(name)
-        return names
+        return tuple(check_name(name) for name in names)
 
     @field_validator("public_url")
     @classmethod

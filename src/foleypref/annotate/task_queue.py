@@ -40,10 +40,7 @@ class TaskQueue:
         self._follow_fit()
 
     def next(self, rater: str, num: int, show: Callable[[Task, History], T]) -> list[T]:
-        """Return `show(task, history)` of up to `num` unfinished tasks, the current one first.
-
-        The media of all of them are on disk. `show` runs under the rater's lock.
-        """
+        """Return `show(task, history)`, run under the rater's lock, of up to `num` unfinished tasks."""
         self._follow_fit()
         while True:
             with self.histories.lock(rater):

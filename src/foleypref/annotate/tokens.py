@@ -41,11 +41,8 @@ class Tokens:
     def who(self, token: str) -> Rater | None:
         """Return whose token this is. A wrong token takes as long as a right one."""
         presented = hash_of(token)
-        owner = None
-        for rater in self.raters():
-            if hmac.compare_digest(rater.token_hash, presented):
-                owner = rater
-        return owner
+        owners = [r for r in self.raters() if hmac.compare_digest(r.token_hash, presented)]
+        return owners[0] if owners else None
 
     def new_token(self, name: str, role: str = "rater") -> str:
         """Return a token for a new rater, or one that replaces the token of a rater who has one."""
