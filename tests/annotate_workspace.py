@@ -100,7 +100,7 @@ def make_campaign(workspace: Workspace, raters: Sequence[str] = ("ann", "bob"), 
 def without_media(campaign: Campaign) -> Campaign:
     """The campaign without anything on disk to hear: for tests of many tasks."""
     campaign.media.has = lambda clip, tracks: True  # type: ignore[method-assign]
-    campaign.media.soundtrack = lambda *track: Soundtrack(Path("x"), SECONDS, 0.0, [])  # type: ignore
+    campaign.media.soundtrack = lambda *track: Soundtrack(Path("x"), SECONDS, [])  # type: ignore
     return campaign
 
 

@@ -42,7 +42,9 @@ def work_through(campaign: Campaign, raters: tuple[str, ...], rounds: int = 1000
                 rate_all(campaign, rater, shown[0])
         if idle == len(raters):
             break
-    return {rater: list(campaign.histories.of(rater).of(campaign.settings.campaign_id)) for rater in raters}
+    return {
+        rater: list(campaign.histories.of(rater).assigned[campaign.settings.campaign_id]) for rater in raters
+    }
 
 
 def test_the_overlap_goes_to_everybody_and_the_rest_to_one_each(tmp_path: Path) -> None:
@@ -159,7 +161,7 @@ def test_a_comparison_with_a_degraded_soundtrack_is_a_check_alone(tmp_path: Path
         assert [t["label"] for t in one["tracks"]] == ["A", "B"]
         fields = {"task_id": one["task_id"], "first": "A", "second": "B", "value": 1, "heard": all_heard(one)}
         campaign.post("ann", event("compare", **fields))
-    tasks = campaign.histories.of("ann").of(campaign.settings.campaign_id)
+    tasks = campaign.histories.of("ann").assigned[campaign.settings.campaign_id]
     checks = [task for task in tasks if len(task.genuine) == 1]
     assert checks
     assert all(task.claim is None and not task.shows_clip for task in checks)
@@ -315,7 +317,7 @@ def test_raters_at_the_same_time_never_share_a_dealt_clip(tmp_path: Path) -> Non
     clips = [
         t.clip_id
         for rater, campaign in campaigns.items()
-        for t in campaign.histories.of(rater).of(campaign.settings.campaign_id)
+        for t in campaign.histories.of(rater).assigned[campaign.settings.campaign_id]
     ]
     assert len(clips) == len(set(clips)) == 16
 

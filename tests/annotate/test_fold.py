@@ -174,7 +174,7 @@ def test_repeats_and_degraded_soundtracks_never_become_records(tmp_path: Path) -
         task = campaign.histories.of("ann").tasks[shown[0]["task_id"]]
         special = {track.label for track in task.tracks if track.degraded or not task.counts}
         rate_all(campaign, "ann", shown[0], lambda label, special=special: 0 if label in special else 2)
-    tasks = campaign.histories.of("ann").of(campaign.settings.campaign_id)
+    tasks = campaign.histories.of("ann").assigned[campaign.settings.campaign_id]
     assert any(task.repeat_of for task in tasks)
     assert any(track.degraded for task in tasks for track in task.tracks)
     sync(workspace)

@@ -154,7 +154,10 @@ def test_two_raters_at_once_have_their_own_order_and_labels(rating: Site, rater:
     assert standing(rating, rater) == dict.fromkeys("ABCDE", 2)
     assert standing(rating, other) == dict.fromkeys("ABCDE", 0)
     orders = [
-        [t.candidate_id for t in rating.campaign.histories.of(name).of(rating.settings.campaign_id)[0].tracks]
+        [
+            t.candidate_id
+            for t in rating.campaign.histories.of(name).assigned[rating.settings.campaign_id][0].tracks
+        ]
         for name in (rater, other)
     ]
     assert sorted(orders[0]) == sorted(orders[1])  # the same clip,
@@ -172,7 +175,7 @@ def test_a_caption_with_markup_is_shown_as_text(rating: Site, rater: str, visit:
 def test_nothing_on_the_page_tells_what_made_a_sound(rating: Site, rater: str, visit: Visit) -> None:
     tab = visit(rating.rater(rater))
     page = tab.js("document.documentElement.outerHTML") + " ".join(tab.requests)
-    task = rating.campaign.histories.of(rater).of(rating.settings.campaign_id)[0]
+    task = rating.campaign.histories.of(rater).assigned[rating.settings.campaign_id][0]
     for secret in ("world", task.clip_id, *task.genuine.values()):
         assert secret not in page
 
@@ -243,7 +246,7 @@ def test_the_focus_is_seen_and_walks_the_page(rating: Site, rater: str, visit: V
 
 def standing(site: Site, rater: str, clip: int = 0) -> dict[str, int]:
     """Return the ratings of a rater's clip by letter, from the server."""
-    task = site.campaign.histories.of(rater).of(site.settings.campaign_id)[clip]
+    task = site.campaign.histories.of(rater).assigned[site.settings.campaign_id][clip]
     return {
         a: e.body["value"] for a, e in sorted(site.campaign.histories.of(rater).state(task).given.items())
     }

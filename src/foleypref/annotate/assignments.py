@@ -166,7 +166,7 @@ def draw_task(
     claimed: Container[str],
 ) -> Task | None:
     """Return the rater's next task, or None if no clip is left; `claimed` clips belong to other raters."""
-    earlier = history.of(settings.campaign_id)
+    earlier = history.assigned[settings.campaign_id]
     number = len(earlier) + 1
     seen = history.seen[settings.campaign_id]
     clip_id = next((i for i in assignments.overlap if i not in seen), None)

@@ -231,10 +231,8 @@ def _engine(address: str) -> sa.Engine:
 
 def _make_durable(connection: Any, _record: Any) -> None:
     """Set SQLite's durability, which holds for one connection only."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.close()
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
 
 
 def _now_ms() -> int:

@@ -22,9 +22,7 @@ BREAK_MS = 120_000  # of a longer pause, only this much counts as work
 class TaskState:
     """A rater's verdicts on a task so far."""
 
-    given: dict[str, StoredEvent] = field(
-        default_factory=dict
-    )  # ratings by letter; a comparison or order: ""
+    given: dict[str, StoredEvent] = field(default_factory=dict)  # by letter; a comparison or ranking under ""
     skipped: StoredEvent | None = None
 
     @property
@@ -43,13 +41,13 @@ class History:
 
     def __init__(self, tasks: Iterable[Task] = (), events: Iterable[StoredEvent] = ()) -> None:
         self.tasks: dict[str, Task] = {}
+        self.assigned: dict[str, list[Task]] = defaultdict(list)  # by campaign, in order
         self.seq = 0  # of the last event applied
         self.client_ids: set[str] = set()
         self.heard: dict[str, dict[str, float]] = defaultdict(dict)  # seconds by task and letter
         self.last_seen_ms: int | None = None
         self.seen: dict[str, set[str]] = defaultdict(set)  # ids of clips given to judge, by campaign
         self.done: dict[str, set[str]] = defaultdict(set)  # ids of finished tasks, by campaign
-        self._assigned: dict[str, list[Task]] = defaultdict(list)  # by campaign, in order
         self._verdicts: dict[str, list[StoredEvent]] = defaultdict(list)  # by task, in order
         # By campaign and seq, in order: the verdicts that were not taken back.
         self._standing: dict[str, dict[int, StoredEvent]] = defaultdict(dict)
@@ -63,8 +61,8 @@ class History:
         """Add an assigned task, unless it is known."""
         if task.task_id not in self.tasks:
             self.tasks[task.task_id] = task
-            self._assigned[task.campaign].append(task)
-            self._assigned[task.campaign].sort(key=lambda task: task.number)
+            self.assigned[task.campaign].append(task)
+            self.assigned[task.campaign].sort(key=lambda task: task.number)
             if task.shows_clip:
                 self.seen[task.campaign].add(task.clip_id)
 
@@ -113,10 +111,6 @@ class History:
     def last(self, campaign_id: str) -> StoredEvent | None:
         """Return the verdict that an undo would take back."""
         return next(reversed(self._standing[campaign_id].values()), None)
-
-    def of(self, campaign_id: str) -> list[Task]:
-        """Return the tasks of a campaign in their order."""
-        return self._assigned[campaign_id]
 
     def is_done(self, task: Task) -> bool:
         """Return whether a task is finished, without reading its events again."""

@@ -41,14 +41,13 @@ class Soundtrack(NamedTuple):
 
     path: Path
     seconds: float
-    gain_db: float
     peaks: list[list[float]]  # (NUM_PEAKS, 2) lowest and highest sample
 
 
 @lru_cache(maxsize=512)  # outlines are long, and clips of the overlap set are asked for again and again
 def _read_soundtrack(path: Path) -> Soundtrack:
     info = json.loads(path.read_text())
-    return Soundtrack(path.with_suffix(".wav"), info["seconds"], info["gain_db"], info["peaks"])
+    return Soundtrack(path.with_suffix(".wav"), info["seconds"], info["peaks"])
 
 
 class MediaStore:

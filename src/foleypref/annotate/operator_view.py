@@ -53,7 +53,7 @@ def summary(campaign: Campaign) -> dict[str, Any]:
     for name in campaign.tokens.names():
         with campaign.histories.lock(name):
             history = campaign.histories.of(name)
-            states = [(task, history.state(task)) for task in history.of(campaign_id)]
+            states = [(task, history.state(task)) for task in history.assigned[campaign_id]]
             raters.append({"name": name, **_rater_row(campaign, history, states)})
             verdicts[name] = {task: verdicts_of(task, state) for task, state in states if task.counts}
         for check, counts in checks.items():

@@ -45,7 +45,7 @@ class TaskQueue:
         while True:
             with self.histories.lock(rater):
                 history = self.histories.of(rater)
-                assigned = history.of(self.settings.campaign_id)
+                assigned = history.assigned[self.settings.campaign_id]
                 unfinished = [t for t in assigned if not history.is_done(t)]
                 tasks = [t for t in unfinished if t.task_id not in self._unplayable][:num]
                 to_make = next((task for task in tasks if not self._is_ready(task)), None)
@@ -72,7 +72,7 @@ class TaskQueue:
         share = math.ceil(len(rest) / num_raters) - num_claimed
         unclaimed = self._count_unclaimed()
         left = overlap_left + (min(unclaimed, share) if share > 0 else math.ceil(unclaimed / num_raters))
-        num_given = len(history.of(campaign_id)) - len(self._unplayable & history.tasks.keys())
+        num_given = len(history.assigned[campaign_id]) - len(self._unplayable & history.tasks.keys())
         return num_given + left + round(left * repeats / (1 - repeats))
 
     def _assign(self, task: Task, history: History) -> None:
