@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from foleypref.published import registry
-from foleypref.published.weight_file import WeightFile
+from foleypref.published.registry import WeightFile
 
 GOLDEN = Path(__file__).parent / "golden"
 PLAIN = WeightFile("plain-net.pth", "plain network of the tests")

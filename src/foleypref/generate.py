@@ -91,7 +91,9 @@ def generate(video: str | Path | None, out: str | Path, settings: GenerateSettin
         pieces = _read(model, sorted(jobs, key=lambda job: job.windows.seconds), strict)
         for batch in _batches(pieces, settings.batch_size):
             _sample(model, batch, settings)
-            written += [path for job in _finished(batch) if (path := _write(model, job, strict))]
+            jobs_of_batch = {id(piece.job): piece.job for piece in batch}.values()
+            finished = [job for job in jobs_of_batch if len(job.waves) == len(job.windows.starts)]
+            written += [path for job in finished if (path := _write(model, job, strict))]
             advance(len(batch))
     if not written:
         raise ValueError(f"{source} has no video that could be used")
@@ -140,20 +142,13 @@ def _plan(
         say(f"passed over: {error}")
         return None
     if spec.video is not None:
-        return _joint_plan(model, path, destination, settings)
-    duration = min(settings.duration or whole or spec.clip_seconds, MAX_DURATION_S)
-    if duration < whole and settings.duration is None:
-        say(f"{path}: longer than {MAX_DURATION_S:.0f} s; only its first {duration:.0f} s get sound")
+        duration = settings.duration or spec.clip_seconds
+    else:
+        duration = min(settings.duration or whole or spec.clip_seconds, MAX_DURATION_S)
+        if duration < whole and settings.duration is None:
+            say(f"{path}: longer than {MAX_DURATION_S:.0f} s; only its first {duration:.0f} s get sound")
     windows = windows_for(duration, spec.clip_seconds, spec.any_length, settings.window)
-    return Job(path, destination, duration, windows)
-
-
-def _joint_plan(model: Model, path: Path | None, destination: Path, settings: GenerateSettings) -> Job:
-    """Plan one window. Raises ValueError if it needs more: a cross-fade cannot join pictures."""
-    spec = model.spec
-    duration = settings.duration or spec.clip_seconds
-    windows = windows_for(duration, spec.clip_seconds, spec.any_length, settings.window)
-    if len(windows.starts) > 1:
+    if spec.video is not None and len(windows.starts) > 1:  # a cross-fade cannot join pictures
         raise ValueError(
             f"{settings.model.part_name()} makes picture and sound together, about {spec.clip_seconds:g} s, "
             f"asked for {duration:g} s; lower --duration"
@@ -219,11 +214,6 @@ def _sample(model: Model, batch: list[Piece], settings: GenerateSettings) -> Non
         if view.spec.video is not None:
             for piece, frames in zip(batch, view.decode_video(latents).cpu().numpy(), strict=True):
                 piece.job.frames = frames
-
-
-def _finished(batch: list[Piece]) -> list[Job]:
-    jobs = {id(piece.job): piece.job for piece in batch}
-    return [job for job in jobs.values() if len(job.waves) == len(job.windows.starts)]
 
 
 def _write(model: Model, job: Job, strict: bool) -> Path | None:

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from foleypref.published.clap import AUDIO, SAMPLE_RATE, build_clap, ten_seconds
+from foleypref.published.filling import rename
 from foleypref.published.htsat import TOWER_NAMES
-from foleypref.published.renaming import rename
 from tests.golden import recipes
 from tests.golden.compare import texts
 

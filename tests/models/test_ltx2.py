@@ -20,10 +20,10 @@ from foleypref.models.backbones import Media
 from foleypref.models.backbones.ltx2 import LTX2, covering
 from foleypref.models.costs import count
 from foleypref.models.tools import sample_latents
-from foleypref.networks.mel import slaney_basis
-from foleypref.published import ltx2_parts
-from foleypref.published.ltx2_codecs import mel_front
-from foleypref.published.ltx2_sizes import Sizes
+from foleypref.networks.mel_basis import slaney_basis
+from foleypref.published import ltx2_folder
+from foleypref.published.ltx2_folder import Sizes
+from foleypref.published.ltx2_parts import mel_front
 from tests.ltx2_tiny import SETTINGS, tiny_folder, tiny_ltx2
 
 STEPS = 4
@@ -255,14 +255,14 @@ def test_the_empty_prompt_is_made_once_and_kept_on_disk(
         shutil.copytree(tiny_folder(), tmp_path / "LTX-2", ignore=shutil.ignore_patterns(".foley*"))
     )
     first = tiny_ltx2(weights_folder=str(folder)).null(conditions)
-    load = ltx2_parts.LTX2Parts._load
+    load = ltx2_folder.load_part
     loaded: list[str] = []
 
-    def noted(self: ltx2_parts.LTX2Parts, name: str) -> Any:
+    def noted(folder: Path, name: str, dtype: torch.dtype) -> Any:
         loaded.append(name)
-        return load(self, name)
+        return load(folder, name, dtype)
 
-    monkeypatch.setattr(ltx2_parts.LTX2Parts, "_load", noted)
+    monkeypatch.setattr(ltx2_folder, "load_part", noted)
     again = tiny_ltx2(weights_folder=str(folder))
     second = again.null(conditions)
     assert not loaded

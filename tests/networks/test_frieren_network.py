@@ -15,8 +15,16 @@ from torch import Tensor, nn
 
 from foleypref.flow import convention as flow
 from foleypref.networks import frieren as network_file
-from foleypref.networks.frieren import ContextEmbedder, Frieren, TimeEmbedder, network_time
-from foleypref.networks.frieren_blocks import Block, ConvFeedForward, FinalLayer, SelfAttention
+from foleypref.networks.frieren import (
+    Block,
+    ContextEmbedder,
+    ConvFeedForward,
+    FinalLayer,
+    Frieren,
+    SelfAttention,
+    TimeEmbedder,
+    network_time,
+)
 from tests.golden import check_frieren as check
 from tests.golden.check_frieren import TINY, Guided, network_of
 from tests.golden.check_frieren_parts import Quantities
@@ -211,7 +219,10 @@ def test_conditions_reach_the_blocks_by_their_sum_alone() -> None:
 def test_attention_is_plain_with_the_heads_own_scale() -> None:
     torch.manual_seed(0)
     attention, x = SelfAttention(24, 3), torch.randn(2, 5, 24)
-    q, k, v = (layer(x).unflatten(-1, (3, 8)).transpose(1, 2) for layer in attention._qkv)
+    q, k, v = (
+        layer(x).unflatten(-1, (3, 8)).transpose(1, 2)
+        for layer in (attention.to_q, attention.to_k, attention.to_v)
+    )
     out = (q @ k.transpose(-1, -2) * 8**-0.5).softmax(-1) @ v
     torch.testing.assert_close(attention(x), attention.to_out(out.transpose(1, 2).flatten(2)))
     assert all(layer.bias is None for layer in (attention.to_q, attention.to_k, attention.to_v))

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from foleypref.networks.mel import LogMelSpectrogram, slaney_basis
+from foleypref.networks.mel import LogMelSpectrogram
+from foleypref.networks.mel_basis import slaney_basis
 from foleypref.networks.resample import HANN, KAISER_BEST, Sinc, resample
 from foleypref.published.mmaudio_audio import (
     SIZES,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from foleypref.networks.kaldi import kaldi_basis_float32, kaldi_fbank
-from foleypref.networks.mel_basis import kaldi_basis
+from foleypref.networks.mel import kaldi_fbank
+from foleypref.networks.mel_basis import kaldi_basis, kaldi_basis_float32
 from foleypref.networks.resample import HANN, HANN_FLOAT32, resample
 from foleypref.published.imagebind import (
     MEL_MEAN,

@@ -28,8 +28,8 @@ from foleypref.published.aesthetics import (
     valid_frames,
     windows,
 )
+from foleypref.published.filling import rename
 from foleypref.published.places import MissingWeights
-from foleypref.published.renaming import rename
 from foleypref.scoring.scorers import ScoreItem
 from foleypref.scoring.scorers.aesthetics import Aesthetics
 from tests.golden import check_aesthetics as checks

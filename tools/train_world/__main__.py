@@ -20,13 +20,13 @@ from tools.train_world.fitting import Fit, json_log
 from torch import Tensor, nn
 
 from foleypref.networks.world_codec import WorldCodec
-from foleypref.networks.world_features import WorldFeatures
 from foleypref.networks.world_towers import (
     AudioTextJudge,
     AudioVideoJudge,
     SecondTagger,
     SyncJudge,
     Tagger,
+    WorldFeatures,
 )
 from foleypref.networks.world_video_codec import WorldVideoCodec
 from foleypref.settings.parts import Settings

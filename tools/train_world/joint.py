@@ -14,7 +14,7 @@ from torch import Tensor
 
 from foleypref.flow.convention import generator_of
 from foleypref.networks.world_codec import WorldCodec
-from foleypref.networks.world_events import EventFinder
+from foleypref.networks.world_towers import EventFinder
 from foleypref.networks.world_video_codec import WorldVideoCodec, to_pictures
 from foleypref.workspace.walk import progress_bar
 from foleypref.world import FPS, NUM_FRAMES

@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 
 from foleypref.cli.command import Command, Switch
 from foleypref.published import registry
-from foleypref.published.weight_file import WeightFile
+from foleypref.published.registry import WeightFile
 
 _NAMES = "files (v1-44.pth) or models (mmaudio-large-44k-v2), which stand for their files"
 Names = Annotated[tuple[str, ...], Positional, arg(metavar="NAME …", help=_NAMES)]

@@ -11,8 +11,15 @@ import torch
 from torch import Tensor
 
 from foleypref.models.costs import FLOAT16, META, Cost, count, count_pair, meta_tensor
-from foleypref.published.ltx2_files import TRANSFORMER, imported
-from foleypref.published.ltx2_sizes import RELEASED, Sizes, find_folder, read_config, read_sizes
+from foleypref.published.ltx2_folder import (
+    RELEASED,
+    TRANSFORMER,
+    Sizes,
+    find_folder,
+    imported,
+    read_config,
+    read_sizes,
+)
 from foleypref.published.places import MissingWeights
 
 BYTES = {"float32": 4, "bfloat16": 2}

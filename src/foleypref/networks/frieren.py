@@ -1,7 +1,8 @@
 """Frieren's flow network: velocity of audio latents given CAVP features of the video.
 
-Letters: B batch, T latents, F = T / 8 video frames, C latent channels, D width, k groups of rows in guidance,
-t time with 0 noise and 1 data. Latents are (B, T, C) here, (B, C, T) upstream.
+Letters: B batch, T latents, F = T / 8 video frames, N tokens (the time token and T latents), C latent
+channels, D width, H heads, d = D / H, k groups of rows in guidance, t time with 0 noise and 1 data. Latents
+are (B, T, C) here, (B, C, T) upstream.
 Written from the published description of Frieren (arXiv 2406.00320); keys and shapes are its checkpoints'.
 """
 
@@ -11,15 +12,19 @@ import math
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from foleypref.networks.frieren_blocks import Block, FinalLayer
 from foleypref.networks.time_conv import ChannelLastConv1d
 
 FRAME_LATENTS = 8  # latents a video frame is stretched over: 256 ms of sound for 250 ms of picture
 TIME_STEPS = 1000
 FREQUENCIES = 256
+BLOCK_GROUPS, BLOCK_EPS = 32, 1e-6  # of a block's GroupNorm; every other norm here has 1e-5
+FINAL_GROUPS, FINAL_EPS = 16, 1e-5
+FF_KERNEL = 9
+FF_WIDENING = 4
 
 RELEASED: dict[str, int] = {
     "latent_dim": 20,
@@ -75,6 +80,96 @@ class ContextEmbedder(nn.Module):
     def forward(self, context: Tensor) -> Tensor:
         """context (B, F, context_dim) -> (B, F, D)."""
         return self.mlp(context)
+
+
+class SelfAttention(nn.Module):
+    """Full attention without mask; q, k and v have no bias: (B, N, D) -> (B, N, D)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        assert dim % heads == 0, f"{heads} heads do not divide a width of {dim}"
+        self.heads = heads
+        self.to_q, self.to_k, self.to_v = (nn.Linear(dim, dim, bias=False) for _ in range(3))
+        self.to_out = nn.Sequential(nn.Linear(dim, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = (self.to_q, self.to_k, self.to_v)
+        parts = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in qkv)
+        out = F.scaled_dot_product_attention(*parts)  # (B, H, N, d), scale d ** -0.5
+        return self.to_out(out.transpose(1, 2).flatten(2))
+
+
+class _GatedGELU(nn.Module):
+    """value · GELU(gate), both from one convolution over time, the value first; the GELU is the exact one."""
+
+    def __init__(self, dim: int, inner: int) -> None:
+        super().__init__()
+        self.proj = ChannelLastConv1d(dim, 2 * inner, FF_KERNEL)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class ConvFeedForward(nn.Module):
+    """D -> 4 D, gated, -> D, by convolutions over nine tokens, the time token among them: (B, N, D)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        inner = FF_WIDENING * dim
+        self.net = nn.Sequential(
+            _GatedGELU(dim, inner), nn.Identity(), ChannelLastConv1d(inner, dim, FF_KERNEL)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention twice, then the feed-forward, each after a LayerNorm and added to its input."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.attn1 = SelfAttention(dim, heads)
+        self.ff = ConvFeedForward(dim)
+        self.attn2 = SelfAttention(dim, heads)  # in the place of a cross-attention: the context never comes
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(dim) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, N, D) -> same shape."""
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn2(self.norm2(x))
+        return x + self.ff(self.norm3(x))
+
+
+class Block(nn.Module):
+    """GroupNorm over channels and time, 1×1 in, one transformer block, 1×1 out, added to the input."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(BLOCK_GROUPS, dim, eps=BLOCK_EPS)
+        self.proj_in = ChannelLastConv1d(dim, dim, 1)
+        self.transformer_blocks = nn.ModuleList([TransformerBlock(dim, heads)])
+        self.proj_out = ChannelLastConv1d(dim, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, N, D) -> same shape."""
+        y = self.proj_in(self.norm(x.transpose(1, 2)).transpose(1, 2))
+        for block in self.transformer_blocks:
+            y = block(y)
+        return self.proj_out(y) + x
+
+
+class FinalLayer(nn.Module):
+    """GroupNorm over channels and time without the time token, then 1×1: (B, T, D) -> (B, T, latent_dim)."""
+
+    def __init__(self, dim: int, latent_dim: int) -> None:
+        super().__init__()
+        self.norm_final = nn.GroupNorm(FINAL_GROUPS, dim, eps=FINAL_EPS)
+        self.conv1d = ChannelLastConv1d(dim, latent_dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv1d(self.norm_final(x.transpose(1, 2)).transpose(1, 2))
 
 
 class Estimator(nn.Module):

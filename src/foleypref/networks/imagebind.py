@@ -109,12 +109,6 @@ class _Stem(nn.Module):
         return self.norm_layer(self.proj(x).flatten(2).transpose(1, 2))
 
 
-class _Positions(nn.Module):
-    def __init__(self, length: int, width: int) -> None:
-        super().__init__()
-        self.pos_embed = nn.Parameter(torch.zeros(1, length, width))
-
-
 class _Tokens(nn.Module):
     """Patches behind a class token, with learned positions: (N, C, ...) -> (N, L, D)."""
 
@@ -122,11 +116,11 @@ class _Tokens(nn.Module):
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.rgbt_stem = stem
-        self.pos_embedding_helper = _Positions(1 + num_patches, width)
+        self.pos_embedding_helper = nn.ParameterDict({"pos_embed": torch.zeros(1, 1 + num_patches, width)})
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), self.rgbt_stem(x)], dim=1)
-        return x + self.pos_embedding_helper.pos_embed
+        return x + self.pos_embedding_helper["pos_embed"]
 
 
 class _VisionTokens(_Tokens):

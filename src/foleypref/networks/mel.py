@@ -1,6 +1,8 @@
-"""The log-mel front end of MMAudio and Frieren: Slaney filters on an uncentred STFT of reflect-padded sound.
+"""Log-mel front ends: MMAudio's and Frieren's on an uncentred STFT, and Kaldi's `fbank` as in torchaudio.
 
-Letters: B batch, N samples, T mel frames. Vocoders and autoencoders were trained on exactly these numbers.
+Vocoders, autoencoders and judges were trained on exactly these numbers, so `kaldi_fbank` computes in float32
+and in torchaudio's order: a filter bank in float64 moves ImageBind's log-mels by 2e-5 of their range.
+Letters: B batch, N samples, T mel frames, W samples of a frame, M mel bands.
 """
 
 from __future__ import annotations
@@ -10,28 +12,14 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
-# Slaney's scale (Auditory Toolbox, 1998): linear below 1 kHz, 27 logarithmic steps for a factor of 6.4 above.
-_LINEAR_HZ = 200.0 / 3
-_KNEE_HZ = 1000.0
-_KNEE_MEL = _KNEE_HZ / _LINEAR_HZ
-_LOG_STEP = math.log(6.4) / 27
+from foleypref.networks.mel_basis import kaldi_basis_float32, slaney_basis
 
-
-def slaney_basis(sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float) -> Tensor:
-    """Return triangles of unit area over Hz on Slaney's mel scale: (num_mels, n_fft // 2 + 1), float64."""
-    mels = torch.linspace(_to_mel(f_min), _to_mel(f_max), num_mels + 2, dtype=torch.float64)
-    above = _KNEE_HZ * torch.exp(_LOG_STEP * (mels - _KNEE_MEL))
-    edges = torch.where(mels < _KNEE_MEL, _LINEAR_HZ * mels, above)[:, None]
-    bins = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
-    rise = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    fall = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    return torch.minimum(rise, fall).clamp(min=0) * 2 / (edges[2:] - edges[:-2])
-
-
-def _to_mel(hz: float) -> float:
-    return hz / _LINEAR_HZ if hz < _KNEE_HZ else _KNEE_MEL + math.log(hz / _KNEE_HZ) / _LOG_STEP
+FRAME_S, HOP_S = 0.025, 0.010
+PRE_EMPHASIS = 0.97
+FLOOR = torch.finfo(torch.float32).eps
 
 
 class LogMelSpectrogram(nn.Module):
@@ -89,3 +77,28 @@ class LogMelSpectrogram(nn.Module):
             magnitude = (spectrum.real.square() + spectrum.imag.square() + self.eps).sqrt()
             mel = (self.basis @ magnitude).clamp(min=self.floor)  # (B, num_mels, T)
         return mel.log10() if self.log == "log10" else mel.log()
+
+
+def kaldi_fbank(
+    wave: Float[Tensor, "*B N"], sample_rate: int, num_mels: int, f_min: float, f_max: float
+) -> Float[Tensor, "*B M T"]:
+    """Compute log mel energies: (..., N) -> (..., num_mels, T), T = (N - W) // hop + 1, no padding.
+
+    Frames of 25 ms every 10 ms lose their mean, are pre-emphasised and weighted by a symmetric Hann window,
+    without dither. f_min and f_max are in Hz. Raises ValueError for less than one frame.
+    """
+    width, hop = int(sample_rate * FRAME_S), int(sample_rate * HOP_S)
+    if wave.shape[-1] < width:
+        raise ValueError(
+            f"{wave.shape[-1]} samples are no frame of {1000 * FRAME_S:g} ms; "
+            f"give {width} or more at {sample_rate} Hz"
+        )
+    frames = wave.float().unfold(-1, width, hop)  # (..., T, W)
+    frames = frames - frames.mean(-1, keepdim=True)
+    before = torch.cat([frames[..., :1], frames[..., :-1]], -1)  # Kaldi's; the window hides the first
+    window = torch.hann_window(width, periodic=False, device=wave.device)
+    frames = (frames - PRE_EMPHASIS * before) * window
+    n_fft = 2 ** math.ceil(math.log2(width))
+    power = torch.fft.rfft(frames, n_fft).abs().square()
+    basis = kaldi_basis_float32(sample_rate, n_fft, num_mels, f_min, f_max).to(power.device)
+    return (power @ basis.T).clamp(min=FLOOR).log().transpose(-1, -2)

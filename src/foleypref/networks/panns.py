@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foleypref.networks.mel import slaney_basis
+from foleypref.networks.mel_basis import slaney_basis
 from foleypref.networks.winograd import WinogradConv
 
 Variant = Literal["16k", "32k"]

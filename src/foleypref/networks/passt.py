@@ -81,12 +81,6 @@ class _Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class _PatchEmbed(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(1, width, PATCH, PATCH_STEP)
-
-
 class PaSST(nn.Module):
     """Overlapping patches of a log-mel, a class and a distillation token, 12 pre-norm blocks."""
 
@@ -100,7 +94,7 @@ class PaSST(nn.Module):
         self.new_pos_embed = nn.Parameter(torch.zeros(1, 2, width))  # of both tokens
         self.freq_new_pos_embed = nn.Parameter(torch.zeros(1, width, BANDS, 1))
         self.time_new_pos_embed = nn.Parameter(torch.zeros(1, width, 1, STEPS))
-        self.patch_embed = _PatchEmbed(width)
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(1, width, PATCH, PATCH_STEP)})
         self.blocks = nn.Sequential(*(_Block(width, heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, NUM_CLASSES))
@@ -122,7 +116,7 @@ class PaSST(nn.Module):
 
     def _features(self, mel: Tensor) -> Tensor:
         """(B, 128, 1000) -> (B, D)."""
-        patches = self.patch_embed.proj(mel[:, None]) + self.time_new_pos_embed + self.freq_new_pos_embed
+        patches = self.patch_embed["proj"](mel[:, None]) + self.time_new_pos_embed + self.freq_new_pos_embed
         tokens = torch.cat([self.cls_token, self.dist_token], dim=1) + self.new_pos_embed
         x = torch.cat([tokens.expand(len(mel), -1, -1), patches.flatten(2).mT], dim=1)  # (B, L, D)
         *before, last = self.blocks

@@ -11,22 +11,7 @@ import torch
 from jaxtyping import Complex64, Float
 from torch import Tensor, nn
 
-
-def mel_basis(
-    sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float
-) -> Float[Tensor, "{n_fft}//2+1 {num_mels}"]:
-    """Return triangular HTK mel filters without area normalisation: (n_fft // 2 + 1, num_mels)."""
-
-    def to_mel(hz: float) -> float:
-        return 2595 * math.log10(1 + hz / 700)
-
-    mels = torch.linspace(to_mel(f_min), to_mel(f_max), num_mels + 2, dtype=torch.float64)
-    edges = 700 * (10 ** (mels / 2595) - 1)
-    bins = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
-    rise = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    fall = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
-    return torch.minimum(rise, fall).clamp(min=0).float()
-
+from foleypref.networks.mel_basis import htk_basis
 
 ROWS = 2  # sounds at once in Griffin-Lim, so that the working set stays in a CPU's cache
 
@@ -84,8 +69,8 @@ class LogMel(nn.Module):
     ) -> None:
         super().__init__()
         self.spectrogram = Spectrogram(n_fft, hop)
-        basis = mel_basis(sample_rate, n_fft, num_mels, 40.0, sample_rate / 2)
-        self.register_buffer("basis", basis, persistent=False)
+        basis = htk_basis(sample_rate, n_fft, num_mels, 40.0, sample_rate / 2)
+        self.register_buffer("basis", basis.T.float().contiguous(), persistent=False)  # (F, M)
 
     def forward(self, wave: Float[Tensor, "B N"]) -> Float[Tensor, "B N//{self.spectrogram.hop} M"]:
         """Compute log(mel + 1e-3), shifted and scaled to about unit range."""

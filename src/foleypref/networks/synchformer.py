@@ -52,12 +52,6 @@ class _Block(nn.Module):
         return x + self.mlp(self.ln2(x))
 
 
-class _Positions(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.pos_emb = nn.Parameter(torch.zeros(1, TOKENS, width))
-
-
 class SynchformerHead(nn.Module):
     """[OFF] 14·8 visual tokens [MOD] 14·6 audio tokens through pre-norm blocks; [OFF] is classified."""
 
@@ -66,7 +60,7 @@ class SynchformerHead(nn.Module):
         self.OFF_tok = nn.Parameter(torch.zeros(1, 1, width))
         self.MOD_tok = nn.Parameter(torch.zeros(1, 1, width))
         self.vis_in_lnorm, self.aud_in_lnorm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.pos_emb_cfg = _Positions(width)
+        self.pos_emb_cfg = nn.ParameterDict({"pos_emb": torch.zeros(1, TOKENS, width)})
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
         self.ln_f = nn.LayerNorm(width)
         self.off_head = nn.Linear(width, CLASSES)
@@ -75,7 +69,7 @@ class SynchformerHead(nn.Module):
         """Projected tokens (B, 14·8, D) and (B, 14·6, D) -> logits (B, 21)."""
         off, mod = (token.expand(len(visual), -1, -1) for token in (self.OFF_tok, self.MOD_tok))
         x = torch.cat([off, self.vis_in_lnorm(visual), mod, self.aud_in_lnorm(audio)], dim=1)
-        x = x + self.pos_emb_cfg.pos_emb  # (B, L, D)
+        x = x + self.pos_emb_cfg["pos_emb"]  # (B, L, D)
         *before, last = self.blocks
         for block in before:
             x = block(x)

@@ -9,6 +9,8 @@ frequency (12), K over time (6), L tokens, D width, H heads.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -23,55 +25,37 @@ SPECIAL = 2  # CLS and distillation token, before the patches
 NORM_EPS = 1e-12  # of AST's own LayerNorms; the pooling layer has 1e-6
 
 
-class _Patches(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.projection = nn.Conv2d(1, width, PATCH, PATCH_STEP)
-
-
 class _Embeddings(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.distillation_token = nn.Parameter(torch.zeros(1, 1, width))
         self.position_embeddings = nn.Parameter(torch.zeros(1, SPECIAL + BANDS * STEPS, width))
-        self.patch_embeddings = _Patches(width)
+        self.patch_embeddings = nn.ModuleDict({"projection": nn.Conv2d(1, width, PATCH, PATCH_STEP)})
 
     def forward(self, mel: Tensor) -> Tensor:
         """mel (N, 1, M, T) -> (N, 2 + A·K, D), all times of the lowest band first."""
-        patches = self.patch_embeddings.projection(mel).flatten(2).transpose(1, 2)
+        patches = self.patch_embeddings["projection"](mel).flatten(2).transpose(1, 2)
         special = torch.cat([self.cls_token, self.distillation_token], dim=1).expand(len(mel), -1, -1)
         return torch.cat([special, patches], dim=1) + self.position_embeddings
 
 
-class _Dense(nn.Module):
-    """A linear layer nested under `dense`, as in the weights file."""
-
-    def __init__(self, width: int, to: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(width, to)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dense(x)
-
-
-class _Projections(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+def _dense(width: int, to: int) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(dense=nn.Linear(width, to)))
 
 
 class _Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.attention = _Projections(width)
-        self.output = _Dense(width, width)
+        self.attention = nn.ModuleDict({name: nn.Linear(width, width) for name in ("query", "key", "value")})
+        self.output = _dense(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, L, D) -> same shape."""
-        parts = (self.attention.query(x), self.attention.key(x), self.attention.value(x))
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        q, k, v = (
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in self.attention.values()
+        )
         return self.output(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -79,35 +63,25 @@ class _Layer(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.attention = _Attention(width, heads)
-        self.intermediate = _Dense(width, 4 * width)
-        self.output = _Dense(4 * width, width)
-        self.layernorm_before = nn.LayerNorm(width, eps=NORM_EPS)
-        self.layernorm_after = nn.LayerNorm(width, eps=NORM_EPS)
+        self.intermediate, self.output = _dense(width, 4 * width), _dense(4 * width, width)
+        self.layernorm_before, self.layernorm_after = (nn.LayerNorm(width, eps=NORM_EPS) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.layernorm_before(x))
         return x + self.output(F.gelu(self.intermediate(self.layernorm_after(x))))
 
 
-class _Encoder(nn.Module):
-    def __init__(self, width: int, depth: int, heads: int) -> None:
-        super().__init__()
-        self.layer = nn.ModuleList(_Layer(width, heads) for _ in range(depth))
-
-
 class _AST(nn.Module):
     def __init__(self, width: int, depth: int, heads: int) -> None:
         super().__init__()
         self.embeddings = _Embeddings(width)
-        self.encoder = _Encoder(width, depth, heads)
+        layers = nn.Sequential(*(_Layer(width, heads) for _ in range(depth)))
+        self.encoder = nn.Sequential(OrderedDict(layer=layers))
         self.layernorm = nn.LayerNorm(width, eps=NORM_EPS)
 
     def forward(self, mel: Tensor) -> Tensor:
         """mel (N, 1, M, T) -> patches after the last LayerNorm, (N, A·K, D)."""
-        x = self.embeddings(mel)
-        for layer in self.encoder.layer:
-            x = layer(x)
-        return self.layernorm(x)[:, SPECIAL:]
+        return self.layernorm(self.encoder(self.embeddings(mel)))[:, SPECIAL:]
 
 
 class SynchformerAudio(nn.Module):

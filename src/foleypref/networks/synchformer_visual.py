@@ -43,12 +43,6 @@ def visual_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return branch
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attend within groups: q (N, H, G, n, d), k and v (N, H, G, m, d) -> (N, H, G, n, d)."""
-    out = F.scaled_dot_product_attention(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2))
-    return out.unflatten(1, q.shape[1:3])
-
-
 class DividedAttention(nn.Module):
     """Patches attend within a place over time or within a frame over space; CLS attends to all."""
 
@@ -65,8 +59,9 @@ class DividedAttention(nn.Module):
         groups = [part[:, :, 1:].unflatten(2, (FRAMES, PLACES)) for part in (q, k, v)]
         if self.over_time:
             groups = [part.transpose(2, 3) for part in groups]  # (N, H, G, n, d), G groups of n patches
-        q, k, v = groups[0], self._with_cls(k, groups[1]), self._with_cls(v, groups[2])
-        patches = _attend(q, k, v)
+        parts = (groups[0], self._with_cls(k, groups[1]), self._with_cls(v, groups[2]))
+        patches = F.scaled_dot_product_attention(*(part.flatten(1, 2) for part in parts))
+        patches = patches.unflatten(1, groups[0].shape[1:3])  # (N, H, G, n, d)
         if self.over_time:
             patches = patches.transpose(2, 3)
         out = torch.cat([cls, patches.flatten(2, 3)], dim=2)
@@ -139,12 +134,6 @@ class TokenPool(nn.Module):
         return (cls + self.linear2(F.gelu(self.linear1(self.norm2(cls)))))[:, 0]
 
 
-class _PatchEmbed(nn.Module):
-    def __init__(self, proj: nn.Module) -> None:
-        super().__init__()
-        self.proj = proj
-
-
 class SynchformerVisual(nn.Module):
     """25 fps in, 8 tokens per segment out; segments overlap by half and never see each other."""
 
@@ -154,8 +143,8 @@ class SynchformerVisual(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + PLACES, width))
         self.temp_embed = nn.Parameter(torch.zeros(1, FRAMES, width))
-        self.patch_embed = _PatchEmbed(nn.Conv2d(3, width, PATCH, PATCH))  # in the file, never used
-        self.patch_embed_3d = _PatchEmbed(nn.Conv3d(3, width, tubelet, tubelet))
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, PATCH, PATCH)})  # in the file, unused
+        self.patch_embed_3d = nn.ModuleDict({"proj": nn.Conv3d(3, width, tubelet, tubelet)})
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.spatial_attn_agg = TokenPool(width, heads)
@@ -184,7 +173,7 @@ class SynchformerVisual(nn.Module):
 
     def segment(self, frames: Tensor) -> Tensor:
         """Encode normalised segments (N, 16, 3, 224, 224) as (N, 8, D)."""
-        x = self.patch_embed_3d.proj(frames.transpose(1, 2))  # (N, D, F, 14, 14)
+        x = self.patch_embed_3d["proj"](frames.transpose(1, 2))  # (N, D, F, 14, 14)
         x = x.flatten(3).permute(0, 2, 3, 1)  # (N, F, P, D)
         x = x + self.pos_embed[:, None, 1:] + self.temp_embed[:, :, None]
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)

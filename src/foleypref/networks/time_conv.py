@@ -12,31 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def _windows(x: Tensor, k: int, flip: bool) -> Tensor:
-    padded = F.pad(x, (0, 0, k // 2, k // 2)).unfold(1, k, 1).transpose(2, 3)  # (B, N, k, C), a view
-    return (padded.flip(2) if flip else padded.contiguous()).flatten(2)
-
-
-def _overlap(z: Tensor, k: int, flip: bool) -> Tensor:
-    z = z.unflatten(2, (k, -1))
-    # bf16 terms are summed in float32, as a convolution would
-    y = z[:, :, k // 2].to(torch.promote_types(z.dtype, torch.float32), copy=True)
-    for j in range(k):
-        shift = k // 2 - j if flip else j - k // 2
-        if shift > 0:
-            y[:, :-shift] += z[:, shift:, j]
-        elif shift < 0:
-            y[:, -shift:] += z[:, :shift, j]
-    return y.to(z.dtype)
-
-
 class _Windows(torch.autograd.Function):
     """w[n, j] = x[n + j - k // 2], zero beyond the ends: (B, N, C) -> (B, N, k C)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, k: int, flip: bool) -> Tensor:
         ctx.k, ctx.flip = k, flip
-        return _windows(x, k, flip)
+        padded = F.pad(x, (0, 0, k // 2, k // 2)).unfold(1, k, 1).transpose(2, 3)  # (B, N, k, C), a view
+        return (padded.flip(2) if flip else padded.contiguous()).flatten(2)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
@@ -49,7 +32,16 @@ class _Overlap(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, k: int, flip: bool) -> Tensor:
         ctx.k, ctx.flip = k, flip
-        return _overlap(z, k, flip)
+        z = z.unflatten(2, (k, -1))
+        # bf16 terms are summed in float32, as a convolution would
+        y = z[:, :, k // 2].to(torch.promote_types(z.dtype, torch.float32), copy=True)
+        for j in range(k):
+            shift = k // 2 - j if flip else j - k // 2
+            if shift > 0:
+                y[:, :-shift] += z[:, shift:, j]
+            elif shift < 0:
+                y[:, -shift:] += z[:, :shift, j]
+        return y.to(z.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:

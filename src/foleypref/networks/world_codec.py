@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foleypref.networks.spectral import Spectrogram, mel_basis
+from foleypref.networks.mel_basis import htk_basis
+from foleypref.networks.spectral import Spectrogram
 
 HOP = 160  # samples at 16 kHz: 100 frames a second
 N_FFT = 512
@@ -47,7 +48,8 @@ class WorldCodec(nn.Module):
         super().__init__()
         bins = N_FFT // 2 + 1
         self.spectrogram = Spectrogram(N_FFT, HOP)
-        self.register_buffer("mel", mel_basis(16000, N_FFT, NUM_MELS, 0.0, 8000.0), persistent=False)
+        basis = htk_basis(16000, N_FFT, NUM_MELS, 0.0, 8000.0).T.float().contiguous()  # (F, M)
+        self.register_buffer("mel", basis, persistent=False)
         self.register_buffer("latent_mean", torch.zeros(latent_dim))
         self.register_buffer("latent_std", torch.ones(latent_dim))
         self.encoder = nn.Sequential(

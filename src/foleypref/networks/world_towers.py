@@ -16,6 +16,7 @@ from foleypref.networks.spectral import LogMel
 
 VOCABULARY = 512  # hash buckets
 MAX_WORDS = 24
+SCENE_STRIDE = 12  # every 12th frame is a scene token: 9 of 100
 
 Wave = Float[Tensor, "B N"]
 Frames = UInt8[Tensor, "B T 48 48 3"]
@@ -124,6 +125,34 @@ def word_ids(captions: list[str]) -> Int64[Tensor, "B W"]:
     return rows
 
 
+class WorldFeatures(nn.Module):
+    """The condition towers, each output standardised with stored statistics, so that zeros mean "nothing"."""
+
+    text_mean: Tensor
+    text_std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scene, self.motion, self.text = SceneTower(), MotionTower(), TextTower()
+        for name in ("scene", "motion", "text"):
+            self.register_buffer(f"{name}_mean", torch.zeros(64))
+            self.register_buffer(f"{name}_std", torch.ones(64))
+
+    def forward(self, frames: Tensor, captions: list[str]) -> dict[str, Tensor]:
+        """frames (B, 100, 48, 48, 3) uint8 -> scene (B, 9, 64), motion (B, 100, 64), text (B, 64)."""
+        raw = {
+            "scene": self.scene(frames[:, ::SCENE_STRIDE]),
+            "motion": self.motion(frames),
+        }
+        features = {k: (v - getattr(self, f"{k}_mean")) / getattr(self, f"{k}_std") for k, v in raw.items()}
+        return {**features, "text": self.captions(captions)}
+
+    def captions(self, captions: list[str]) -> Tensor:
+        """Embed only captions: (B, 64)."""
+        raw = self.text(word_ids(captions).to(self.text_mean.device))
+        return (raw - self.text_mean) / self.text_std
+
+
 class AudioVideoJudge(nn.Module):
     """Semantic similarity of sound and picture (the role of ImageBind): cosine of two embeddings."""
 
@@ -219,3 +248,29 @@ class SecondTagger(nn.Module):
         """(B, N) -> logits (B, C), pooled over time by a learned attention for each class."""
         x = self.body(self.mel(wave).transpose(1, 2))
         return (self.attention(x).softmax(2) * self.head(x)).sum(2)
+
+
+def _conv3d(channels_in: int, channels_out: int) -> nn.Sequential:
+    """Convolve over space and time; the picture's sides are halved."""
+    return nn.Sequential(
+        nn.Conv3d(channels_in, channels_out, 3, (1, 2, 2), padding=1),
+        nn.GroupNorm(8, channels_out),
+        nn.GELU(),
+    )
+
+
+class EventFinder(nn.Module):
+    """One logit per frame: does a sound start here? Built differently from the sync judge, for an oracle."""
+
+    def __init__(self, width: int = 96) -> None:
+        super().__init__()
+        self.body = nn.Sequential(_conv3d(3, 24), _conv3d(24, 32), _conv3d(32, 48))
+        self.flat = nn.Linear(48 * 9, width)
+        self.time = nn.GRU(width, width // 2, batch_first=True, bidirectional=True)
+        self.out = nn.Linear(2 * width, 1)
+
+    def forward(self, frames: UInt8[Tensor, "B T 48 48 3"]) -> Float[Tensor, "B T"]:
+        x = F.avg_pool3d(frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1, (1, 2, 2))  # (B, 3, T, 24, 24)
+        x = self.body(x).permute(0, 2, 1, 3, 4).flatten(2)  # (B, T, 432)
+        x = F.gelu(self.flat(x))
+        return self.out(torch.cat([x, self.time(x)[0]], dim=-1))[..., 0]

@@ -9,7 +9,6 @@ Letters: B windows, N samples (160,000), T frames of 20 ms, L layer outputs (13)
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,8 @@ from torch import Tensor, nn
 from transformers import WavLMConfig, WavLMModel
 
 from foleypref.networks.resample import HANN, resample
-from foleypref.published.filling import fill
+from foleypref.published.filling import below, fill, prefixed, rename, rule
 from foleypref.published.hub_files import load_weights, weights_path
-from foleypref.published.renaming import prefixed, rename, rule
 
 NAME = "audiobox-aesthetics/checkpoint.pt"
 AXES = ("CE", "CU", "PC", "PQ")  # content enjoyment, content usefulness, production complexity and quality
@@ -154,10 +152,13 @@ def build_aesthetics(state: Mapping[str, Tensor], about: Mapping[str, Any]) -> A
     """
     mean, std = _rating_scale(about)
     renamed, unknown = rename(state, NAMES)
-    with torch.device("meta"):
-        network = Aesthetics(_trunk_config(renamed), {axis: _head(renamed, axis) for axis in AXES})
-    advice = f"give {NAME} or facebook/audiobox-aesthetics"
-    fill(network, renamed, unknown=unknown, role="Audiobox Aesthetics", advice=advice)
+    network = fill(
+        lambda: Aesthetics(_trunk_config(renamed), {axis: _head(renamed, axis) for axis in AXES}),
+        renamed,
+        unknown=unknown,
+        role="Audiobox Aesthetics",
+        advice=f"give {NAME} or facebook/audiobox-aesthetics",
+    )
     network.register_buffer("mean", mean, persistent=False)
     network.register_buffer("std", std, persistent=False)
     return network
@@ -191,11 +192,8 @@ def _trunk_config(state: Mapping[str, Tensor]) -> WavLMConfig:
     inner = state.get("trunk.encoder.layers.0.feed_forward.intermediate_dense.weight")
     buckets = state.get(f"{attention}rel_attn_embed.weight")
     position = state.get("trunk.encoder.pos_conv_embed.conv.parametrizations.weight.original1")
-    convs = [
-        value
-        for name, value in state.items()
-        if re.fullmatch(r"trunk\.feature_extractor.+\.conv\.weight", name)
-    ]
+    front = below(state, "trunk.feature_extractor.")
+    convs = [value for name, value in front.items() if name.endswith(".conv.weight")]
     if inner is None or buckets is None or position is None or not convs:
         raise ValueError(f"not the weights of Audiobox Aesthetics: no WavLM trunk in it; give {NAME}")
     layers = {name.split(".")[3] for name in state if name.startswith("trunk.encoder.layers.")}

@@ -18,10 +18,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import ClapConfig, ClapModel, ClapTextConfig
 
-from foleypref.published.filling import fill
+from foleypref.published.filling import Renamed, below, fill, prefixed, rename, rule
 from foleypref.published.htsat import TOWER_NAMES, HtsatMel, LoadedClap, htsat_config
 from foleypref.published.hub_files import load_weights
-from foleypref.published.renaming import Renamed, below, prefixed, rename, rule
 from foleypref.published.taggers import benchmark_wave
 from foleypref.published.text_tokens import ROBERTA, ByteLevelTokens, id_rows, load_tokens
 
@@ -109,12 +108,12 @@ def build_clap(state: Mapping[str, Tensor]) -> Clap:
     """
     renamed, unknown = to_transformers(state)
     advice = f"give {NAME}, or model.safetensors of its conversion laion/larger_clap_general"
-    with torch.device("meta"):
-        model = ClapModel(_clap_config(renamed, advice))
-    positions = model.text_model.embeddings.position_ids.shape[1]
+    config = _clap_config(renamed, advice)
+    positions = config.text_config.max_position_embeddings
     renamed["text_model.embeddings.position_ids"] = torch.arange(positions)[None]
     renamed["text_model.embeddings.token_type_ids"] = torch.zeros(1, positions, dtype=torch.int64)
-    return Clap(fill(model, renamed, unknown=unknown, role="LAION-CLAP", advice=advice)).eval()
+    model = fill(lambda: ClapModel(config), renamed, unknown=unknown, role="LAION-CLAP", advice=advice)
+    return Clap(model).eval()
 
 
 def _clap_config(state: Mapping[str, Tensor], advice: str) -> ClapConfig:

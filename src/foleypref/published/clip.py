@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from foleypref.published.filling import fill
-from foleypref.published.renaming import Renamed, prefixed, rename, rule
+from foleypref.published.filling import Renamed, fill, prefixed, rename, rule
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -141,11 +140,11 @@ def load_clip(state: Mapping[str, Tensor], sizes: ClipSizes | None = None) -> Cl
 
     Raises ValueError if a weight is missing, unknown or of another shape.
     """
-    with torch.device("meta"):
-        encoders = ClipEncoders(sizes or ClipSizes())
     renamed, unknown = to_transformers(state)
     advice = "give open_clip_pytorch_model.bin of apple/DFN5B-CLIP-ViT-H-14-384"
-    fill(encoders, renamed, unknown=unknown, role="this CLIP", advice=advice)
+    encoders = fill(
+        lambda: ClipEncoders(sizes or ClipSizes()), renamed, unknown=unknown, role="this CLIP", advice=advice
+    )
     for module in encoders.modules():
         positions = getattr(module, "position_ids", None)
         if isinstance(positions, Tensor):  # not a weight, so still on the meta device

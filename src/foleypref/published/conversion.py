@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from foleypref.media.files import atomic_path, remove_leftovers
 from foleypref.published.hashes import Hashes
-from foleypref.published.places import CONVERTED, CONVERTED_EARLIER, companions
+from foleypref.published.places import CONVERTED, CONVERTED_EARLIER, companions, write_to_first
 from foleypref.workspace.shards import DTYPES
 
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -38,7 +38,9 @@ def converted(path: Path, hashes: Hashes, read: Callable[[], dict[str, Tensor]])
     earlier = [path.with_name(path.name + CONVERTED_EARLIER)]
     conversion = _valid([*places, *earlier], hashes)
     if conversion is None:
-        with _conversion_lock(path):
+        with path.open("rb") as original:  # locked: one of eight workers converts and seven wait
+            with contextlib.suppress(OSError):  # some network disks have no locks; then each worker converts
+                fcntl.flock(original, fcntl.LOCK_EX)
             conversion = _valid(places, hashes) or _convert(places, path, hashes, read)
     return read() if conversion is None else load_conversion(conversion)
 
@@ -81,14 +83,12 @@ def _convert(
     }  # fmt: skip
     if unknown := {t.dtype for t in tensors.values()} - set(_DTYPE_NAMES):
         raise ValueError(f"{path} holds tensors of {unknown.pop()}, which no network's weights have")
-    for place in places:
-        try:
-            remove_leftovers(place.parent.glob(f".{place.name}.*.tmp"))
-            write_safetensors(place, tensors, metadata)
-            return place
-        except OSError:  # a read-only folder, or a full disk: the next place
-            continue
-    return None
+
+    def write(place: Path) -> None:
+        remove_leftovers(place.parent.glob(f".{place.name}.*.tmp"))
+        write_safetensors(place, tensors, metadata)
+
+    return write_to_first(places, write)
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -125,12 +125,3 @@ def _untied(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]
         else:
             stored[view] = name
     return {name: tensor for name, tensor in state.items() if name not in ties}, ties
-
-
-@contextlib.contextmanager
-def _conversion_lock(path: Path) -> Iterator[None]:
-    """Hold a lock on the original during its conversion: one of eight workers writes and seven wait."""
-    with path.open("rb") as file:
-        with contextlib.suppress(OSError):  # some network disks have no locks; then each worker converts
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

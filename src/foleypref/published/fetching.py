@@ -13,9 +13,8 @@ from pathlib import Path
 from foleypref.published import hashes
 from foleypref.published.downloads import TIMEOUT_S, Unreachable, download, reach, say
 from foleypref.published.places import locate, weights_folder
-from foleypref.published.registry import find
+from foleypref.published.registry import WeightFile, find
 from foleypref.published.sniff import check_format
-from foleypref.published.weight_file import WeightFile
 
 
 def fetch(name: str, folder: Path | str | None = None, *, quiet: bool = False) -> Path:

@@ -66,8 +66,8 @@ def build_network(weights: Weights, source: str) -> Frieren:
 
     Raises ValueError, which counts the tensors that are missing or of another shape and names the first.
     """
-    network, advice = empty_network(), "give a released checkpoint or a tuned one"
-    fill(network, weights.network, role=f"Frieren's network, {source},", advice=advice)
+    role, advice = f"Frieren's network, {source},", "give a released checkpoint or a tuned one"
+    network = fill(empty_network, weights.network, role=role, advice=advice)
     _warn_of_unused(weights.unknown, source)
     copy_for_training(network, torch.float32)
     return network.requires_grad_(True)
@@ -75,9 +75,9 @@ def build_network(weights: Weights, source: str) -> Frieren:
 
 def build_cavp(state: Mapping[str, Tensor], source: str) -> CAVP:
     """Return CAVP's picture encoder; warns and raises as `build_network` does."""
-    cavp, weights = empty_cavp(), visual_weights(state)
-    used = {name: weights[name] for name in cavp.state_dict() if name in weights}
-    fill(cavp, used, role=f"CAVP, {source},", advice="give cavp_epoch66.ckpt")
+    weights = visual_weights(state)
+    used = {name: weights[name] for name in empty_cavp().state_dict() if name in weights}
+    cavp = fill(empty_cavp, used, role=f"CAVP, {source},", advice="give cavp_epoch66.ckpt")
     _warn_of_unused([name for name in weights if name not in used], source)
     return cavp
 
@@ -176,8 +176,13 @@ class FrierenParts(PublishedParts):
     @cached_property
     def codec(self) -> FrierenCodec:
         """Autoencoder and vocoder, in float32."""
-        state, advice = self._vae_state(), f"give a released checkpoint or {VAE_FILE}"
-        vae = fill(empty_vae(), state, role=f"Frieren's autoencoder, {self._vae_source},", advice=advice)
+        source, advice = self._vae_source, f"give a released checkpoint or {VAE_FILE}"
+        state = load_published(source, self.folder, role=None if source == VAE_FILE else "Frieren")
+        if source == VAE_FILE:
+            state = {name: value for name, value in state.items() if not name.startswith(_LOSS)}
+        else:
+            state = by_role(state).vae
+        vae = fill(empty_vae, state, role=f"Frieren's autoencoder, {source},", advice=advice)
         sizes = SIZES[SAMPLE_RATE]
         vocoder = build_vocoder(sizes, self.load_state("vocoder"))
         return FrierenCodec(sizes, vae, vocoder).eval().to(self.device)
@@ -223,13 +228,6 @@ class FrierenParts(PublishedParts):
                 raise missing from None
             return VAE_FILE
         return network
-
-    def _vae_state(self) -> dict[str, Tensor]:
-        source = self._vae_source
-        if source == VAE_FILE:
-            state = load_published(VAE_FILE, self.folder)
-            return {name: value for name, value in state.items() if not name.startswith(_LOSS)}
-        return by_role(load_published(source, self.folder, role="Frieren")).vae
 
     def _located(self, source: Path | str) -> Path:
         return source if isinstance(source, Path) else locate(source, self.folder)

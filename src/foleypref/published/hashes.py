@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from foleypref.media.files import write_atomic
-from foleypref.published.places import companions
-from foleypref.published.weight_file import WeightFile
+from foleypref.published.places import companions, write_to_first
+from foleypref.published.registry import WeightFile
 
 _BLOCK = 1 << 24  # bytes
 
@@ -40,7 +40,8 @@ def file_hashes(path: Path) -> Hashes:
         except (OSError, ValueError, KeyError, TypeError):  # none yet, or not written by us
             continue
     hashes = _take(path)
-    _store(places, json.dumps({"key": key, "hashes": asdict(hashes)}).encode())
+    data = json.dumps({"key": key, "hashes": asdict(hashes)}).encode()
+    write_to_first(places, lambda place: write_atomic(place, data))
     return hashes
 
 
@@ -62,15 +63,6 @@ def remove(path: Path) -> None:
 
 def _stored_hashes(path: Path) -> list[Path]:
     return companions(path, f".{path.name}.foleypref-hash.json")
-
-
-def _store(places: list[Path], data: bytes) -> None:
-    for place in places:
-        try:
-            write_atomic(place, data)
-            return
-        except OSError:  # a read-only folder: the next place
-            continue
 
 
 def mismatch(path: Path, entry: WeightFile) -> str | None:

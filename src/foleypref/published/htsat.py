@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import ClapAudioConfig
 
-from foleypref.networks.mel import slaney_basis
-from foleypref.published.renaming import rule
+from foleypref.networks.mel_basis import slaney_basis
+from foleypref.published.filling import rule
 
 N_FFT, MELS = 1024, 64
 F_MIN, F_MAX = 50.0, 14000.0  # Hz. Trap: ClapFeatureExtractor's own default starts at 0

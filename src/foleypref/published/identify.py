@@ -105,10 +105,8 @@ def _vae(shapes: Shapes) -> str | None:
     if "encoder.learnable_gain" not in shapes and "decoder.learnable_gain" not in shapes:
         return None
     width, bins = (shapes.get("encoder.conv_in.weight") or (0, 0, 0))[:2]
-    rate = VAES.get((bins, width))
-    if rate:
-        return f"MMAudio {rate} VAE"
-    return f"MMAudio VAE of an unpublished size, {bins} mel bins, width {width}"
+    rate, other = VAES.get((bins, width)), f"of an unpublished size, {bins} mel bins, width {width}"
+    return f"MMAudio {rate} VAE" if rate else f"MMAudio VAE {other}"
 
 
 def _vocoder(shapes: Shapes) -> str | None:

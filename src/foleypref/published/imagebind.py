@@ -28,7 +28,7 @@ from foleypref.networks.imagebind import (
     ImageBindSizes,
     without_other_halves,
 )
-from foleypref.networks.kaldi import FRAME_S, kaldi_fbank
+from foleypref.networks.mel import FRAME_S, kaldi_fbank
 from foleypref.networks.resample import HANN_FLOAT32, resample
 from foleypref.published.filling import fill
 from foleypref.published.weights import load_published
@@ -159,9 +159,8 @@ def build_imagebind(state: Mapping[str, Tensor], sizes: ImageBindSizes | None = 
 
     Raises ValueError if a weight is missing, unknown or of another shape.
     """
-    with torch.device("meta"):
-        network = ImageBind(sizes)
-    return fill(network, without_other_halves(state), role="ImageBind huge", advice=f"give {NAME}")
+    halves = without_other_halves(state)
+    return fill(lambda: ImageBind(sizes), halves, role="ImageBind huge", advice=f"give {NAME}")
 
 
 def load_imagebind(folder: Path | str | None = None) -> ImageBind:

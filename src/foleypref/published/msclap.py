@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from transformers import ClapAudioModel, GPT2Config, GPT2Model
 
 from foleypref.networks.resample import HANN, resample
-from foleypref.published.filling import fill
+from foleypref.published.filling import below, fill, prefixed, rename, rule
 from foleypref.published.htsat import TOWER_NAMES, HtsatMel, LoadedClap, htsat_config
 from foleypref.published.hub_files import load_weights
-from foleypref.published.renaming import below, prefixed, rename, rule
 from foleypref.published.text_tokens import GPT2, ByteLevelTokens, id_rows, load_tokens
 
 NAME = "CLAP_weights_2023.pth"
@@ -146,8 +145,9 @@ def build_msclap(state: Mapping[str, Tensor]) -> MSClap:
         bos_token_id=None,
         eos_token_id=None,
     )
-    with torch.device("meta"):
-        audio = ClapAudioModel(htsat_config(below(renamed, "audio.")))
-        towers = _Towers(audio, GPT2Model(config), joint.shape[0])
-    role = "Microsoft's CLAP of 2023"
-    return MSClap(fill(towers, renamed, unknown=unknown, role=role, advice=f"give {NAME}")).eval()
+    audio, width, role = htsat_config(below(renamed, "audio.")), joint.shape[0], "Microsoft's CLAP of 2023"
+    towers = fill(
+        lambda: _Towers(ClapAudioModel(audio), GPT2Model(config), width),
+        renamed, unknown=unknown, role=role, advice=f"give {NAME}",
+    )  # fmt: skip
+    return MSClap(towers).eval()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from foleypref.published.filling import Adapt, N
 from foleypref.published.hashes import file_hashes
 from foleypref.published.places import locate
-from foleypref.published.weight_file import WeightFile
+from foleypref.published.registry import WeightFile
 from foleypref.published.weights import load_published
 
 ADAPTER_FILE = "adapter_model.safetensors"

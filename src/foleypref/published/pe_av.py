@@ -172,20 +172,16 @@ def _model_config(config: Mapping[str, Any], video: bool) -> PeAudioConfig | PeA
         expected = WHOLE if video else f"{WHOLE} or {SOUND_ONLY}"
         raise ValueError(f"the model is of type {kind!r}, expected {expected}; take facebook/pe-av-large")
     if video:
-        _require_timm()
+        try:
+            importlib.import_module("timm")
+        except (ImportError, RuntimeError, OSError) as error:  # a torchvision of another torch raises any
+            raise ValueError(
+                f"PE-AV reads the picture through timm, which does not import here ({error}); install timm "
+                "and the torchvision that fits your torch, or leave `video` off: sound and text need neither"
+            ) from error
         return PeAudioVideoConfig(**config)
     audio = config["audio_video_config"]["audio_config"] if kind == WHOLE else config["audio_config"]
     return PeAudioConfig(text_config=config["text_config"], audio_config=audio)
-
-
-def _require_timm() -> None:
-    try:
-        importlib.import_module("timm")
-    except (ImportError, RuntimeError, OSError) as error:  # a torchvision of another torch raises any of them
-        raise ValueError(
-            f"PE-AV reads the picture through timm, which does not import here ({error}); install timm and "
-            "the torchvision that fits your torch, or leave `video` off: sound and text need neither"
-        ) from error
 
 
 def _tokens(path: Path, vocabulary: int) -> Tokenizer:

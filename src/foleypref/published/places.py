@@ -6,15 +6,15 @@ the hub's `models--owner--name/snapshots/…` need no change; the hub's own cach
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from foleypref.published.registry import find
-from foleypref.published.weight_file import WeightFile
+from foleypref.published.registry import WeightFile, find
 
 VARIABLE = "FOLEYPREF_WEIGHTS"
 CONVERTED = ".foleypref.safetensors"  # ends the names of our conversions: see `conversion.py`
@@ -92,6 +92,15 @@ def companions(path: Path, name: str) -> list[Path]:
     digest = hashlib.sha256(str(path.resolve().parent).encode()).hexdigest()[:12]
     cached = cache_folder() / "derived" / digest / name
     return [cached] if "snapshots" in path.parts else [path.with_name(name), cached]
+
+
+def write_to_first(places: Iterable[Path], write: Callable[[Path], object]) -> Path | None:
+    """Return the first place that `write` succeeds at; None if all folders are read-only or disks full."""
+    for place in places:
+        with contextlib.suppress(OSError):
+            write(place)
+            return place
+    return None
 
 
 def _usual_places(entry: WeightFile, root: Path) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
 from collections.abc import Mapping
@@ -42,7 +43,9 @@ def read_state(path: Path | str) -> dict[str, Tensor]:
 
 def load_pickle(path: Path, *, mmap: bool) -> Any:
     """Load a file written by torch.save with torch's restricted unpickler. Raises ValueError."""
-    foreign = _foreign_classes(path) if mmap else []
+    foreign: list[str] = []  # classes that the file would import; listing them runs no code
+    with contextlib.suppress(Exception):  # a torn pickle: loading it gives a better message
+        foreign = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)) if mmap else []
     refused = [name for name in foreign if not name.startswith(_STAND_INS)]
     if refused:
         raise ValueError(_refusal(path, refused))
@@ -59,14 +62,6 @@ def load_pickle(path: Path, *, mmap: bool) -> Any:
             f"{path} is damaged, cut short or not weights at all ({path.stat().st_size:,} bytes found; "
             f"torch says {type(error).__name__}: {_reason(error)}); get it again"
         ) from error
-
-
-def _foreign_classes(path: Path) -> list[str]:
-    """List the classes that a torch zip would import; reads the pickle's opcodes and runs none."""
-    try:
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # a torn pickle: loading it gives a better message
-        return []
 
 
 def _refusal(path: Path, classes: list[str]) -> str:

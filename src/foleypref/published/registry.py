@@ -6,9 +6,10 @@ files, and `weights.py` reads them.
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from foleypref.published.weight_file import WeightFile
 from foleypref.settings.nearest import nearest
 
 MMAUDIO_TERMS = "CC-BY-NC-4.0"
@@ -17,6 +18,46 @@ _HOSTED = (
 )
 _CARD = "the README says CC-BY-NC 4.0 since 2026-02-20, the hub's card still says MIT; the stricter counts"
 _RELEASE = "https://github.com/hkchengrex/MMAudio/releases/download/v0.1/"
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One published file; `name` identifies it in commands and is its path below the weights folder."""
+
+    name: str
+    role: str  # up to the first comma the result of `identify`; the rest cannot be seen in the content
+    _: KW_ONLY
+    repo: str | None = None  # on the Hugging Face hub
+    path_in_repo: str | None = None
+    url: str | None = None  # of the file itself, outside the hub
+    bytes: int | None = None
+    md5: str | None = None
+    sha256: str | None = None
+    licence: str | None = None  # of the weights, not of the code; None: not stated
+    non_commercial: bool = False  # the licence is known to forbid commercial use
+    notes: str = ""
+    page: str | None = None  # where to download it by hand, if a program cannot
+    other_repos: tuple[str, ...] = ()  # former or other names of `repo`
+    other_stems: tuple[str, ...] = ()  # its names, without suffix, in third-party safetensors conversions
+
+    @property
+    def file(self) -> str:
+        """The last part of `name`, without folders."""
+        return PurePosixPath(self.name).name
+
+    @property
+    def source(self) -> str | None:
+        """The URL to get it from, or None if it is not known."""
+        if self.repo and self.path_in_repo:
+            return f"https://huggingface.co/{self.repo}/resolve/main/{self.path_in_repo}"
+        return self.url or self.page
+
+    @property
+    def terms(self) -> str:
+        """The licence as a phrase for messages."""
+        if self.licence is None:
+            return "licence not stated by its authors: ask them before you pass it on"
+        return f"licence {self.licence}" + (": non-commercial use only" if self.non_commercial else "")
 
 
 def _mmaudio(name: str, role: str, folder: str, **known: Any) -> WeightFile:
@@ -182,18 +223,17 @@ _BY_NAME = {entry.name: entry for entry in FILES}
 
 
 def find(name: str) -> WeightFile:
-    """The file called `name`, which is its name here or its own; ValueError with the nearest match."""
+    """Return the file called `name`, here or as its own name. Raises ValueError with the nearest match."""
     if name in _BY_NAME:
         return _BY_NAME[name]
-    own = by_file_name(name)
-    if own:
+    if own := by_file_name(name):
         return own[0]
     known = [*_BY_NAME, *(entry.file for entry in FILES)]
     raise ValueError(f"no published weight file is called {name!r}; {nearest(name, known)}")
 
 
 def files_for(model: str) -> tuple[WeightFile, ...]:
-    """The files that a model or scorer runs on (`mmaudio-small-16k`); ValueError with the nearest match."""
+    """List the files that a model or scorer runs on. Raises ValueError with the nearest match."""
     if model not in MODELS:
         raise ValueError(f"no model with published weights is called {model!r}; {nearest(model, MODELS)}")
     return tuple(_BY_NAME[name] for name in MODELS[model])
@@ -207,15 +247,15 @@ class Terms(NamedTuple):
 
 
 def licences_of(model: str) -> Terms:
-    """The terms of all weights that a model or scorer runs on; what is not stated is said to be so."""
+    """Return the terms of all weights that a model or scorer runs on, with a word for unstated ones."""
     files = [_BY_NAME[name] for name in MODELS.get(model, ())]
     words = dict.fromkeys(entry.licence or "licence not stated" for entry in files)
     return Terms("; ".join(words), any(entry.non_commercial for entry in files))
 
 
 def select(names: list[str]) -> tuple[WeightFile, ...]:
-    """The files meant by names of files or models, each once; ValueError with the nearest match."""
-    found: dict[str, WeightFile] = {}
+    """List the files meant by names of files or models, each once. Raises ValueError as `find` does."""
+    selected: dict[str, WeightFile] = {}
     for name in names:
         try:
             entries = files_for(name) if name in MODELS else (find(name),)
@@ -225,10 +265,10 @@ def select(names: list[str]) -> tuple[WeightFile, ...]:
                 f"no published weight file or model is called {name!r}; {hint} "
                 "(`foleypref weights list` shows them all)"
             ) from None
-        found |= {entry.name: entry for entry in entries}
-    return tuple(found.values())
+        selected |= {entry.name: entry for entry in entries}
+    return tuple(selected.values())
 
 
 def by_file_name(file: str) -> list[WeightFile]:
-    """Every published file whose own name is `file`: some share one."""
+    """List the published files whose own name is `file`, which some share."""
     return [entry for entry in FILES if entry.file == file]

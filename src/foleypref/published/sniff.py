@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 import zipfile
 from pathlib import Path
 
@@ -31,8 +30,9 @@ def check_format(path: Path) -> str:
         head = file.read(_HEAD)
     if not head:
         raise ValueError(f"{path} is empty, 0 bytes{_expected(path)}; get it again")
-    if _looks_like_safetensors(head):
-        _check_safetensors(path, size, head)
+    length = int.from_bytes(head[:8], "little")
+    if 2 <= length <= _MAX_HEADER and head[8:9] == b"{":
+        _check_safetensors(path, size, length)
         return SAFETENSORS
     if head.startswith(b"PK\x03\x04"):
         _check_zip(path, size)
@@ -42,23 +42,15 @@ def check_format(path: Path) -> str:
     raise ValueError(f"{path} is no checkpoint: {_foreign(head, size)}{_expected(path)}")
 
 
-def _looks_like_safetensors(head: bytes) -> bool:
-    if len(head) < 9:
-        return False
-    (length,) = struct.unpack("<Q", head[:8])
-    return 2 <= length <= _MAX_HEADER and head[8:9] == b"{"
-
-
 def safetensors_header(path: Path) -> dict[str, dict[str, object]]:
     """Read a safetensors header: name -> dtype, shape and data_offsets, and perhaps `__metadata__`."""
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
+        length = int.from_bytes(file.read(8), "little")
         header: dict[str, dict[str, object]] = json.loads(file.read(length))
     return header
 
 
-def _check_safetensors(path: Path, size: int, head: bytes) -> None:
-    (length,) = struct.unpack("<Q", head[:8])
+def _check_safetensors(path: Path, size: int, length: int) -> None:
     if size < 8 + length:
         raise ValueError(_short(path, size, f"just its header needs {8 + length:,}"))
     try:

@@ -9,7 +9,6 @@ Letters: B clips, N samples, S segments, M mel bands (128), T mel frames (66), D
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from foleypref.networks.mel_basis import htk_basis_float32
 from foleypref.networks.resample import HANN, resample
 from foleypref.networks.synchformer import HEAD_SEGMENTS, Synchformer, offset_grid
 from foleypref.networks.synchformer_audio import MEL_FRAMES, MELS
@@ -86,20 +86,6 @@ def audio_segments(wave: Float[Tensor, "... N"]) -> Tensor:
     return wave.unfold(-1, SEGMENT_SAMPLES, SEGMENT_STEP)
 
 
-def htk_basis() -> Tensor:
-    """Return triangular filters over Hz, peak 1, between 130 edges on the scale 2595 log10(1 + f / 700).
-
-    The shape is (128, 513). Everything is float32, as in torchaudio: an edge is rounded by up to 1e-5 of a
-    band's width, which shows in the log-mel of a pure tone on a band's flank.
-    """
-    top = 2595 * math.log10(1 + SAMPLE_RATE / 2 / 700)
-    edges = 700 * (10 ** (torch.linspace(0, top, MELS + 2) / 2595) - 1)[:, None]
-    bins = torch.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
-    rise = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    fall = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    return torch.minimum(rise, fall).clamp(min=0)
-
-
 class SyncMel(nn.Module):
     """Normalised log-mel pictures of segments, each framed on its own (torchaudio's MelSpectrogram)."""
 
@@ -108,7 +94,7 @@ class SyncMel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("basis", htk_basis(), persistent=False)
+        self.register_buffer("basis", htk_basis_float32(SAMPLE_RATE, N_FFT, MELS), persistent=False)
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)  # periodic
 
     def forward(self, segments: Float[Tensor, "*B N"]) -> Float[Tensor, "*B M T"]:
@@ -185,9 +171,7 @@ def build_synchformer(state: Mapping[str, Tensor]) -> Synchformer:
 
     Raises ValueError if a weight is missing, unknown or of another shape.
     """
-    with torch.device("meta"):
-        network = Synchformer()
-    return fill(network, state, role="Synchformer", advice=f"give {NAME}")
+    return fill(Synchformer, state, role="Synchformer", advice=f"give {NAME}")
 
 
 def load_synchformer(folder: Path | str | None = None) -> Synchformer:

@@ -8,20 +8,19 @@ Letters: C channels, N samples as read, M samples at the network's rate, B sound
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from foleypref.networks.panns import SIZES, Cnn14, Sizes, Tags, Variant
 from foleypref.networks.passt import PaSST
 from foleypref.networks.resample import HANN, resample
 from foleypref.networks.vggish import VGGish, vggish_patches
-from foleypref.published.filling import fill
+from foleypref.published.filling import N, fill
 from foleypref.published.places import locate
 from foleypref.published.registry import find
 from foleypref.published.weights import load_published
@@ -32,8 +31,6 @@ VGGISH = "vggish-10086976.pth"
 
 _STFT = "spectrogram_extractor.stft.conv_{}.weight"
 WINDOW_TOLERANCE = 1e-3
-
-N = TypeVar("N", bound=nn.Module)
 
 
 def benchmark_wave(
@@ -109,23 +106,18 @@ def build_panns(state: Mapping[str, Tensor], variant: Variant = "16k") -> Cnn14:
     """
     _check_window(state, SIZES[variant], PANNS[variant])
     kernels = {_STFT.format(part) for part in ("real", "imag")}
-    with torch.device("meta"):
-        network = Cnn14(variant)
-    return _fill(network, {k: v for k, v in state.items() if k not in kernels}, PANNS[variant])
+    rest = {name: value for name, value in state.items() if name not in kernels}
+    return _fill(lambda: Cnn14(variant), rest, PANNS[variant])
 
 
 def build_passt(state: Mapping[str, Tensor]) -> PaSST:
     """Build a frozen PaSST from a state dict. Raises ValueError if it does not fit."""
-    with torch.device("meta"):
-        network = PaSST()
-    return _fill(network, state, PASST)
+    return _fill(PaSST, state, PASST)
 
 
 def build_vggish(state: Mapping[str, Tensor]) -> VGGish:
     """Build a frozen VGGish from a state dict. Raises ValueError if it does not fit."""
-    with torch.device("meta"):
-        network = VGGish()
-    return _fill(network, state, VGGISH)
+    return _fill(VGGish, state, VGGISH)
 
 
 def tagger_file(name: str, folder: str, weights: str) -> Path:
@@ -139,8 +131,8 @@ def _load_state(name: str, folder: Path | str | None, weights: str) -> dict[str,
     return load_published(name, folder or None)
 
 
-def _fill(network: N, state: Mapping[str, Tensor], name: str) -> N:
-    return fill(network, state, role=find(name).role, advice=f"give {name}")
+def _fill(build: Callable[[], N], state: Mapping[str, Tensor], name: str) -> N:
+    return fill(build, state, role=find(name).role, advice=f"give {name}")
 
 
 def _check_window(state: Mapping[str, Tensor], sizes: Sizes, name: str) -> None:

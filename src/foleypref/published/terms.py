@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from foleypref.published.registry import MODELS, files_for
-from foleypref.published.weight_file import WeightFile
+from foleypref.published.registry import MODELS, WeightFile, files_for
 from foleypref.settings.parts import names
 
 OURS = "Apache-2.0"  # of the code, and of the world's weights

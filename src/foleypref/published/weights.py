@@ -17,9 +17,8 @@ from foleypref.published.hashes import file_hashes, mismatch
 from foleypref.published.identify import could_be, identify, without_wrapper
 from foleypref.published.places import CONVERTED, CONVERTED_EARLIER, is_conversion, locate
 from foleypref.published.reading import read_state
-from foleypref.published.registry import find
+from foleypref.published.registry import WeightFile, find
 from foleypref.published.sniff import SAFETENSORS, check_format
-from foleypref.published.weight_file import WeightFile
 
 LEGACY_EXTRAS = ("latent_rot", "clip_rot", "t_embed.freqs")
 """Tables in MMAudio's v1 files beside the state dict; they are computed anew for every length."""

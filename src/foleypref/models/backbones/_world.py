@@ -14,7 +14,7 @@ from foleypref.media.clip import read_clip
 from foleypref.models.backbones import Media, Model
 from foleypref.models.tools import unwrapped
 from foleypref.networks.world_codec import WorldCodec
-from foleypref.networks.world_features import WorldFeatures
+from foleypref.networks.world_towers import WorldFeatures
 from foleypref.world import CLIP_SECONDS, FPS, SAMPLE_RATE
 from foleypref.world.weights import read_frozen, read_network, weights_path, write_network
 

@@ -32,8 +32,8 @@ from foleypref.models.backbones import Conditions, Media, Model, ModelSpec, Vide
 from foleypref.models.costs import Cost
 from foleypref.models.lora import merging
 from foleypref.models.tools import unwrapped
+from foleypref.published.ltx2_folder import Sizes, find_folder, shifted_times, sizes_in
 from foleypref.published.ltx2_parts import LTX2Parts
-from foleypref.published.ltx2_sizes import Sizes, find_folder, shifted_times, sizes_in
 from foleypref.workspace.records import digest
 
 Dtype = Literal["float32", "bfloat16"]

@@ -17,7 +17,7 @@ import torch
 from pydantic import PrivateAttr
 from torch import Tensor
 
-from foleypref.networks.world_events import EventFinder
+from foleypref.networks.world_towers import EventFinder
 from foleypref.scoring.scorers import Judgement, ScoreItem, Unscored, is_silent, loaded
 from foleypref.scoring.scorers._world import PICTURE, WorldScorer, load_judge, pictures
 from foleypref.scoring.scorers.onset import onset_times_s

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from pydantic import PrivateAttr
 
-from foleypref.networks.world_features import WorldFeatures
+from foleypref.networks.world_towers import WorldFeatures
 from foleypref.scoring.scorers import Judgement, ScoreItem, Unscored, Value, loaded
 from foleypref.scoring.scorers._world import PICTURE, WorldScorer, load_judge, pictures
 

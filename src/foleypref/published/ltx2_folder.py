@@ -1,25 +1,45 @@
-"""Locate a folder of LTX-2 in diffusers' layout, and read the numbers in its configurations.
+"""A folder of LTX-2 in diffusers' layout: where it is, the numbers in its configurations, and its parts.
 
-Only JSON is read, so that shapes and plans are known before anything is loaded; without a folder they are
-those of the released LTX-2 (19 B).
+For the numbers only JSON is read, so that shapes and plans are known before anything is loaded; without a
+folder they are those of the released LTX-2 (19 B). Parts are loaded by diffusers and transformers, from
+safetensors only.
 
 Letters: F latent frames, S latents per frame, C channels, L audio latents.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+
+from foleypref.published.hashes import file_hashes
 from foleypref.published.places import MissingWeights, locate
+from foleypref.workspace.records import digest
 
 INDEX = "LTX-2/model_index.json"
 """The registry's name of the file that makes a folder a diffusers pipeline."""
 
-_CLASS = "LTX2VideoTransformer3DModel"
+TRANSFORMER = ("diffusers", "LTX2VideoTransformer3DModel")
+_LTX2 = "diffusers.pipelines.ltx2"
+_CLASSES = {
+    "vae": ("diffusers", ("AutoencoderKLLTX2Video",)),
+    "audio_vae": ("diffusers", ("AutoencoderKLLTX2Audio",)),
+    "vocoder": (_LTX2, ("LTX2Vocoder", "LTX2VocoderWithBWE")),
+    "connectors": (_LTX2, ("LTX2TextConnectors",)),
+    "text_encoder": (
+        "transformers",
+        ("Gemma3ForConditionalGeneration", "Gemma4UnifiedForConditionalGeneration"),
+    ),
+}
+"""The module of each part, and the classes that a folder's configuration may name."""
+
+_ADVICE = "get the whole folder, with all parts of LTX-2's pipeline"
 
 
 @dataclass(frozen=True)
@@ -38,9 +58,7 @@ class Sizes:
     video_text: int = 3840  # width of the connectors' output for each stream
     audio_text: int = 3840
 
-    MEL_FACTOR: ClassVar[int] = (
-        4  # mel frames, and mel bins, per audio latent; fixed in the autoencoder's class
-    )
+    MEL_FACTOR: ClassVar[int] = 4  # mel frames, and mel bins, per audio latent, in every autoencoder
 
     @property
     def audio_features(self) -> int:
@@ -112,9 +130,11 @@ def shifted_times(folder: Path, num_latents: int, num_steps: int) -> list[float]
 def read_sizes(folder: Path) -> Sizes:
     """Read the sizes in the configurations of a folder. Raises ValueError if it holds another model."""
     network = read_config(folder, "transformer")
-    if network.get("_class_name") != _CLASS:
-        named = network.get("_class_name", "a model without a class name")
-        raise ValueError(f"{folder / 'transformer'} holds {named}, expected {_CLASS}; give a folder of LTX-2")
+    named, expected = network.get("_class_name", "a model without a class name"), TRANSFORMER[1]
+    if named != expected:
+        raise ValueError(
+            f"{folder / 'transformer'} holds {named}, expected {expected}; give a folder of LTX-2"
+        )
     patches = [network.get(name, 1) for name in ("patch_size", "patch_size_t", "audio_patch_size")]
     if patches != [1, 1, 1]:
         raise ValueError(f"{folder}: latents in patches of {patches} are not supported, only patches of 1")
@@ -140,8 +160,7 @@ def read_config(folder: Path, part: str, name: str = "config.json") -> dict[str,
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        advice = "get the whole folder, with all parts of LTX-2's pipeline"
-        raise ValueError(f"{path} is missing; {advice}") from None
+        raise ValueError(f"{path} is missing; {_ADVICE}") from None
     except ValueError as error:
         raise ValueError(f"{path} is not a configuration ({error}); get it again") from error
 
@@ -156,3 +175,78 @@ def _ratio(vae: dict[str, Any], kind: str, patch: str, default: int) -> int:
 def _width(connectors: dict[str, Any], stream: str) -> int:
     heads = connectors.get(f"{stream}_connector_num_attention_heads", 30)
     return int(heads * connectors.get(f"{stream}_connector_attention_head_dim", 128))
+
+
+def load_part(folder: Path, name: str, dtype: torch.dtype) -> Any:
+    """Load the text encoder, the connectors or a codec, with the class that its configuration names.
+
+    Raises ValueError for an unknown class and for weights that are missing or do not fit.
+    """
+    module, known = _CLASSES[name]
+    config = read_config(folder, name)
+    named = [config.get("_class_name"), *(config.get("architectures") or [])]
+    class_name = next((candidate for candidate in known if candidate in named), None)
+    if class_name is None:
+        raise ValueError(f"{folder / name} holds {named}, expected {' or '.join(known)}")
+    return _pretrained(folder, name, imported(module, class_name), dtype)
+
+
+def load_transformer(folder: Path, dtype: torch.dtype) -> Any:
+    """Load the folder's flow network. Raises ValueError as `load_part` does."""
+    return _pretrained(folder, "transformer", imported(*TRANSFORMER), dtype)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load the folder's tokenizer, which pads on the left."""
+    tokenizer = imported("transformers", "AutoTokenizer").from_pretrained(
+        folder / "tokenizer", local_files_only=True
+    )
+    tokenizer.padding_side = "left"  # as for Gemma, whatever the file says
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _pretrained(folder: Path, name: str, cls: Any, dtype: torch.dtype) -> Any:
+    place = folder / name
+    if not any(place.glob("*.safetensors")):
+        raise ValueError(
+            f"{place} holds no .safetensors; get the whole folder, with all parts of the pipeline"
+        )
+    try:
+        part, info = cls.from_pretrained(
+            place, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=dtype
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        last = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"{place} cannot be loaded: {last}") from error
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(f"{place} lacks {len(missing)} weights, first {missing[0]}; get it again")
+    return part
+
+
+def hash_of(folder: Path, *names: str) -> str:
+    """Hash the names and contents of these parts' files. Raises ValueError for a part that is missing."""
+    files = [path for name in names for path in files_of(folder, name)]
+    return digest([(str(path.relative_to(folder)), file_hashes(path).sha256) for path in files])
+
+
+def files_of(folder: Path, name: str) -> list[Path]:
+    """List a part's weights and configuration files. Raises ValueError if there are none."""
+    place = folder / name
+    kinds = (".safetensors", ".json", ".model")
+    paths = sorted(place.iterdir()) if place.is_dir() else []
+    files = [path for path in paths if path.suffix in kinds and path.name[0] != "."]  # hashes are hidden
+    if not files:
+        raise ValueError(f"{place} is missing; {_ADVICE}")
+    return files
+
+
+def imported(module: str, name: str) -> Any:
+    """Import a name from an optional library. Raises ValueError, which says which extra to install."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"ltx2 needs the package {error.name!r}; install it with `pip install 'foleypref[ltx2]'`"
+        ) from None
