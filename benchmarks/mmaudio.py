@@ -29,8 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from foleypref.flow.convention import guide, integrate
-from foleypref.networks.mmaudio import MMAudio
-from foleypref.networks.mmaudio_sizes import VARIANTS, sequence_lengths
+from foleypref.networks.mmaudio import VARIANTS, MMAudio, sequence_lengths
 
 GUIDANCE = 4.5
 TASKS = ("sample", "train")

@@ -20,8 +20,7 @@ from foleypref.evaluation.metric_sets import benchmark_metrics
 from foleypref.evaluation.metrics import MetricPart
 from foleypref.evaluation.result import Evaluation
 from foleypref.ingest import SUFFIXES, content_hash
-from foleypref.media.clip import MediaError
-from foleypref.media.header import MediaInfo, probe
+from foleypref.media.clip import MediaError, MediaInfo, probe
 from foleypref.media.metadata import Row, read_metadata
 from foleypref.score import ScoreSettings, score
 from foleypref.settings.parts import Settings

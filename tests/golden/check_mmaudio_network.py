@@ -18,9 +18,15 @@ from torch import Tensor, nn
 
 from foleypref.flow import convention as flow
 from foleypref.flow.convention import Latents
-from foleypref.networks.mmaudio import Features, MMAudio, stretch_index, time_frequencies
+from foleypref.networks.mmaudio import (
+    VARIANTS,
+    Features,
+    MMAudio,
+    sequence_lengths,
+    stretch_index,
+    time_frequencies,
+)
 from foleypref.networks.mmaudio_blocks import rotation_table
-from foleypref.networks.mmaudio_sizes import VARIANTS, sequence_lengths
 from foleypref.published.mmaudio_parts import LatentStatistics
 from tests.golden import recipes
 

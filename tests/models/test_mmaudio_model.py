@@ -16,7 +16,7 @@ from foleypref.media.clip import read_wave, write_video
 from foleypref.models.backbones import Conditions, Media
 from foleypref.models.backbones.mmaudio import MMAudio
 from foleypref.models.tools import frozen_copy, sample_latents, with_weights
-from foleypref.networks.mmaudio_sizes import sequence_lengths
+from foleypref.networks.mmaudio import sequence_lengths
 from tests.mmaudio_tiny import patch_mmaudio, tiny_mmaudio
 
 

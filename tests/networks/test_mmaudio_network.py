@@ -16,14 +16,13 @@ from torch import Tensor
 
 from foleypref.flow import convention as flow
 from foleypref.networks import mmaudio, mmaudio_blocks
-from foleypref.networks.mmaudio import Features, MMAudio, stretch_index
+from foleypref.networks.mmaudio import VARIANTS, Features, MMAudio, sequence_lengths, stretch_index
 from foleypref.networks.mmaudio_blocks import (
     SelfAttention,
     modulate,
     rotate,
     rotation_table,
 )
-from foleypref.networks.mmaudio_sizes import VARIANTS, sequence_lengths
 from foleypref.published.mmaudio_parts import LatentStatistics
 from tests.golden import check_mmaudio_network as check
 from tests.golden import recipes

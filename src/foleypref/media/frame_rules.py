@@ -9,6 +9,7 @@ features must name its rule.
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -47,7 +48,8 @@ def read_conditioning_frames(
     least = SEGMENT_FRAMES / SYNC_FPS
     if int(SYNC_FPS * duration_s) < SEGMENT_FRAMES:
         raise ValueError(f"duration_s must be at least {least} (one Synchformer segment), got {duration_s:g}")
-    shown, make = _ShownOnce(), FirstAtOrAfter if rule == "demo" else FramePicker
+    shown = lru_cache(maxsize=1)(shown_pixels)  # a frame that both streams pick is converted once
+    make = FirstAtOrAfter if rule == "demo" else FramePicker
     clip = make(CLIP_FPS, duration_s, lambda frame, sar: clip_frame(shown(frame, sar)))
     sync = make(SYNC_FPS, duration_s, lambda frame, sar: sync_frame(shown(frame, sar)))
     collect_frames(path, [sync, clip], start_s=start_s)
@@ -133,16 +135,3 @@ class FirstAtOrAfter(FramePicker):
 
     def finish(self) -> None:
         """End the stream: no frame is held beyond its own time."""
-
-
-class _ShownOnce:
-    """`shown_pixels` that remembers the last frame: where both streams pick a frame, it is converted once."""
-
-    def __init__(self) -> None:
-        self._frame: Any = None
-        self._pixels = np.empty(0)
-
-    def __call__(self, frame: Any, sar: Fraction | None) -> np.ndarray:
-        if frame is not self._frame:
-            self._frame, self._pixels = frame, shown_pixels(frame, sar)
-        return self._pixels

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from foleypref.models.costs import FLOAT16, META, Cost, count, count_pair, meta_tensor
-from foleypref.networks.mmaudio import MMAudio
-from foleypref.networks.mmaudio_sizes import SYNC_FPS, VARIANTS, sequence_lengths
+from foleypref.networks.mmaudio import SYNC_FPS, VARIANTS, MMAudio, sequence_lengths
 from foleypref.networks.synchformer_visual import SynchformerVisual
 from foleypref.published.clip import ClipEncoders, ClipSizes
 from foleypref.published.mmaudio_audio import SIZES, empty_vae, empty_vocoder

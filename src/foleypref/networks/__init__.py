@@ -1,1 +1,1 @@
-"""The neural networks: one architecture per file, importing only torch and jaxtyping."""
+"""The neural networks: one architecture per file, importing only torch and its shape annotations."""

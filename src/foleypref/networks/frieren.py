@@ -180,7 +180,6 @@ class Estimator(nn.Module):
     ) -> None:
         super().__init__()
         dim = hidden_dim
-        self.gradient_checkpointing = False
         self.t_embedder = TimeEmbedder(dim)
         self.c_embedder = ContextEmbedder(context_dim, dim)
         self.proj_in = ChannelLastConv1d(latent_dim, dim, 5)
@@ -193,10 +192,10 @@ class Estimator(nn.Module):
         """Project the condition stage's output (B, F, context_dim) to half the width (B, F, D / 2)."""
         return self.c_proj(self.c_embedder(context))
 
-    def forward(self, x: Tensor, time: Tensor, prepared: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, prepared: Tensor, recompute: bool = False) -> Tensor:
         """x (B, T, C), time (B,) of 0…1000, prepared (k B, T / 8, D / 2) -> velocity (k B, T, C).
 
-        Raises ValueError for more latents than there are positions.
+        `recompute`: blocks run again in backward. Raises ValueError for more latents than positions.
         """
         groups, length = len(prepared) // len(x), x.shape[1]
         assert len(prepared) == groups * len(x), f"{len(x)} rows of x, {len(prepared)} of conditions"
@@ -210,10 +209,7 @@ class Estimator(nn.Module):
         h = torch.cat([token, torch.cat([x, frames], dim=-1)], dim=1)  # (k B, 1 + T, D)
         h = h + self.pos_emb.weight[: length + 1]
         for block in self.blocks:
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                h = cast(Tensor, checkpoint(block, h, use_reentrant=False))
-            else:
-                h = block(h)
+            h = checkpoint(block, h, use_reentrant=False) if recompute else block(h)
         return self.final_layer(h[:, 1:])
 
 
@@ -226,6 +222,7 @@ class Frieren(nn.Module):
 
     def __init__(self, *, feature_dim: int, context_dim: int, **sizes: Any) -> None:
         super().__init__()
+        self.gradient_checkpointing = False
         self.model = nn.ModuleDict({"diffusion_model": Estimator(context_dim=context_dim, **sizes)})
         linear = nn.Linear(feature_dim, context_dim)
         self.cond_stage_model = nn.ModuleDict({"embedder": nn.Sequential(linear)})
@@ -240,15 +237,6 @@ class Frieren(nn.Module):
         """The weights' dtype, in which everything but time is computed."""
         return self.estimator.pos_emb.weight.dtype
 
-    @property
-    def gradient_checkpointing(self) -> bool:
-        """Whether blocks are recomputed in the backward pass."""
-        return self.estimator.gradient_checkpointing
-
-    @gradient_checkpointing.setter
-    def gradient_checkpointing(self, value: bool) -> None:
-        self.estimator.gradient_checkpointing = value
-
     def prepare_conditions(self, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
         """Map `cavp` (B, F, 512), unit vectors or zeros, to `frames` (B, F, D / 2) for any x_t and t."""
         context = self.cond_stage_model["embedder"](conditions["cavp"].to(self.dtype))
@@ -262,5 +250,5 @@ class Frieren(nn.Module):
         """
         if "frames" not in conditions:
             conditions = self.prepare_conditions(conditions)
-        v = self.estimator(x_t.to(self.dtype), network_time(t), conditions["frames"])
-        return v.to(x_t.dtype)
+        time, recompute = network_time(t), self.gradient_checkpointing and torch.is_grad_enabled()
+        return self.estimator(x_t.to(self.dtype), time, conditions["frames"], recompute).to(x_t.dtype)

@@ -6,14 +6,13 @@ frames (at 25 Hz), D 32.
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from foleypref.networks.mel_basis import htk_basis
 from foleypref.networks.spectral import Spectrogram
+from foleypref.networks.world_dit import zeroed
 
 HOP = 160  # samples at 16 kHz: 100 frames a second
 N_FFT = 512
@@ -27,9 +26,7 @@ class _ResBlock(nn.Module):
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
-        last = nn.Conv1d(width, width, 1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(cast(Tensor, last.bias))
+        last = zeroed(nn.Conv1d(width, width, 1))
         wide = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation)
         self.body = nn.Sequential(nn.SiLU(), wide, nn.SiLU(), last)
 

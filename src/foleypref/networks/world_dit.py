@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
+
+N = TypeVar("N", bound=nn.Module)
 
 
 def time_embedding(t: Float[Tensor, " B"], dim: int) -> Float32[Tensor, "B {dim}"]:
@@ -36,6 +39,13 @@ def rotate(
     return (turned + halves.flip(-2) * torch.stack([-sin, sin], 1)[:, None]).flatten(-2)
 
 
+def zeroed(layer: N) -> N:
+    """Return `layer` with zeros for weights, so that a new block or head adds nothing."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
 class Block(nn.Module):
     """Self-attention and MLP, both modulated by the global condition (adaLN-zero)."""
 
@@ -49,15 +59,10 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
         )
-        self.shift = nn.Linear(width, 6 * width)
-        nn.init.zeros_(self.shift.weight)
-        nn.init.zeros_(self.shift.bias)
+        self.shift = zeroed(nn.Linear(width, 6 * width))
 
     def forward(
-        self,
-        x: Float[Tensor, "B L W"],
-        c: Float[Tensor, "B W"],
-        positions: Int64[Tensor, " L"] | None = None,
+        self, x: Float[Tensor, "B L W"], c: Float[Tensor, "B W"], positions: Int64[Tensor, " L"] | None = None
     ) -> Float[Tensor, "B L W"]:
         """Update tokens (B, L, W) under the condition c; `positions` as in `rotate`."""
         width = x.shape[-1]
@@ -89,11 +94,7 @@ class WorldDiT(nn.Module):
         self.scene = nn.Sequential(nn.Linear(2 * cond_dim, width), nn.SiLU(), nn.Linear(width, width))
         self.text = nn.Sequential(nn.Linear(cond_dim, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.final = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, latent_dim)
-        for layer in (self.final, self.out):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.final, self.out = zeroed(nn.Linear(width, 2 * width)), zeroed(nn.Linear(width, latent_dim))
 
     def forward(
         self,

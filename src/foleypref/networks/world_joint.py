@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foleypref.networks.world_dit import Block, time_embedding
+from foleypref.networks.world_dit import Block, time_embedding, zeroed
 
 
 def attend(
@@ -38,12 +38,8 @@ class _Out(nn.Module):
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
-        self.modulate = nn.Linear(width, 2 * width)
-        self.project = nn.Linear(width, dim)
-        self.gate = nn.Linear(width, dim)
-        for layer in (self.modulate, self.project, self.gate):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.modulate = zeroed(nn.Linear(width, 2 * width))
+        self.project, self.gate = zeroed(nn.Linear(width, dim)), zeroed(nn.Linear(width, dim))
 
     def forward(self, h: Tensor, c: Tensor, noisy: Tensor) -> Tensor:
         c = F.silu(c)[:, None]

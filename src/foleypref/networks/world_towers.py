@@ -140,10 +140,7 @@ class WorldFeatures(nn.Module):
 
     def forward(self, frames: Tensor, captions: list[str]) -> dict[str, Tensor]:
         """frames (B, 100, 48, 48, 3) uint8 -> scene (B, 9, 64), motion (B, 100, 64), text (B, 64)."""
-        raw = {
-            "scene": self.scene(frames[:, ::SCENE_STRIDE]),
-            "motion": self.motion(frames),
-        }
+        raw = {"scene": self.scene(frames[:, ::SCENE_STRIDE]), "motion": self.motion(frames)}
         features = {k: (v - getattr(self, f"{k}_mean")) / getattr(self, f"{k}_std") for k, v in raw.items()}
         return {**features, "text": self.captions(captions)}
 

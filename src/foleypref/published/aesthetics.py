@@ -46,8 +46,7 @@ _TRUNK_NAMES = (
     rule(r"(encoder\.layers\.\d+)\.self_attn\.grep_linear\.(.+)", r"\1.attention.gru_rel_pos_linear.\2"),
     rule(r"(encoder\.layers\.\d+)\.self_attn\.grep_a", r"\1.attention.gru_rel_pos_const"),
     rule(
-        r"(encoder\.layers\.\d+)\.self_attn\.relative_attention_bias\.(.+)",
-        r"\1.attention.rel_attn_embed.\2",
+        r"(encoder\.layers\.\d+)\.self_attn\.relative_attention_bias\.(.+)", r"\1.attention.rel_attn_embed.\2"
     ),
     rule(r"(encoder\.layers\.\d+)\.self_attn_layer_norm\.(.+)", r"\1.layer_norm.\2"),
     rule(r"(encoder\.layers\.\d+)\.fc1\.(.+)", r"\1.feed_forward.intermediate_dense.\2"),

@@ -102,10 +102,7 @@ def load_clap(
 
 
 def build_clap(state: Mapping[str, Tensor]) -> Clap:
-    """Build the frozen model from an official or converted state dict; sizes are read off the tensors.
-
-    Raises ValueError if a weight is missing, unknown or of another shape.
-    """
+    """Build the frozen model from an official or converted state dict. Raises ValueError as `fill` does."""
     renamed, unknown = to_transformers(state)
     advice = f"give {NAME}, or model.safetensors of its conversion laion/larger_clap_general"
     config = _clap_config(renamed, advice)

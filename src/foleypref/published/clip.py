@@ -27,8 +27,7 @@ _BLOCK_NAMES = (  # below `transformer.` to below `encoder.`
     rule(r"resblocks\.(\d+)\.mlp\.c_proj\.(weight|bias)", r"layers.\1.mlp.fc2.\2"),
     rule(r"resblocks\.(\d+)\.attn\.out_proj\.(weight|bias)", r"layers.\1.self_attn.out_proj.\2"),
     rule(
-        r"resblocks\.(\d+)\.attn\.in_proj_(\w+)",
-        *(rf"layers.\1.self_attn.{part}_proj.\2" for part in "qkv"),
+        r"resblocks\.(\d+)\.attn\.in_proj_(\w+)", *(rf"layers.\1.self_attn.{part}_proj.\2" for part in "qkv")
     ),
 )
 _TEXT_NAMES = (
@@ -136,10 +135,7 @@ class ClipEncoders(nn.Module):
 
 
 def load_clip(state: Mapping[str, Tensor], sizes: ClipSizes | None = None) -> ClipEncoders:
-    """Build both towers from an OpenCLIP state dict, frozen; float32 tensors are not copied.
-
-    Raises ValueError if a weight is missing, unknown or of another shape.
-    """
+    """Build both frozen towers from an OpenCLIP state dict. Raises ValueError as `fill` does."""
     renamed, unknown = to_transformers(state)
     advice = "give open_clip_pytorch_model.bin of apple/DFN5B-CLIP-ViT-H-14-384"
     encoders = fill(

@@ -142,8 +142,6 @@ class FrierenParts(PublishedParts):
         self.variant = variant
         self._tuned = Path(weights).expanduser() if weights else None
 
-    # -- the network ---------------------------------------------------------------------------------------
-
     def load_network(self, dtype: torch.dtype, adapt: Adapt | None = None) -> Frieren:
         """Return the flow network, official or tuned, in `dtype`; `adapt` changes it before it is cast."""
         network = build_network(self._weights, str(self._network_source))
@@ -171,8 +169,6 @@ class FrierenParts(PublishedParts):
         with atomic_path(path) as temporary:
             torch.save(checkpoint, temporary)
 
-    # -- sound ---------------------------------------------------------------------------------------------
-
     @cached_property
     def codec(self) -> FrierenCodec:
         """Autoencoder and vocoder, in float32."""
@@ -187,8 +183,6 @@ class FrierenParts(PublishedParts):
         vocoder = build_vocoder(sizes, self.load_state("vocoder"))
         return FrierenCodec(sizes, vae, vocoder).eval().to(self.device)
 
-    # -- conditions ----------------------------------------------------------------------------------------
-
     def cavp_hash(self) -> str:
         """Hash the file of CAVP."""
         return file_hashes(self.path("cavp")).sha256
@@ -201,8 +195,6 @@ class FrierenParts(PublishedParts):
     def cavp(self) -> CAVP:
         """CAVP's picture encoder, in float32."""
         return build_cavp(self.load_state("cavp"), self.files["cavp"].name).to(self.device)
-
-    # -- files ---------------------------------------------------------------------------------------------
 
     @property
     def _network_source(self) -> Path | str:

@@ -33,8 +33,7 @@ TOWER_NAMES = (  # official names, without prefix, to those below `audio_encoder
     rule(_BLOCK + r"attn\.proj\.(\w+)", r"\1attention.output.dense.\2"),
     rule(_BLOCK + r"attn\.(relative_position_(?:bias_table|index))", r"\1attention.self.\2"),
     rule(
-        _BLOCK + r"attn\.qkv\.(\w+)",
-        *(rf"\1attention.self.{part}.\2" for part in ("query", "key", "value")),
+        _BLOCK + r"attn\.qkv\.(\w+)", *(rf"\1attention.self.{part}.\2" for part in ("query", "key", "value"))
     ),
     # the STFT as convolutions, what is computed anew, and the AudioSet classifier
     rule(r"spectrogram_extractor\..+|logmel_extractor\.melW|.+\.attn_mask|(tscam_conv|head)\.(weight|bias)"),

@@ -60,9 +60,6 @@ def check_length(frames: int, samples: int, sample_rate: int, seconds: float) ->
         raise ValueError(f"the sound lasts {samples / sample_rate:g} s, {FRAME_S:g} s are the least")
 
 
-# -- sound -----------------------------------------------------------------------------------------------
-
-
 def clip_times(seconds: float) -> list[tuple[Fraction, Fraction]]:
     """Return begin and end (seconds) of the clips, spread evenly from the sound's start to its end.
 
@@ -89,9 +86,6 @@ def imagebind_mels(sound: Float[Tensor, "C N"]) -> Float[Tensor, "3 1 M F"]:
     return torch.stack(pictures)[:, None]
 
 
-# -- picture ---------------------------------------------------------------------------------------------
-
-
 def crops(frames: UInt8[Tensor, "T H W 3"]) -> Float[Tensor, "K T 3 side side"]:
     """Return normalised square crops at the long side's beginning, middle (rounded up) and end."""
     mean, std = (torch.tensor(x, device=frames.device)[:, None, None] for x in (PIXEL_MEAN, PIXEL_STD))
@@ -106,9 +100,6 @@ def imagebind_clips(frames: UInt8[Tensor, "T H W 3"]) -> Float[Tensor, "S 3 2 si
     """Pair neighbours among frames 2 s apart, with a short side of 224, in every crop: S = 3·(T - 1)."""
     pairs = crops(frames).unfold(1, FRAMES, 1)  # (K, T - 1, 3, side, side, 2)
     return pairs.flatten(0, 1).movedim(-1, 2)
-
-
-# -- the network -----------------------------------------------------------------------------------------
 
 
 class IBScore:
@@ -155,10 +146,7 @@ def similarity(video: Float[Tensor, "*B E"], audio: Float[Tensor, "*B E"]) -> Fl
 
 
 def build_imagebind(state: Mapping[str, Tensor], sizes: ImageBindSizes | None = None) -> ImageBind:
-    """Build the frozen halves for picture and sound from a state dict, dropping those of other modalities.
-
-    Raises ValueError if a weight is missing, unknown or of another shape.
-    """
+    """Build the frozen halves for picture and sound from a state dict. Raises ValueError as `fill` does."""
     halves = without_other_halves(state)
     return fill(lambda: ImageBind(sizes), halves, role="ImageBind huge", advice=f"give {NAME}")
 

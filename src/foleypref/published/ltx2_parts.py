@@ -46,8 +46,6 @@ class LTX2Parts:
         self._loaded: dict[str, Any] = {}
         self._null: dict[str, dict[str, Tensor]] = {}
 
-    # -- the transformer -----------------------------------------------------------------------------------
-
     def load_network(self, weights: str, dtype: torch.dtype, adapt: Adapt | None = None) -> nn.Module:
         """Return the flow network, the folder's or a tuned one of its configuration, changed by `adapt`."""
         if weights:
@@ -83,8 +81,6 @@ class LTX2Parts:
     def text_hash(self) -> str:
         """Hash the files of tokenizer, text encoder and connectors."""
         return files.hash_of(self.folder, "tokenizer", "text_encoder", "connectors")
-
-    # -- the prompt ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def text_states(self, prompts: Sequence[str], num_tokens: int) -> dict[str, Tensor]:
@@ -128,8 +124,6 @@ class LTX2Parts:
         states = self.text_states([""], num_tokens)
         write_to_first(places, lambda place: write_safetensors(place, states, {"format": "pt"}))
         return states
-
-    # -- pictures and sound --------------------------------------------------------------------------------
 
     @torch.no_grad()
     def encode_video(self, frames: np.ndarray) -> Tensor:
@@ -179,8 +173,6 @@ class LTX2Parts:
         mel = vae.decode(z.to(vae.dtype), return_dict=False)[0]
         waves: Tensor = vocoder(mel.to(vocoder.dtype)).float()
         return waves.mean(1).clamp(-1, 1)
-
-    # -- loading -------------------------------------------------------------------------------------------
 
     def release_text(self) -> None:
         """Release the text encoder if it is loaded: 24 GB that a velocity does not need."""

@@ -13,20 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from foleypref.media.files import atomic_path
-from foleypref.networks.mmaudio import MMAudio
-from foleypref.networks.mmaudio_sizes import VARIANTS
+from foleypref.networks.mmaudio import VARIANTS, MMAudio
 from foleypref.networks.synchformer_visual import SynchformerVisual, sync_pixels, visual_weights
 from foleypref.published.conversion import write_safetensors
 from foleypref.published.filling import Adapt
 from foleypref.published.hashes import file_hashes
 from foleypref.published.mmaudio_audio import MMAudioCodec, build_codec
-from foleypref.published.parts import (
-    PublishedParts,
-    adapted,
-    assign_state,
-    content_hashes,
-    copy_for_training,
-)
+from foleypref.published.parts import PublishedParts, adapted, assign_state, content_hashes, copy_for_training
 from foleypref.published.registry import files_for
 from foleypref.published.weights import load_published
 from foleypref.workspace.records import digest
@@ -70,8 +63,6 @@ class MMAudioParts(PublishedParts):
         self.variant = variant
         self.feature_dtype = feature_dtype  # of CLIP and Synchformer
 
-    # -- the network ---------------------------------------------------------------------------------------
-
     def load_network(self, weights: str, dtype: torch.dtype, adapt: Adapt | None = None) -> MMAudio:
         """Return the flow network, official or tuned, changed by `adapt`; frozen statistics stay float32."""
         entry = self.files["network"]
@@ -108,15 +99,11 @@ class MMAudioParts(PublishedParts):
         with atomic_path(path) as temporary:
             torch.save(state, temporary)
 
-    # -- sound ---------------------------------------------------------------------------------------------
-
     @cached_property
     def codec(self) -> MMAudioCodec:
         """VAE and vocoder, in float32."""
         vae, vocoder = self.load_state("vae"), self.load_state("vocoder")
         return build_codec(sample_rate_of(self.variant), vae, vocoder).to(self.device)
-
-    # -- conditions ----------------------------------------------------------------------------------------
 
     def encoder_hash(self) -> str:
         """Hash the files of CLIP and Synchformer."""

@@ -127,10 +127,7 @@ def load_msclap(
 
 
 def build_msclap(state: Mapping[str, Tensor]) -> MSClap:
-    """Build the frozen model from an official state dict; sizes are read off the tensors.
-
-    Raises ValueError if a weight is missing, unknown or of another shape.
-    """
+    """Build the frozen model, of any size, from an official state dict. Raises ValueError as `fill` does."""
     renamed, unknown = rename(state, NAMES)
     words, places = (renamed.get(f"caption.{name}.weight") for name in ("wte", "wpe"))
     joint = renamed.get("audio_projection.linear1.weight")

@@ -167,10 +167,7 @@ class DeSync:
 
 
 def build_synchformer(state: Mapping[str, Tensor]) -> Synchformer:
-    """Build the frozen network from a state dict.
-
-    Raises ValueError if a weight is missing, unknown or of another shape.
-    """
+    """Build the frozen network from a state dict. Raises ValueError unless exactly its weights are there."""
     return fill(Synchformer, state, role="Synchformer", advice=f"give {NAME}")
 
 

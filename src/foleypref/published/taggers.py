@@ -49,9 +49,6 @@ def benchmark_wave(
     return wave if seconds is None else wave[: int(target_rate * seconds)]
 
 
-# -- running ---------------------------------------------------------------------------------------------
-
-
 @torch.inference_mode()
 def tag(network: Cnn14 | PaSST, waves: Sequence[Tensor], at_once: int = 16) -> Tags:
     """Tag mono sounds of any lengths: logits and features, a row per sound, on the CPU; NaN if too short.
@@ -78,9 +75,6 @@ def embed_patches(network: VGGish, waves: Sequence[Tensor], at_once: int = 64) -
     embedded = [network(chunk).cpu() for chunk in chunks if len(chunk)]
     rows = torch.cat(embedded) if embedded else torch.zeros(0, network.num_features)
     return list(rows.split([len(part) for part in patches]))
-
-
-# -- weights ---------------------------------------------------------------------------------------------
 
 
 def load_panns(variant: Variant = "16k", folder: Path | str | None = None, weights: str = "") -> Cnn14:

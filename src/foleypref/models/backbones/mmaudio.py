@@ -25,8 +25,8 @@ from foleypref.models.backbones import Conditions, Media, Model, ModelSpec
 from foleypref.models.costs import Cost
 from foleypref.models.lora import merging
 from foleypref.models.tools import fingerprint_of, unwrapped
+from foleypref.networks.mmaudio import SYNC_FPS, VARIANTS, Lengths, sequence_lengths
 from foleypref.networks.mmaudio import MMAudio as Network
-from foleypref.networks.mmaudio_sizes import SYNC_FPS, VARIANTS, Lengths, sequence_lengths
 from foleypref.published.mmaudio_parts import MMAudioParts, sample_rate_of
 from foleypref.workspace.records import digest
 
