@@ -129,18 +129,16 @@ def _plan(
     model: Model, path: Path | None, destination: Path, settings: GenerateSettings, strict: bool
 ) -> Job | None:
     """Choose the sound's duration and windows; None for a bad file, which in `strict` mode is an error."""
-    spec, whole = model.spec, 0.0
     try:
-        if path is not None:
-            info = probe(path)
-            if not info.has_video:
-                raise MediaError(f"{path}: no video stream that can be decoded; use another file")
-            whole = info.duration_s or 0.0
+        info = None if path is None else probe(path)
+        if info is not None and not info.has_video:
+            raise MediaError(f"{path}: no video stream that can be decoded; use another file")
     except MediaError as error:
         if strict:
             raise
         say(f"passed over: {error}")
         return None
+    spec, whole = model.spec, info.duration_s if info else 0.0
     if spec.video is not None:
         duration = settings.duration or spec.clip_seconds
     else:

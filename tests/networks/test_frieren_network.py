@@ -17,7 +17,6 @@ from foleypref.flow import convention as flow
 from foleypref.networks import frieren as network_file
 from foleypref.networks.frieren import (
     Block,
-    ContextEmbedder,
     ConvFeedForward,
     FinalLayer,
     Frieren,
@@ -247,7 +246,7 @@ def test_eps_and_groups_are_as_released() -> None:
     assert [(m.eps, getattr(m, "num_groups", None)) for m in norms] == [(1e-6, 32), *[(1e-5, None)] * 3]
     final = FinalLayer(64, 8).norm_final
     assert (final.eps, final.num_groups) == (1e-5, 16)
-    context = ContextEmbedder(12, 64).mlp
+    context: Any = Frieren(**TINY).estimator.c_embedder.get_submodule("mlp")
     assert (context[1].approximate, context[3].eps) == ("tanh", 1e-5)
 
 

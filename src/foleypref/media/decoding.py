@@ -115,8 +115,8 @@ class FramePicker:
     def push(self, frame: Any, time: Fraction) -> None:
         """Take the next decoded frame, shown from `time` (seconds from the window's start)."""
         time = self._in_order(frame, time)
-        if self._pending is not None:
-            self._emit_before(self._slot(time))
+        if self._pending is not None and self.fps is not None:
+            self._emit_before(math.floor(time * self.fps + Fraction(1, 2)))
         self._pending, self._pixels = (frame, time), None
         if self.fps is None:
             if self.duration is not None and time >= self.duration:
@@ -160,11 +160,8 @@ class FramePicker:
             self.intervals.append(time - self._pending[1])
         return time
 
-    def _slot(self, time: Fraction) -> int:
-        return 0 if self.fps is None else math.floor(time * self.fps + Fraction(1, 2))
-
     def _emit_before(self, slot: int) -> None:
-        while self.fps is not None and len(self.frames) < min(slot, self.limit):
+        while len(self.frames) < min(slot, self.limit):
             self._keep()
 
     def _keep(self) -> None:

@@ -52,7 +52,7 @@ def bicubic(fps: float, side: int, *, crop: bool) -> FrameStream:
 def read_streams(
     path: str | Path, streams: Sequence[FrameStream], *, start_s: float = 0.0, duration_s: float
 ) -> dict[str, np.ndarray]:
-    """Read frames (T, H, W, 3) uint8 by stream key in one decode; a picture that ends early has fewer.
+    """Read frames (T, H, W, 3) uint8 by stream key in one decode, fewer if the picture ends early.
 
     Raises MediaError if the picture cannot be read.
     """

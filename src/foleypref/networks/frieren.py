@@ -9,6 +9,7 @@ Written from the published description of Frieren (arXiv 2406.00320); keys and s
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from typing import Any, cast
 
 import torch
@@ -66,20 +67,6 @@ class TimeEmbedder(nn.Module):
     def forward(self, time: Tensor, dtype: torch.dtype) -> Tensor:
         """time (B,), integer or not, on the scale of 0…1000."""
         return self.mlp(self.sinusoid(time).to(dtype))
-
-
-class ContextEmbedder(nn.Module):
-    """Linear, GELU (tanh approximation, unlike in the blocks), Linear, LayerNorm."""
-
-    def __init__(self, context_dim: int, dim: int) -> None:
-        super().__init__()
-        self.mlp = nn.Sequential(
-            nn.Linear(context_dim, dim), nn.GELU("tanh"), nn.Linear(dim, dim), nn.LayerNorm(dim)
-        )
-
-    def forward(self, context: Tensor) -> Tensor:
-        """context (B, F, context_dim) -> (B, F, D)."""
-        return self.mlp(context)
 
 
 class SelfAttention(nn.Module):
@@ -181,7 +168,10 @@ class Estimator(nn.Module):
         super().__init__()
         dim = hidden_dim
         self.t_embedder = TimeEmbedder(dim)
-        self.c_embedder = ContextEmbedder(context_dim, dim)
+        mlp = nn.Sequential(  # the GELU is approximate, unlike in the blocks
+            nn.Linear(context_dim, dim), nn.GELU("tanh"), nn.Linear(dim, dim), nn.LayerNorm(dim)
+        )
+        self.c_embedder = nn.Sequential(OrderedDict(mlp=mlp))
         self.proj_in = ChannelLastConv1d(latent_dim, dim, 5)
         self.x_proj, self.c_proj = nn.Linear(dim, dim // 2), nn.Linear(dim, dim // 2)
         self.pos_emb = nn.Embedding(max_len, dim)

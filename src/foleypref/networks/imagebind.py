@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foleypref.networks.synchformer_visual import MLP
+from foleypref.networks.synchformer_visual import mlp
 
 IMAGE, IMAGE_PATCH, FRAMES = 224, 14, 2
 MELS, MEL_FRAMES, AUDIO_PATCH, AUDIO_STEP = 128, 204, 16, 10
@@ -81,14 +81,12 @@ class ImageBind(nn.Module):
         return self._mean("vision", clips, clips_at_once)
 
     def _mean(self, half: str, clips: Tensor, clips_at_once: int) -> Tensor:
-        chunks = clips.flatten(0, 1).split(clips_at_once)
-        return torch.cat([self._clips(half, chunk) for chunk in chunks]).unflatten(0, clips.shape[:2]).mean(1)
-
-    def _clips(self, half: str, x: Tensor) -> Tensor:
-        """(N, ...) -> (N, E)."""
-        x = self.modality_preprocessors[half](x)  # (N, L, D)
-        x = self.modality_trunks[half](x, 1)  # the class token
-        return self.modality_postprocessors[half](self.modality_heads[half](x))
+        vectors = []
+        for chunk in clips.flatten(0, 1).split(clips_at_once):
+            tokens = self.modality_preprocessors[half](chunk)  # (N, L, D)
+            first = self.modality_trunks[half](tokens, 1)  # the class token, (N, 1, D)
+            vectors.append(self.modality_postprocessors[half](self.modality_heads[half](first)))
+        return torch.cat(vectors).unflatten(0, clips.shape[:2]).mean(1)
 
 
 class _Repeat(nn.Module):
@@ -167,7 +165,7 @@ class _Block(nn.Module):
         super().__init__()
         self.attn = _Attention(width, heads, with_bias_token)
         self.norm_1 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mlp = MLP(width)
+        self.mlp = mlp(width)
         self.norm_2 = nn.LayerNorm(width, eps=NORM_EPS)
 
     def forward(self, x: Tensor, first: int | None = None) -> Tensor:
@@ -195,13 +193,6 @@ class _Trunk(nn.Module):
         return last(x, first)
 
 
-class _First(nn.Module):
-    """The class token: (N, L, D) -> (N, D)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x[:, 0]
-
-
 class _Normalise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(x, dim=-1)
@@ -220,4 +211,4 @@ class _Scale(nn.Module):
 
 def _head(width: int, embed_dim: int) -> nn.Sequential:
     norm = nn.LayerNorm(width, eps=NORM_EPS)
-    return nn.Sequential(norm, _First(), nn.Linear(width, embed_dim, bias=False))
+    return nn.Sequential(norm, nn.Flatten(), nn.Linear(width, embed_dim, bias=False))  # (N, 1, D) -> (N, E)

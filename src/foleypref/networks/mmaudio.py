@@ -71,10 +71,6 @@ def sequence_lengths(duration_s: float, sample_rate: int) -> Lengths:
     )
 
 
-def _float32(number: int) -> Tensor:
-    return torch.tensor(number, dtype=torch.float32, device="cpu")
-
-
 @cache_tensor
 def stretch_index(sync_len: int, latent_len: int) -> Tensor:
     """Return the sync token of every latent frame (L,): floor((i + 0.5) S / L), ratio first, in float32.
@@ -82,7 +78,8 @@ def stretch_index(sync_len: int, latent_len: int) -> Tensor:
     Exact arithmetic picks another token at ties (frames 57 and 172 of 8 s at 44.1 kHz). Computed on the CPU,
     because CUDA may divide by multiplying with a reciprocal.
     """
-    ratio = _float32(sync_len) / _float32(latent_len)
+    num_sync, num_latents = torch.tensor([sync_len, latent_len], dtype=torch.float32, device="cpu")
+    ratio = num_sync / num_latents
     return ((torch.arange(latent_len, dtype=torch.float32, device="cpu") + 0.5) * ratio).floor().long()
 
 
@@ -165,9 +162,7 @@ class MMAudio(nn.Module):
         self.empty_sync_feat = nn.Parameter(torch.zeros(1, sync_dim))
         self.sync_pos_emb = nn.Parameter(torch.zeros(1, 1, SEGMENT_TOKENS, sync_dim))
 
-        def activation() -> nn.Module:
-            return nn.SiLU() if v2 else nn.SELU()
-
+        activation = nn.SiLU if v2 else nn.SELU
         between = [nn.SiLU()] if v2 else []
         self.audio_input_proj = nn.Sequential(
             ChannelLastConv1d(latent_dim, dim, 7), activation(), GatedMLP(dim, 7)

@@ -39,10 +39,7 @@ class GatedMLP(nn.Module):
 
 
 def cache_tensor(build: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Decorate `build` to return the same tensor for the same arguments.
-
-    Unlike functools.lru_cache, torch.compile can trace through it.
-    """
+    """Cache results of `build` by its arguments; torch.compile can trace it, unlike functools.lru_cache."""
     cache: dict[tuple[Any, ...], Tensor] = {}
 
     @wraps(build)

@@ -126,10 +126,7 @@ class Cnn14(nn.Module):
         return (MIN_FRAMES - 1) * self.sizes.hop
 
     def forward(self, wave: Float[Tensor, "B N"]) -> Tags:
-        """Mono sound (B, N) at the variant's rate -> logits (B, 527) and features (B, 2048).
-
-        Raises ValueError under 0.31 s.
-        """
+        """Return logits (B, 527) and features (B, 2048) of mono sound. Raises ValueError under 0.31 s."""
         if wave.shape[1] < self.min_samples:
             raise ValueError(
                 f"{wave.shape[1]} samples at {self.sizes.sample_rate} Hz are too few for Cnn14, which halves "

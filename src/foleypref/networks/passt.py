@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from foleypref.networks.mel_basis import kaldi_basis
 from foleypref.networks.panns import NUM_CLASSES, Tags
-from foleypref.networks.synchformer_visual import MLP
+from foleypref.networks.synchformer_visual import mlp
 
 SAMPLE_RATE, NUM_SAMPLES = 32000, 320000
 N_FFT, WINDOW, HOP = 1024, 800, 320
@@ -74,7 +74,7 @@ class _Block(nn.Module):
         self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
         self.attn = _Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mlp = MLP(width)
+        self.mlp = mlp(width)
 
     def forward(self, x: Tensor, first: int | None = None) -> Tensor:
         x = x[:, :first] + self.attn(self.norm1(x), first)
@@ -115,7 +115,6 @@ class PaSST(nn.Module):
         return Tags(self.head(features), features)
 
     def _features(self, mel: Tensor) -> Tensor:
-        """(B, 128, 1000) -> (B, D)."""
         patches = self.patch_embed["proj"](mel[:, None]) + self.time_new_pos_embed + self.freq_new_pos_embed
         tokens = torch.cat([self.cls_token, self.dist_token], dim=1) + self.new_pos_embed
         x = torch.cat([tokens.expand(len(mel), -1, -1), patches.flatten(2).mT], dim=1)  # (B, L, D)

@@ -9,6 +9,7 @@ Letters: B videos, T frames, S segments, N segments in one chunk, F frames of to
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 
 import torch
@@ -60,8 +61,8 @@ class DividedAttention(nn.Module):
         if self.over_time:
             groups = [part.transpose(2, 3) for part in groups]  # (N, H, G, n, d), G groups of n patches
         parts = (groups[0], self._with_cls(k, groups[1]), self._with_cls(v, groups[2]))
-        patches = F.scaled_dot_product_attention(*(part.flatten(1, 2) for part in parts))
-        patches = patches.unflatten(1, groups[0].shape[1:3])  # (N, H, G, n, d)
+        q, k, v = (part.flatten(1, 2) for part in parts)
+        patches = F.scaled_dot_product_attention(q, k, v).unflatten(1, groups[0].shape[1:3])
         if self.over_time:
             patches = patches.transpose(2, 3)
         out = torch.cat([cls, patches.flatten(2, 3)], dim=2)
@@ -73,17 +74,10 @@ class DividedAttention(nn.Module):
         return torch.cat([cls, groups], dim=3)
 
 
-class MLP(nn.Module):
-    """Two layers with an exact GELU between, four times as wide inside, as in vision transformers."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (..., D) -> same shape."""
-        return self.fc2(F.gelu(self.fc1(x)))
+def mlp(width: int) -> nn.Sequential:
+    """Return two layers with an exact GELU between, four times as wide inside, as in vision transformers."""
+    fc1, fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+    return nn.Sequential(OrderedDict(fc1=fc1, gelu=nn.GELU(), fc2=fc2))
 
 
 class _Block(nn.Module):
@@ -95,7 +89,7 @@ class _Block(nn.Module):
         self.attn = DividedAttention(width, heads, over_time=False)
         self.timeattn = DividedAttention(width, heads, over_time=True)
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mlp = MLP(width)
+        self.mlp = mlp(width)
         self.norm3 = nn.LayerNorm(width, eps=NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:

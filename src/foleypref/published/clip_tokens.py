@@ -29,10 +29,7 @@ Merges = list[tuple[str, str]]
 
 
 class ClipTokenizer:
-    """Converts text to CLIP's token ids by a byte-level vocabulary and its merges.
-
-    Raises ValueError if vocabulary and merges disagree.
-    """
+    """Converts text to CLIP's ids by a byte-level vocabulary and merges. Raises ValueError if they differ."""
 
     def __init__(self, vocab: dict[str, int], merges: Merges) -> None:
         lost = [first + second for first, second in merges if first + second not in vocab]

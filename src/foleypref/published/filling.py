@@ -66,10 +66,7 @@ def rule(pattern: str, *names: str) -> Rule:
 
 
 def rename(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> Renamed:
-    """Rename every tensor by the first rule that matches its name.
-
-    A tensor that cannot be cut into equal parts counts as unknown.
-    """
+    """Rename every tensor by the first rule that matches. One that cannot be cut equally is unknown."""
     patterns = [(re.compile(pattern), names) for pattern, names in rules]
     renamed = Renamed({}, [])
     for old, tensor in state.items():

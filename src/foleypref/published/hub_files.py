@@ -29,10 +29,7 @@ def hub_file(repo: str, name: str, folder: Path | str | None = None) -> Path | N
 
 
 def hub_folder(weights: str, folder: Path | str | None = None) -> Path:
-    """Return the folder with a model's `config.json`: `weights` is such a folder or a repository.
-
-    Raises MissingWeights, which says how to get it.
-    """
+    """Return the folder with a model's `config.json`, given it or its repository. Raises MissingWeights."""
     own = Path(weights).expanduser()
     if (own / CONFIG).is_file():
         return own

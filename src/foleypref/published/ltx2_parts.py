@@ -204,16 +204,9 @@ class LTX2Parts:
 def mel_front(sizes: files.Sizes) -> LogMelSpectrogram:
     """Return the front end of the audio autoencoder: ln of mel magnitudes in centred frames."""
     return LogMelSpectrogram(
-        sizes.audio_rate,
-        N_FFT,
-        sizes.audio_hop,
-        sizes.mel_bins,
-        log="ln",
-        floor=FLOOR,
-        eps=0.0,
-        padding=N_FFT // 2,
-        clip=False,
-    )
+        sizes.audio_rate, N_FFT, sizes.audio_hop, sizes.mel_bins,
+        log="ln", floor=FLOOR, eps=0.0, padding=N_FFT // 2, clip=False,
+    )  # fmt: skip
 
 
 def _statistics(vae: Any, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -66,10 +66,7 @@ class MMAudioParts(PublishedParts):
     def load_network(self, weights: str, dtype: torch.dtype, adapt: Adapt | None = None) -> MMAudio:
         """Return the flow network, official or tuned, changed by `adapt`; frozen statistics stay float32."""
         entry = self.files["network"]
-        if weights:
-            state = load_published(Path(weights), role=entry.role)
-        else:
-            state = self.load_state("network")
+        state = load_published(Path(weights), role=entry.role) if weights else self.load_state("network")
         with torch.device("meta"):
             network = MMAudio(**VARIANTS[self.variant.replace("-", "_")])
         assign_state(network, state, weights or entry.name, entry.role)

@@ -112,10 +112,7 @@ class MSClap(nn.Module):
 def load_msclap(
     weights: str = "", folder: Path | str | None = None, device: torch.device | str = "cpu"
 ) -> LoadedClap:
-    """Load the published file, or the file `weights`, with GPT-2's tokens.
-
-    Raises ValueError if a file is missing or does not fit.
-    """
+    """Load the published file, or the file `weights`, with GPT-2's tokens. Raises ValueError on failure."""
     tokens = load_tokens(GPT2, folder)
     network = build_msclap(load_weights(weights, NAME, folder)).to(device)
     return LoadedClap(

@@ -68,10 +68,7 @@ def adapted(network: N, adapt: Adapt | None) -> N:
 
 
 def content_hashes(paths: Iterable[Path], adapter: str) -> list[str]:
-    """Return the SHA-256 of each file, and of the weights in the folder `adapter` unless that is "".
-
-    Raises ValueError for a file that does not exist.
-    """
+    """Hash each file, and the weights in the folder `adapter` if any. Raises ValueError for absent ones."""
     every = [*paths, *([Path(adapter).expanduser() / ADAPTER_FILE] if adapter else [])]
     for path in every:
         if not path.is_file():

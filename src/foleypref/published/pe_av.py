@@ -40,10 +40,7 @@ OTHER_HALF = ("video_model.", "audio_video_", "text_audio_video_", "audio_plus_t
 
 
 def pe_wave(sound: Float[Tensor, "C N"], sample_rate: int) -> Float[Tensor, " M"]:
-    """Mix sound to mono at 48 kHz and reflect its end up to a multiple of 1920 samples.
-
-    Raises ValueError for no sound at all.
-    """
+    """Mix to mono at 48 kHz, and reflect the end up to a multiple of 1920 samples. No sound: ValueError."""
     if sound.shape[-1] == 0:
         raise ValueError("no sound: PE-AV takes at least one sample")
     wave = resample(sound.mean(0), sample_rate, SAMPLE_RATE, HANN)

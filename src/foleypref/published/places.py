@@ -47,17 +47,14 @@ def weights_folder(folder: Path | str | None = None) -> Path:
     """
     variables = (VARIABLE, f"{EARLIER.upper()}_WEIGHTS")
     named = next((os.environ[name] for name in variables if os.environ.get(name)), None)
-    return Path(folder or named or _default_folder()).expanduser()
+    own, earlier = cache_folder() / "weights", cache_folder().with_name(EARLIER) / "weights"
+    default = earlier if earlier.is_dir() and not own.is_dir() else own
+    return Path(folder or named or default).expanduser()
 
 
 def cache_folder() -> Path:
     """Return the folder for files that foleypref can make again."""
     return Path("~/.cache/foleypref").expanduser()
-
-
-def _default_folder() -> Path:
-    own, earlier = cache_folder() / "weights", cache_folder().with_name(EARLIER) / "weights"
-    return earlier if earlier.is_dir() and not own.is_dir() else own
 
 
 def hub_cache() -> Path:

@@ -184,6 +184,7 @@ FILES: tuple[WeightFile, ...] = (
 
 _CLIP = "DFN5B-CLIP-ViT-H-14-378/open_clip_pytorch_model.bin"
 _SYNC = "synchformer_state_dict.pth"
+_CLAP = "music_speech_audioset_epoch_15_esc_89.98.pt"
 _AT_16K = ("v1-16.pth", "best_netG.pt", _CLIP, _SYNC)
 _AT_44K = ("v1-44.pth", "bigvgan_generator.pt", _CLIP, _SYNC)
 _FRIEREN = ("frieren/best_netG.pt", "cavp_epoch66.ckpt")
@@ -207,11 +208,7 @@ MODELS: dict[str, tuple[str, ...]] = {
     "panns-32k": ("Cnn14_mAP=0.431.pth",),
     "passt": ("passt-s-f128-p16-s10-ap.476-swa.pt",),
     "vggish": ("vggish-10086976.pth",),
-    "clap": (
-        "music_speech_audioset_epoch_15_esc_89.98.pt",
-        "roberta-base/vocab.json",
-        "roberta-base/merges.txt",
-    ),
+    "clap": (_CLAP, "roberta-base/vocab.json", "roberta-base/merges.txt"),
     "msclap": ("CLAP_weights_2023.pth", "gpt2/vocab.json", "gpt2/merges.txt"),
     "pe_av": ("pe-av-large/model.safetensors", "pe-av-large/config.json", "pe-av-large/tokenizer.json"),
     "aesthetics": ("audiobox-aesthetics/checkpoint.pt",),

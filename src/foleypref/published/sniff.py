@@ -16,10 +16,7 @@ _MAX_HEADER = 100_000_000  # bytes; the limit that safetensors itself sets
 
 
 def check_format(path: Path) -> str:
-    """Return the kind of checkpoint that a file is.
-
-    Raises ValueError, which says what else the file is, or that it is cut short.
-    """
+    """Return the kind of checkpoint that a file is. Raises ValueError, which says what it is instead."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give the file of weights inside it")
     if not path.exists():

@@ -99,16 +99,8 @@ class SyncMel(nn.Module):
 
     def forward(self, segments: Float[Tensor, "*B N"]) -> Float[Tensor, "*B M T"]:
         """Return (..., 128, 66) for segments (..., 10240); a segment has 65 frames, the last is padding."""
-        spectrum = torch.stft(
-            segments.reshape(-1, segments.shape[-1]),
-            N_FFT,
-            HOP,
-            WINDOW,
-            self.window,
-            center=True,
-            pad_mode="reflect",
-            return_complex=True,
-        )
+        flat = segments.reshape(-1, segments.shape[-1])  # frames are centred, and reflected at the ends
+        spectrum = torch.stft(flat, N_FFT, HOP, WINDOW, window=self.window, return_complex=True)
         power = spectrum.real.square() + spectrum.imag.square()
         mel = (self.basis @ power + FLOOR).log()
         # Trap: the last frame is 0 in log-mel before normalisation, as if it were as loud as e^0 = 1.
