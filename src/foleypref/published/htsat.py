@@ -1,4 +1,4 @@
-"""What LAION's and Microsoft's CLAP share: the audio tower HTSAT (arXiv 2202.00874), and how they are used.
+"""Parts that the CLAPs of LAION and Microsoft share: the audio tower HTSAT (arXiv 2202.00874) and its use.
 
 The tower is `transformers`' own; the weights are named as in the official files.
 Letters: B sounds, N samples, T frames, M mel bands (64).
