@@ -19,7 +19,7 @@ from foleypref.scoring.marginals import with_marginal
 from foleypref.scoring.scorer_inputs import decode_candidates, decode_clip, evaluated_seconds, make_score_item
 from foleypref.scoring.scorer_sets import expand_sets
 from foleypref.scoring.scorers import Scorer, build_scorer, streams_of
-from foleypref.workspace.dimensions import ScorerVersion
+from foleypref.workspace.dimensions import embeddings_key
 from foleypref.workspace.engines import MapSettings, run_map
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Failure, Record, Score
 from foleypref.workspace.store import Shard, Workspace
@@ -138,7 +138,7 @@ class ScoreWork:
                 judgement = judge.scorer.judge(todo)
                 scores += judgement.records(judge.name, judge.version, todo)
                 if judgement.embeddings:
-                    key = str(ScorerVersion(judge.name, judge.version))
+                    key = embeddings_key(judge.name, judge.version)
                     ids = [item.candidate_id for item in todo]
                     features += self.workspace.write_features("embeddings", key, ids, judgement.embeddings)
         return [*records, *features, *scores]

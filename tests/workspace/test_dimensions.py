@@ -2,7 +2,7 @@
 
 import pytest
 
-from foleypref.workspace.dimensions import Dimension, ScorerVersion, scorers_of
+from foleypref.workspace.dimensions import Dimension, embeddings_key, scorer_and_version, scorers_of
 
 
 def test_a_dimension_is_written_as_it_was_parsed() -> None:
@@ -18,9 +18,9 @@ def test_half_a_dimension_is_refused_with_what_was_found(text: str) -> None:
 
 
 def test_a_scorers_version_may_hold_any_character_but_the_sign() -> None:
-    assert str(ScorerVersion("pesq", "0.0.4-wb")) == "pesq@0.0.4-wb"
-    assert ScorerVersion.parse("pesq@0.0.4-wb") == ScorerVersion("pesq", "0.0.4-wb")
-    assert ScorerVersion.parse("some other feature").scorer == ""
+    assert embeddings_key("pesq", "0.0.4-wb") == "pesq@0.0.4-wb"
+    assert scorer_and_version("pesq@0.0.4-wb") == ("pesq", "0.0.4-wb")
+    assert scorer_and_version("some other feature")[0] == ""
 
 
 def test_scorers_come_once_each_in_order() -> None:

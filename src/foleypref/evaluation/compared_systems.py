@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from foleypref.evaluation.metrics import Rows
 from foleypref.scoring.bootstrap import Replica
 from foleypref.workspace.columns import among
-from foleypref.workspace.dimensions import Dimension, ScorerVersion, scorers_of
+from foleypref.workspace.dimensions import Dimension, scorer_and_version, scorers_of
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Feature
 from foleypref.workspace.score_matrix import score_matrix, score_table
 from foleypref.workspace.selection import clips_of_split
@@ -123,14 +123,14 @@ class Judgements:
         here = pc.and_(pc.is_in(scores["candidate_id"], ids), pc.is_in(scores["scorer"], names))
         self._scores = scores.filter(here)
         embedded = workspace.read(Feature, among("item_id", candidate_ids))
-        features = [(f, by) for f in embedded if (by := ScorerVersion.parse(f.key)).scorer in scorers]
+        features = [(f, by) for f in embedded if (by := scorer_and_version(f.key))[0] in scorers]
         seen = self._scores.group_by(["scorer", "version", "dimension"]).aggregate([]).to_pylist()
-        judged_by = {ScorerVersion(row["scorer"], row["version"]) for row in seen}
+        judged_by = {(row["scorer"], row["version"]) for row in seen}
         self.versions = _one_version_each(judged_by | {by for _, by in features}, versions or {})
         self._places: dict[str, dict[str, tuple[str, int]]] = {}
-        for f, by in features:
-            if self.versions[by.scorer] == by.version:
-                self._places.setdefault(by.scorer, {})[f.item_id] = (f.shard, f.row)
+        for f, (scorer, version) in features:
+            if self.versions[scorer] == version:
+                self._places.setdefault(scorer, {})[f.item_id] = (f.shard, f.row)
         stored = {by: workspace.shards.keys(next(iter(at.values()))[0]) for by, at in self._places.items()}
         dimensions = {key: Dimension.parse(key) for key in self._keys}
         self._embeddings = {key for key, d in dimensions.items() if d.name in stored.get(d.scorer, ())}
@@ -173,10 +173,10 @@ class Judgements:
         return out
 
 
-def _one_version_each(judged_by: set[ScorerVersion], chosen: Mapping[str, str]) -> dict[str, str]:
+def _one_version_each(judged_by: set[tuple[str, str]], chosen: Mapping[str, str]) -> dict[str, str]:
     versions: dict[str, set[str]] = {}
-    for by in judged_by:
-        versions.setdefault(by.scorer, set()).add(by.version)
+    for scorer, version in judged_by:
+        versions.setdefault(scorer, set()).add(version)
     result = {}
     for scorer, present in sorted(versions.items()):
         if scorer in chosen and chosen[scorer] not in present:

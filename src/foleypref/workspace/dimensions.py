@@ -1,4 +1,4 @@
-"""Names of what scorers give: "scorer/name" of a dimension or an embedding, "scorer@version" of a judge.
+"""Names of what scorers give: "scorer/name" of a dimension or an embedding, "scorer@version" of its maker.
 
 Settings, metrics and files on disk hold the text; code that needs a half of it parses it here.
 """
@@ -28,21 +28,15 @@ class Dimension:
         return cls(scorer, name)
 
 
-@dataclass(frozen=True, order=True)
-class ScorerVersion:
-    """A scorer in one version. `str` gives "scorer@version", the key of its stored embeddings."""
+def embeddings_key(scorer: str, version: str) -> str:
+    """Return the key that the embeddings of a scorer in one version are stored under."""
+    return f"{scorer}@{version}"
 
-    scorer: str
-    version: str
 
-    def __str__(self) -> str:
-        return f"{self.scorer}@{self.version}"
-
-    @classmethod
-    def parse(cls, text: str) -> ScorerVersion:
-        """Return the scorer and version that `text` names; any other feature's key gives scorer ""."""
-        scorer, _, version = text.rpartition("@")
-        return cls(scorer, version)
+def scorer_and_version(key: str) -> tuple[str, str]:
+    """Return the scorer and version in an embedding's key; any other feature's key gives scorer ""."""
+    scorer, _, version = key.rpartition("@")
+    return scorer, version
 
 
 def scorers_of(dimensions: Iterable[str]) -> tuple[str, ...]:
