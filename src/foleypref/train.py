@@ -30,10 +30,9 @@ from foleypref.training.inputs import split_data
 from foleypref.training.log import Pace, read_metrics
 from foleypref.training.networks import whole_policy
 from foleypref.training.objectives import Loss
-from foleypref.training.resume import save_checkpoint
 from foleypref.training.run import Run, make_run
 from foleypref.training.settings import TrainSettings, check_settings, exports_only_adapters
-from foleypref.training.start import start
+from foleypref.training.start import save_checkpoint, start
 from foleypref.workspace.paths import RunFiles
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import progress_bar, say

@@ -52,7 +52,9 @@ def save(run: Path, checkpoint: Checkpoint, keep: int | None = None) -> Path:
         (partial / "state.json").write_text(json.dumps(state, indent=1))
     if keep is not None:
         for step in steps(run)[:-keep]:
-            _remove(run / f"checkpoint-{step}")
+            leftover = run / f".checkpoint-{step}{PARTIAL}"
+            # renamed first, so that a kill leaves no half checkpoint under its name
+            shutil.rmtree((run / f"checkpoint-{step}").rename(leftover))
     return place
 
 
@@ -89,8 +91,8 @@ def refuse_another(run: Path, stored: Mapping[str, Any], now: Mapping[str, Any])
     different = sorted(key for key in {*stored, *now} if stored.get(key) != now.get(key))
     if not different:
         return
-    key, more = different[0], len(different) - 1
-    others = f" ({more} more: {', '.join(different[1:])})" if more else ""
+    key, *more = different
+    others = f" ({len(more)} more: {', '.join(more)})" if more else ""
     raise ValueError(
         f"run {run.name!r} was started with {key} = {stored.get(key)!r}, found {now.get(key)!r}{others}; "
         f"set it back, choose another run_name, or delete {run} to start over"
@@ -105,13 +107,6 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     for key, item in value.items():
         flat |= flatten(item, f"{prefix}.{key}" if prefix else key)
     return flat
-
-
-def _remove(folder: Path) -> None:
-    """Remove a checkpoint; renamed first, so that a kill leaves no half checkpoint under its name."""
-    leftover = folder.with_name(f".{folder.name}{PARTIAL}")
-    folder.rename(leftover)
-    shutil.rmtree(leftover)
 
 
 def tuned_weights(folder: Path) -> Path:

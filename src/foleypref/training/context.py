@@ -13,7 +13,7 @@ from foleypref.flow.convention import Latents, generator_of
 from foleypref.models.backbones import Conditions
 from foleypref.training.curricula import Curriculum
 from foleypref.training.data import TrainData
-from foleypref.training.reward import RewardModel
+from foleypref.training.reward import Reward
 from foleypref.training.rules import RulePairs
 from foleypref.workspace.records import Candidate, Feature
 from foleypref.workspace.store import Workspace
@@ -38,11 +38,9 @@ class BatchLayout:
 
     def slices(self) -> list[slice]:
         """Return the slices of the global batch that are this process's micro-batches, in order."""
-        size = self.per_device_batch_size
-        first = self.rank * self.gradient_accumulation_steps
-        return [
-            slice((first + i) * size, (first + i + 1) * size) for i in range(self.gradient_accumulation_steps)
-        ]
+        size, first = self.per_device_batch_size, self.rank * self.gradient_accumulation_steps
+        own = range(first, first + self.gradient_accumulation_steps)
+        return [slice(index * size, (index + 1) * size) for index in own]
 
     def shares(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
         """Yield this process's share of held-out items, a micro-batch at a time."""
@@ -82,7 +80,7 @@ class TrainContext:
     seed: int
     max_steps: int
     layout: BatchLayout
-    reward: RewardModel | None = None  # only if the objective needs "reward"
+    reward: Reward | None = None  # only if the objective needs "reward"
     rules: RulePairs | None = None  # only if some or all pairs are made by rule
 
     def generator(self, step: int, purpose: str) -> torch.Generator:

@@ -7,8 +7,9 @@ seeds, objectives or curricula hold out the same clips.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from foleypref.workspace.records import ROUND, Clip, Pair, digest
 from foleypref.workspace.selection import clips_of_split
@@ -24,6 +25,9 @@ class Label:
     desirable: bool
     source: str  # "auto" | "human" | "simulated"
     weight: float = 1.0
+
+
+T = TypeVar("T", Pair, Clip, Label)
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,7 @@ def split_pairs(
         existing = ", ".join(sorted({p.source for p in pairs}))
         where = f"pair_sources is {sources}, there are: {existing}" if existing else "run pair first"
         raise ValueError(f"there are no pairs to train on; {where}")
-    ordered = sorted(usable, key=lambda p: (_order(p.clip_id), p.pair_id))
-    held_out = ordered[:num_eval_pairs]
-    clips = {p.clip_id for p in held_out}
-    train = [p for p in usable if p.clip_id not in clips]
+    train, held_out = _hold_out(usable, "pair_id", num_eval_pairs)
     if len(train) < len(held_out):
         raise ValueError(
             f"num_eval_pairs is {num_eval_pairs}, but holding out their clips leaves {len(train)} of "
@@ -104,15 +105,13 @@ def split_clips(
     split has no clips or too few.
     """
     clips = clips_of_split(workspace, split)
-    ordered = sorted(clips, key=lambda c: _order(c.clip_id))
-    chosen = held_out_too or {c.clip_id for c in ordered[:num_held_out]}
-    train = [c for c in clips if c.clip_id not in chosen]
+    train, held_out = _hold_out(clips, "clip_id", num_held_out, held_out_too)
     if len(train) < min(num_held_out, len(clips)):
         raise ValueError(
             f"num_eval_pairs is {num_held_out}, which leaves {len(train)} of {len(clips)} clips to train on; "
             "choose a number well below half, or 0"
         )
-    return train, [c for c in ordered if c.clip_id in chosen]
+    return train, held_out
 
 
 def split_labels(
@@ -123,10 +122,7 @@ def split_labels(
     These are all labels of the clips `held_out_too` if there are any, else the first by hash. Raises
     ValueError if one of the two classes is missing among the others.
     """
-    ordered = sorted(labels, key=lambda label: (_order(label.clip_id), label.candidate_id))
-    held_out = [x for x in ordered if x.clip_id in held_out_too] if held_out_too else ordered[:num_held_out]
-    clips = {label.clip_id for label in held_out}
-    train = [label for label in labels if label.clip_id not in clips]
+    train, held_out = _hold_out(labels, "candidate_id", num_held_out, held_out_too)
     if len({label.desirable for label in train}) < 2 or len(train) < len(held_out):
         raise ValueError(
             f"num_eval_pairs is {num_held_out}, but holding out their clips leaves {len(train)} of "
@@ -136,5 +132,11 @@ def split_labels(
     return train, held_out
 
 
-def _order(clip_id: str) -> str:
-    return digest("held-out", clip_id)
+def _hold_out(
+    items: Sequence[T], id_name: str, num: int, clip_ids: Set[str] = frozenset()
+) -> tuple[list[T], list[T]]:
+    """Return the items of other clips than those held out, and all of `clip_ids` or else the first `num`."""
+    ordered = sorted(items, key=lambda item: (digest("held-out", item.clip_id), getattr(item, id_name)))
+    held_out = [item for item in ordered if item.clip_id in clip_ids] if clip_ids else ordered[:num]
+    held_out_clips = {item.clip_id for item in held_out}
+    return [item for item in items if item.clip_id not in held_out_clips], held_out

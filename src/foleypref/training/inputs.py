@@ -45,7 +45,13 @@ def make_context(
 
     Raises ValueError if candidates or cached conditions are missing, or do not fit the model.
     """
-    candidates = _candidates(workspace, data.candidate_ids)
+    ids = data.candidate_ids
+    candidates = {c.candidate_id: c for c in workspace.read(Candidate, among("candidate_id", ids))}
+    if len(candidates) < len(ids):
+        raise ValueError(
+            f"{len(ids) - len(candidates)} candidates that pairs or labels name are not in the workspace; "
+            "run sample, then pair"
+        )
     key = model.feature_key  # asked only once, because it may look at files
     features = cached(workspace, key)
     missing = data.clip_ids - set(features)
@@ -102,25 +108,14 @@ def make_rule_pairs(
     )
     rules.check()
     if any("silence" in rule.needs for rule in settings.rules):
-        rules = replace(rules, silence=silent_latents(workspace, usable[0], model))
+        return replace(rules, silence=silent_latents(workspace, usable[0], model))
     return rules
-
-
-def _candidates(workspace: Workspace, ids: set[str]) -> dict[str, Candidate]:
-    candidates = {c.candidate_id: c for c in workspace.read(Candidate, among("candidate_id", ids))}
-    if len(candidates) < len(ids):
-        missing = len(ids) - len(candidates)
-        raise ValueError(
-            f"{missing} candidates that pairs or labels name are not in the workspace; run sample, then pair"
-        )
-    return candidates
 
 
 def _check_latents(workspace: Workspace, model: Model, candidates: dict[str, Candidate]) -> None:
     """Raise a ValueError if a candidate's latents are not of the model's shapes; looks at one per shard."""
     expected = {key: tuple(shape) for key, shape in model.spec.latents.items()}
-    one_per_shard = {c.shard: c for c in candidates.values()}
-    for candidate in one_per_shard.values():
+    for candidate in {c.shard: c for c in candidates.values()}.values():
         shapes = {key: tuple(v.shape[1:]) for key, v in workspace.rows([candidate]).items()}
         if shapes != expected:
             raise ValueError(

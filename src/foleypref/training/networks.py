@@ -6,7 +6,6 @@ import copy
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from foleypref.flow.convention import seed_of
 from foleypref.models.backbones import Model
@@ -65,13 +64,6 @@ def whole_policy(settings: TrainSettings, objective: Objective, state: dict[str,
     _prepare_networks(model, settings, objective)
     load_trained_state(model.network, state)
     return model
-
-
-def average(network: torch.nn.Module, settings: TrainSettings) -> AveragedModel | None:
-    """Return the moving average of a network's weights, or None if the settings ask for none."""
-    if settings.ema_decay is None:
-        return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
 
 
 def make_optimizer(network: torch.nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:

@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float32
@@ -45,19 +44,6 @@ class Judged:
     watched: dict[str, Float32[Tensor, " n"]] = field(default_factory=dict)  # by "scorer/dimension"
 
 
-class RewardModel(Protocol):
-    """The reward in the context of an objective that needs one. Its answers are on the CPU."""
-
-    @property
-    def version(self) -> str:
-        """A name that changes whenever a sample's reward may change."""
-        ...
-
-    def judge(self, clips: Sequence[Clip], latents: Latents, *, watch: bool = False) -> Judged:
-        """Judge samples (n, ...) of n clips, row by row; `watch` also asks the watched judges."""
-        ...
-
-
 class Reward:
     """p(Good) by WORKSPACE/audioscore/<name>.safetensors, and "scorer/dimension"s to `watch` beside it.
 
@@ -76,17 +62,19 @@ class Reward:
         self._audioscore = AudioScore(weights=str(audioscore_file(workspace, audioscore))).load(device)
         refuse_oracles(self._audioscore.fitted.dimensions)
         self._watched = watched_scorers(workspace, watch, self._audioscore.fitted.dimensions, device)
-        judges: list[Scorer] = [self._audioscore, *(judge for judge, _ in self._watched)]
-        self._streams = streams_of(judges)
+        self._streams = streams_of([self._audioscore, *(judge for judge, _ in self._watched)])
         self._decoded: OrderedDict[str, DecodedClip] = OrderedDict()
 
     @property
     def version(self) -> str:
-        """AudioScore's version, which includes those of its judges."""
+        """AudioScore's version, which changes whenever a sample's reward may change."""
         return self._audioscore.version
 
     def judge(self, clips: Sequence[Clip], latents: Latents, *, watch: bool = False) -> Judged:
-        """Decode samples (n, ...) of n clips and judge them, in float32 even under autocast."""
+        """Decode samples (n, ...) of n clips and judge them row by row, in float32 even under autocast.
+
+        The result is on the CPU; `watch` also asks the watched judges.
+        """
         with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
             items = self._items(clips, latents)
             p_good = _column(self._audioscore.judge(items), "p_good")

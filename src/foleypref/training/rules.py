@@ -160,28 +160,22 @@ class RulePairs:
 
     def _pool(self, clip: Clip) -> Sequence[Clip]:
         """Return the clips of its class or of the other classes; all if that leaves only the clip itself."""
-        label = _class_of(clip, self.settings.class_key)
-        if self.settings.replace_pool == "any" or not label:
+        if self.settings.replace_pool == "any":
             return self.pool
-        if self.settings.replace_pool == "same_class":
-            pool = self._by_class.get(label, [])
-        else:
-            pool = self._by_other_class.get(label, [])
+        pool = self._pools.get(_class_of(clip, self.settings.class_key), [])
         return pool if any(other.clip_id != clip.clip_id for other in pool[:2]) else self.pool
 
     @cached_property
-    def _by_class(self) -> dict[str, list[Clip]]:
+    def _pools(self) -> dict[str, list[Clip]]:
+        """The clips that may replace one of a class, by that class; clips without a class are in none."""
         by_class: dict[str, list[Clip]] = {}
         for clip in self.pool:
-            by_class.setdefault(_class_of(clip, self.settings.class_key), []).append(clip)
-        return {label: clips for label, clips in by_class.items() if label}
-
-    @cached_property
-    def _by_other_class(self) -> dict[str, list[Clip]]:
-        groups = self._by_class.items()
+            if label := _class_of(clip, self.settings.class_key):
+                by_class.setdefault(label, []).append(clip)
+        if self.settings.replace_pool == "same_class":
+            return by_class
         return {
-            label: [clip for other, clips in groups if other != label for clip in clips]
-            for label in self._by_class
+            label: [c for other in by_class if other != label for c in by_class[other]] for label in by_class
         }
 
     def _others(self, rows: Sequence[RuleRow]) -> dict[int, dict[str, Tensor]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from foleypref.models.backbones import Model
 from foleypref.models.tools import fingerprint_of
@@ -17,7 +17,7 @@ from foleypref.training.context import TrainContext
 from foleypref.training.data import TrainData
 from foleypref.training.inputs import make_context, make_rule_pairs
 from foleypref.training.log import Meter, RunLog
-from foleypref.training.networks import average, make_optimizer, make_reference
+from foleypref.training.networks import make_optimizer, make_reference
 from foleypref.training.objectives import Objective
 from foleypref.training.reference_errors import ReferenceErrors
 from foleypref.training.reward import Reward
@@ -82,6 +82,9 @@ def make_run(
         reward = Reward(workspace, bare, settings.audioscore, accelerator.device, watch=settings.watch)
         context = replace(context, reward=reward)
     reference = make_reference(bare, settings, objective, accelerator.num_processes)
+    ema = None
+    if settings.ema_decay is not None:
+        ema = AveragedModel(bare.network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
     return Run(
         settings=settings,
         objective=objective,
@@ -93,7 +96,7 @@ def make_run(
         policy=bare,
         reference=reference,
         optimizer=make_optimizer(bare.network, settings),
-        ema=average(bare.network, settings),
+        ema=ema,
         identity=_identity(all_data, rules, context) | {"reference": fingerprint},
         held_out_id=digest(held_out.identity()),
     )

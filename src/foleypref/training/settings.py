@@ -30,18 +30,13 @@ RESUME_SAFE = (
 must keep its size, but may be cut otherwise into processes and micro-batches."""
 
 
-class RunSettings(Settings):
-    """The model to train, its objective, and the name of the run."""
+class DataSettings(Settings):
+    """What is trained, how, and the items that it learns from."""
 
     model: ModelPart = Field("world", validate_default=True)
     objective: ObjectivePart = Field("flow_dpo", validate_default=True)
     curriculum: CurriculumPart = Field("two_stage", validate_default=True)
     run_name: str = "train"
-
-
-class DataSettings(Settings):
-    """The items that a run learns from, and the rules that make pairs."""
-
     pair_sources: tuple[str, ...] | None = None  # None: all sources except later rounds
     split: str = "align"  # split of the clips that rollouts and rules use
     audioscore: str = "audioscore"  # the fit whose p(Good) is the reward, and labels unrated candidates
@@ -50,18 +45,13 @@ class DataSettings(Settings):
     negatives: RulePairSettings | None = None  # pairs made by rule from clips, in place of stored ones
 
 
-class StepSettings(Settings):
-    """How many steps a run takes, and how many items each of them."""
+class OptimizerSettings(Settings):
+    """How many steps a run takes, and how a step changes the weights: AdamW on a batch of items."""
 
     seed: int = 0
     max_steps: int = Field(12_000, ge=1)
     per_device_train_batch_size: int = Field(8, ge=1)  # pairs, labels or samples, as the objective learns
     gradient_accumulation_steps: int = Field(1, ge=1)
-
-
-class OptimizerSettings(Settings):
-    """How a step changes the weights: AdamW, its learning rate, and the precision of gradients."""
-
     learning_rate: float = 5e-6
     warmup_steps: int = Field(1_000, ge=0)  # linear, then constant
     weight_decay: float = 0.0  # decay pulls towards zero, not towards the reference
@@ -72,49 +62,30 @@ class OptimizerSettings(Settings):
     gradient_checkpointing: bool = False  # compute blocks again in the backward pass: slower, less memory
 
 
-class AdapterSettings(Settings):
-    """LoRA adapters in place of all weights."""
+class NetworkSettings(Settings):
+    """LoRA adapters in place of all weights, and the copies of the network beside the policy."""
 
     use_peft: bool = False  # train LoRA adapters; the reference is the network without them
     lora: LoraSettings = LoraSettings()
     merge_adapters: bool = True  # export whole weights with adapters merged in; if not, only the adapters
-
-
-class CopySettings(Settings):
-    """The copies of the network beside the policy, and where they are kept."""
-
     shard_weights: bool = False  # over processes (FSDP2), if one GPU cannot hold them
     precompute_reference_errors: bool = False  # to disk, before the first step: no reference in memory
     ema_decay: float | None = Field(None, gt=0, lt=1)  # if set, the moving average is exported
 
 
-class SavingSettings(Settings):
-    """How often a run logs, and which checkpoints it keeps."""
+class LogSettings(Settings):
+    """How often a run logs, saves and evaluates on held-out items, and when that ends it."""
 
     logging_steps: int = Field(50, ge=1)
     save_steps: int = Field(500, ge=1)
     save_total_limit: int | None = Field(2, ge=1)
-
-
-class HeldOutSettings(Settings):
-    """How much is held out, how often it is evaluated, and when that ends a run."""
-
     eval_steps: int = Field(500, ge=1)
     num_eval_pairs: int = Field(64, ge=0)  # held out; 0 trains on all and evaluates none
     stop: StopSettings = StopSettings()  # limits of held-out numbers that end training early
 
 
 # Pydantic puts the fields of the last base first. Keys in YAML and JSON keep that order.
-class TrainSettings(
-    HeldOutSettings,
-    SavingSettings,
-    CopySettings,
-    AdapterSettings,
-    OptimizerSettings,
-    StepSettings,
-    DataSettings,
-    RunSettings,
-):
+class TrainSettings(LogSettings, NetworkSettings, OptimizerSettings, DataSettings):
     """How a policy is tuned; steps, batch and learning rate default to the paper's (arXiv 2603.11089)."""
 
     tensorboard: bool = True

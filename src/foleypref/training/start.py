@@ -1,18 +1,19 @@
-"""The start of a run: precomputed errors, the newest checkpoint, the DDP wrapper, the first lines printed."""
+"""The start of a run, from the newest checkpoint if there is one, and the writing of checkpoints."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from foleypref.media.files import write_atomic
-from foleypref.models.sharding import is_sharded
-from foleypref.models.tools import with_network
+from foleypref.models.lora import load_trained_state, trained_state
+from foleypref.models.sharding import is_sharded, load_optimizer_state, optimizer_state
+from foleypref.models.tools import fingerprint_of, with_network
+from foleypref.training import checkpoints
 from foleypref.training.log import RunLog
-from foleypref.training.objectives import PrecomputableObjective
+from foleypref.training.objectives import PrecomputableObjective, StatefulObjective
 from foleypref.training.reference_errors import ReferenceErrors
-from foleypref.training.resume import resume
 from foleypref.training.run import Run
 from foleypref.workspace.paths import RunFiles
 from foleypref.workspace.records import digest
@@ -20,17 +21,41 @@ from foleypref.workspace.walk import say
 
 
 def start(run: Run) -> None:
-    """Go on from the newest checkpoint if there is one, write settings.json, and say what runs."""
+    """Go on from the newest checkpoint if there is one, write settings.json, and say what runs.
+
+    Every process must call it.
+    """
     settings, accelerator = run.settings, run.accelerator
     if settings.precompute_reference_errors:
         run.errors = _precompute(run)
-    resume(run)
+    _resume(run)
     if not is_sharded(run.bare.network):
         run.policy = with_network(run.bare, accelerator.prepare_model(run.bare.network))
     if accelerator.is_main_process:
         write_atomic(RunFiles(run.folder).settings, settings.model_dump_json(indent=1).encode())
         run.log = RunLog(run.folder, run.step, settings.tensorboard)
         _announce(run)
+
+
+def _resume(run: Run) -> None:
+    """Set the run to its newest checkpoint, if it has any. Raises ValueError if it is another run's."""
+    checkpoint = checkpoints.load(run.folder)
+    if checkpoint is None:
+        return
+    checkpoints.refuse_another(run.folder, checkpoint.identity, run.identity)
+    load_trained_state(run.bare.network, checkpoint.networks["network"])
+    load_optimizer_state(run.optimizer, checkpoint.optimizer)
+    if run.ema is not None:
+        run.ema.load_state_dict(checkpoint.networks["ema"])
+    if isinstance(run.objective, StatefulObjective):
+        state = checkpoint.networks.get("objective", {})
+        if not run.objective.shared_state:
+            state = {key: run.context.layout.own(value) for key, value in state.items()}
+        if state:
+            run.objective.restore(state, run.bare)
+    if run.accelerator.is_main_process:
+        run.meter.restore(checkpoint.logs)
+    run.step = checkpoint.step
 
 
 def _precompute(run: Run) -> ReferenceErrors:
@@ -51,7 +76,7 @@ def _precompute(run: Run) -> ReferenceErrors:
     key = digest(run.identity, run.held_out_id, layout, run.bare.feature_key, drawn, s.bf16)
     errors = ReferenceErrors(context.workspace.reference_errors / key, context.layout.rank)
 
-    def measure(batch: Any) -> dict[str, torch.Tensor]:
+    def measure(batch: Any) -> dict[str, Tensor]:
         with run.autocast():
             return objective.reference_errors(run.bare, batch)
 
@@ -83,3 +108,28 @@ def _announce(run: Run) -> None:
         say(f"  {s.stop.summary()}")
     if run.step:
         say(f"  goes on after step {run.step}")
+
+
+def save_checkpoint(run: Run) -> None:
+    """Write the run's state; every process must call it.
+
+    Raises ValueError if the reference is no longer what it was at the start.
+    """
+    if run.reference is not None and fingerprint_of(run.reference.network) != run.identity["reference"]:
+        raise ValueError(f"step {run.step}: the reference's weights have changed; something trains it too")
+    run.meter.reduce()
+    state: dict[str, Tensor] = {}
+    if isinstance(run.objective, StatefulObjective):
+        state = run.objective.state()
+        if not run.objective.shared_state:  # the rows of all processes, in the global order
+            state = {key: run.context.layout.gather(state[key]) for key in sorted(state)}
+    trained, moments = trained_state(run.bare.network), optimizer_state(run.optimizer)
+    if run.accelerator.is_main_process:
+        networks = {"network": trained}
+        if state:
+            networks["objective"] = state
+        if run.ema is not None:
+            networks["ema"] = run.ema.state_dict()
+        checkpoint = checkpoints.Checkpoint(run.step, run.identity, networks, moments, logs=run.meter.state())
+        checkpoints.save(run.folder, checkpoint, run.settings.save_total_limit)
+    run.accelerator.wait_for_everyone()

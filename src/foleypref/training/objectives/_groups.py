@@ -5,23 +5,13 @@ Letters: B items of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 NUM_TIME_BINS = 4
-
-
-class Grouped(Protocol):
-    """A batch whose items belong to groups."""
-
-    @property
-    def groups(self) -> list[list[str]]:
-        """The groups of each item."""
-        ...
 
 
 def time_bins(t: Float[Tensor, " B"]) -> list[str]:
@@ -35,14 +25,14 @@ def bin_middles(indices: list[int]) -> Float[Tensor, " B"]:
 
 
 def by_group(
-    logs: Mapping[str, Float[Tensor, " B"]], batch: Grouped, prefix: str = ""
+    logs: Mapping[str, Float[Tensor, " B"]], groups: Sequence[Sequence[str]], prefix: str = ""
 ) -> dict[str, Float[Tensor, " _"]]:
-    """Split logs (B,) by group: `rewards/margins/t0`, `.../source/auto`, `.../stage/1`.
+    """Split logs (B,) by the groups of each item: `rewards/margins/t0`, `.../source/auto`, `.../stage/1`.
 
     Only groups whose names begin with `prefix` count.
     """
     rows: dict[str, list[int]] = {}
-    for row, names in enumerate(batch.groups):
+    for row, names in enumerate(groups):
         for name in names:
             if name.startswith(prefix):
                 rows.setdefault(name, []).append(row)

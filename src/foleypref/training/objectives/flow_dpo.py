@@ -166,7 +166,7 @@ class FlowDPO(PrecomputableObjective):
             "rewards/chosen": chosen,
             "rewards/rejected": rejected,
             **contested,
-            **by_group(contested, batch),
+            **by_group(contested, batch.groups),
         }
         if batch.tracked is not None:
             logs["flow/tracked_frac"] = batch.tracked
@@ -188,9 +188,8 @@ class FlowDPO(PrecomputableObjective):
             logs |= {f"flow/{name}{suffix}": value.detach() for name, value in flow.items()}
             if suffix:
                 term = {f"rewards/margins{suffix}": logit, f"rewards/accuracies{suffix}": (logit > 0).float()}
-                logs |= term | by_group(
-                    term, batch, "modality/"
-                )  # how one distorted modality moves the other
+                # how one distorted modality moves the other
+                logs |= term | by_group(term, batch.groups, "modality/")
         return {key: value.detach() for key, value in logs.items()}
 
 

@@ -146,7 +146,7 @@ def _logs(
         "rewards/rejected": reward[~batch.desirable],
         "kto/kl": torch.stack(list(offsets.values())).sum(0),
         **contested,
-        **by_group(contested, batch),
+        **by_group(contested, batch.groups),
     }
     for key, value in values.items():
         suffix = f"/{key}" if len(values) > 1 else ""

@@ -54,5 +54,5 @@ class SFT(Objective):
         for key, error in errors.items():
             suffix = f"/{key}" if len(errors) > 1 else ""
             flow = {f"flow/winner_err{suffix}": error.detach()}
-            logs |= flow | by_group(flow, batch)
+            logs |= flow | by_group(flow, batch.groups)
         return Loss(per_pair.mean(), logs)
