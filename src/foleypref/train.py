@@ -67,7 +67,9 @@ def train(workspace: Workspace, settings: TrainSettings) -> TrainResult:
     check_settings(folder, settings)
     if RunFiles(folder).result.exists():
         stored = json.loads(RunFiles(folder).result.read_text())
-        identity = {**data.identity(), "global_batch_size": _global_batch_size(settings)}
+        num_processes = int(os.environ.get("WORLD_SIZE", "1"))  # there is no accelerator yet to ask
+        batch_size = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+        identity = {**data.identity(), "global_batch_size": batch_size * num_processes}
         checkpoints.refuse_another(folder, {key: stored["identity"].get(key) for key in identity}, identity)
         say(f"train: run {settings.run_name!r} is finished, skipped")
         return _read_result(folder)
@@ -78,12 +80,6 @@ def train(workspace: Workspace, settings: TrainSettings) -> TrainResult:
         start(run)
         _loop(run)
         return _finish(run)
-
-
-def _global_batch_size(settings: TrainSettings) -> int:
-    """Return the items of a step over all processes, before there is an accelerator to ask."""
-    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    return settings.per_device_train_batch_size * settings.gradient_accumulation_steps * num_processes
 
 
 def _loop(run: Run) -> None:

@@ -91,21 +91,16 @@ def distort_media(workspace: WorkspacePaths, rows: Sequence[RuleRow], model: Mod
     with ThreadPoolExecutor(DECODERS) as pool:
         media = list(pool.map(lambda row: distorted_media(workspace, row, model), rows))
     device = next(model.network.parameters()).device.type
-    with torch.autocast(device, enabled=False):  # the chosen side was encoded without autocast too
-        return _encoded(media, rows, model)
-
-
-def _encoded(media: Sequence[Media], rows: Sequence[RuleRow], model: Model) -> list[Tensor]:
-    """Encode each row's modality; distorted sound is encoded without its picture, which costs far more."""
     encoded: dict[int, Tensor] = {}
     for modality in sorted({row.modality for row in rows}):
         indices = [index for index, row in enumerate(rows) if row.modality == modality]
         some = [media[index] for index in indices]
-        if modality == "audio":
-            waves = [m.wave for m in some if m.wave is not None]  # all of them, as `zip` checks
-            latents = model.encode(torch.from_numpy(np.stack(waves)))
-        else:
-            latents = model.encode_media(some)
+        with torch.autocast(device, enabled=False):  # the chosen side was encoded without autocast too
+            if modality == "audio":  # without its picture, which costs far more
+                waves = [m.wave for m in some if m.wave is not None]  # all of them, as `zip` checks
+                latents = model.encode(torch.from_numpy(np.stack(waves)))
+            else:
+                latents = model.encode_media(some)
         encoded.update(zip(indices, latents[modality].float().cpu(), strict=True))
     return [encoded[index] for index in range(len(rows))]
 
@@ -123,7 +118,9 @@ def distorted_media(workspace: WorkspacePaths, row: RuleRow, model: Model) -> Me
     """Return a clip's media with one modality distorted, all its frame streams alike. Raises MediaError."""
     own = read_clip_media(workspace, row.clip, model)
     other = read_clip_media(workspace, row.other, model) if row.other is not None else None
-    after = _after(workspace, row, model)
+    # seconds of the trim that follow the window
+    extra_s = min(row.clip.duration_s - model.spec.clip_seconds, model.spec.clip_seconds)
+    after = _after(workspace, row, model, extra_s)
     if row.modality == "audio":
         assert own.wave is not None, "a clip without sound was encoded"
         stream = Stream(
@@ -132,7 +129,7 @@ def distorted_media(workspace: WorkspacePaths, row: RuleRow, model: Model) -> Me
             kind="wave",
             other=None if other is None or other.wave is None else torch.from_numpy(other.wave),
         )
-        stream = _with_after(stream, after.wave if after else None, _extra_s(row, model))
+        stream = _with_after(stream, after.wave if after else None, extra_s)
         return replace(own, wave=row.distort(stream).numpy())
     frames = {}
     for name, pictures in own.frames.items():
@@ -143,24 +140,17 @@ def distorted_media(workspace: WorkspacePaths, row: RuleRow, model: Model) -> Me
             modality="video",
             other=None if other is None else torch.from_numpy(held(other.frames[name], len(pictures))),
         )
-        stream = _with_after(stream, after.frames.get(name) if after else None, _extra_s(row, model))
+        stream = _with_after(stream, after.frames.get(name) if after else None, extra_s)
         frames[name] = row.distort(stream).numpy()
     return replace(own, frames=frames)
 
 
-def _extra_s(row: RuleRow, model: Model) -> float:
-    """Return the seconds of the trim after the window, at most the window's length."""
-    seconds = model.spec.clip_seconds
-    return min(row.clip.duration_s - seconds, seconds)
-
-
-def _after(workspace: WorkspacePaths, row: RuleRow, model: Model) -> Media | None:
-    """Read the window that ends with the trim, if the rule can use it and the trim is longer."""
-    extra_s, clip = _extra_s(row, model), row.clip
+def _after(workspace: WorkspacePaths, row: RuleRow, model: Model, extra_s: float) -> Media | None:
+    """Read the window that begins `extra_s` later, if the rule can use it and it is worth a second decode."""
     if "after" not in row.rule.needs or extra_s < MIN_AFTER_S:
         return None
     try:
-        return read_clip_media(workspace, replace(clip, start_s=clip.start_s + extra_s), model)
+        return read_clip_media(workspace, replace(row.clip, start_s=row.clip.start_s + extra_s), model)
     except MediaError:
         return None  # the file ends earlier than its header says, so nothing follows
 

@@ -29,6 +29,7 @@ Scope = Literal["pair", "batch"]
 
 INITIAL = {"sigmoid": math.log(2), "ipo": 0.25, "hinge": 1.0}
 """The loss of one modality while policy = reference."""
+SATURATED_LOGIT = 3.0  # σ(−3) = 0.047 and σ′(3) = σ′(0) / 5: beyond it an item has almost no gradient left
 
 
 def beta_of(beta: float | dict[str, float], modality: str, objective: str) -> float:

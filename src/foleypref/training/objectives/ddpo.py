@@ -27,16 +27,8 @@ from foleypref.flow.sde import NOISE_LEVELS, Transition, Variant, transition
 from foleypref.models.backbones import Conditions, Model, ModelSpec
 from foleypref.models.tools import guided_velocity
 from foleypref.training.context import TrainContext
+from foleypref.training.objectives import _rollouts as rollouts
 from foleypref.training.objectives._online import OnlineObjective
-from foleypref.training.objectives._rollouts import (
-    judge_samples,
-    micro_batches,
-    noise_seeds,
-    rollout_logs,
-    sampled_clips,
-    unwrapped_model,
-    worth_of,
-)
 from foleypref.training.objectives._window import Window, moving_window, sample_with_noise, times_like
 from foleypref.workspace.records import Clip
 
@@ -112,14 +104,18 @@ class DDPO(OnlineObjective):
     def batches(self, context: TrainContext, step: int, policy: Model) -> list[Steps]:
         """Return every trained step of every micro-batch of samples, from a new rollout if one is due."""
         number, epoch = divmod(step, self.inner_epochs)
-        clips = sampled_clips(context, number, self.group_size)
-        window = self._window(context, number)
+        clips = rollouts.sampled_clips(context, number, self.group_size)
+        # one window for all samples, because rewards under different noise do not compare
+        generator = context.generator(number, "window")
+        window = moving_window(generator, self.num_steps, self._width, self.latest_start)
         if epoch == 0:
-            self._rollout = self._roll_out(context, number, unwrapped_model(policy), clips, window=window)
+            self._rollout = self._roll_out(
+                context, number, rollouts.unwrapped_model(policy), clips, window=window
+            )
         assert self._rollout, f"step {step} goes on with a rollout that was not kept"
         self._steps_left = self.inner_epochs - 1 - epoch
         batches = []
-        for rows, rollout in micro_batches(context, self._rollout):
+        for rows, rollout in rollouts.micro_batches(context, self._rollout):
             ids = [clip.clip_id for clip in clips[rows]]
             conditions = context.conditions(ids)
             for at, (t, t_next) in enumerate(window.steps):
@@ -133,7 +129,7 @@ class DDPO(OnlineObjective):
                         log_prob=rollout["log_prob"][:, at],
                         advantage=rollout["advantage"],
                         conditions=conditions,
-                        logs=rollout_logs(rollout),
+                        logs=rollouts.rollout_logs(rollout),
                         on_policy=epoch == 0,
                     )
                 )
@@ -179,11 +175,6 @@ class DDPO(OnlineObjective):
     def _noise_level(self) -> float:
         return NOISE_LEVELS[self.variant] if self.noise_level is None else self.noise_level
 
-    def _window(self, context: TrainContext, number: int) -> Window:
-        """Draw a rollout's window, one for all samples: rewards under different noise do not compare."""
-        generator = context.generator(number, "window")
-        return moving_window(generator, self.num_steps, self._width, self.latest_start)
-
     @torch.no_grad()
     def _roll_out(
         self, context: TrainContext, number: int, policy: Model, clips: list[Clip], *, window: Window
@@ -195,9 +186,9 @@ class DDPO(OnlineObjective):
                 context, number, rows, policy=policy, clips=clips[rows], window=window
             )
             parts.append(part)
-            judged.append(judge_samples(context, clips[rows], samples))
+            judged.append(rollouts.judge_samples(context, clips[rows], samples))
         rollout = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-        return rollout | worth_of(context, judged, self.group_size, self.advantage_clip)
+        return rollout | rollouts.worth_of(context, judged, self.group_size, self.advantage_clip)
 
     def _sample(
         self,
@@ -214,10 +205,10 @@ class DDPO(OnlineObjective):
         shapes = policy.spec.latents
 
         def noise(index: int) -> Latents:
-            return noise_like_rows(shapes, noise_seeds(context, number, rows, f"step {index}"))
+            return noise_like_rows(shapes, rollouts.noise_seeds(context, number, rows, f"step {index}"))
 
         group_size = self.group_size if self.shared_noise else 1
-        seeds = noise_seeds(context, number, rows, "x0", group_size=group_size)
+        seeds = rollouts.noise_seeds(context, number, rows, "x0", group_size=group_size)
         trajectory = sample_with_noise(
             context.on_device(noise_like_rows(shapes, seeds)),
             window,

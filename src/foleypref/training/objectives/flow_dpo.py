@@ -30,6 +30,7 @@ from foleypref.training.context import TrainContext
 from foleypref.training.objectives import Loss, PrecomputableObjective
 from foleypref.training.objectives._contrast import (
     INITIAL,
+    SATURATED_LOGIT,
     BetaSchedule,
     Contrast,
     LossType,
@@ -45,8 +46,6 @@ from foleypref.training.objectives._groups import by_group
 from foleypref.training.objectives._noise import Noise, with_noise
 from foleypref.training.objectives._pairs import PairBatch, draw_batches, fixed_batches, pack
 from foleypref.training.objectives._states import TimeDistribution
-
-SATURATED_LOGIT = 3.0  # σ(−3) = 0.047: beyond it a pair has almost no gradient left
 
 
 class FlowDPO(PrecomputableObjective):

@@ -30,12 +30,10 @@ from foleypref.flow.convention import interpolate, squared_error, target_velocit
 from foleypref.models.backbones import Model, ModelSpec
 from foleypref.training.context import TrainContext
 from foleypref.training.objectives import Loss, Objective
-from foleypref.training.objectives._contrast import beta_of
+from foleypref.training.objectives._contrast import SATURATED_LOGIT, beta_of
 from foleypref.training.objectives._groups import by_group
 from foleypref.training.objectives._labels import LabelBatch, draw_labels, fixed_labels
 from foleypref.training.objectives._states import TimeDistribution
-
-SATURATED_LOGIT = 3.0  # σ′(3) is a fifth of σ′(0)
 
 
 class Value(NamedTuple):
@@ -44,6 +42,8 @@ class Value(NamedTuple):
     loss: Float[Tensor, " B"]  # 1 − σ(logit)
     reward: Float[Tensor, " B"]
     logit: Float[Tensor, " B"]  # r − z of a desirable item, z − r of an undesirable one
+    delta: Float[Tensor, " B"]  # Δ
+    offset: Float[Tensor, " B"]  # z
 
 
 def value_of(
@@ -52,7 +52,7 @@ def value_of(
     """Return 1 − σ(±(r − z)) from Δ and z; z takes no gradient."""
     reward = -beta / 2 * delta
     logit = torch.where(desirable, 1.0, -1.0) * (reward - offset.detach())
-    return Value(torch.sigmoid(-logit), reward, logit)
+    return Value(torch.sigmoid(-logit), reward, logit, delta, offset)
 
 
 class KTO(Objective):
@@ -108,16 +108,16 @@ class KTO(Objective):
         v_policy = policy.velocity(x_t, batch.t, batch.conditions)
         with torch.no_grad():
             v_reference = reference.velocity(x_t, batch.t, batch.conditions)
-        values, offsets, errors, deltas = {}, {}, {}, {}
+        values, errors = {}, {}
         for key in v:
             errors[key] = squared_error(v_policy[key], v[key])
-            deltas[key] = errors[key] - squared_error(v_reference[key], v[key])
-            offsets[key] = self._offset(key, v_policy[key], v_reference[key], deltas[key])
-            values[key] = value_of(deltas[key], offsets[key], batch.desirable, beta_of(self.beta, key, "kto"))
+            delta = errors[key] - squared_error(v_reference[key], v[key])
+            offset = self._offset(key, v_policy[key], v_reference[key], delta)
+            values[key] = value_of(delta, offset, batch.desirable, beta_of(self.beta, key, "kto"))
         weight = torch.where(batch.desirable, self.desirable_weight, self.undesirable_weight) * batch.weight
         per_item = weight * torch.stack([value.loss for value in values.values()]).sum(0)  # (B,)
         with torch.no_grad():
-            logs = {"loss": per_item.detach()} | _logs(batch, values, offsets, errors=errors, deltas=deltas)
+            logs = {"loss": per_item.detach()} | _logs(batch, values, errors)
         return Loss(per_item.mean(), logs)
 
     @torch.no_grad()
@@ -129,14 +129,7 @@ class KTO(Objective):
         return half_beta * squared_error(v_policy, v_reference)
 
 
-def _logs(
-    batch: LabelBatch,
-    values: dict[str, Value],
-    offsets: dict[str, Tensor],
-    *,
-    errors: dict[str, Tensor],
-    deltas: dict[str, Tensor],
-) -> dict[str, Tensor]:
+def _logs(batch: LabelBatch, values: dict[str, Value], errors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return logs under the names of `flow_dpo`: desirable items count as chosen, a logit as a margin."""
     reward = torch.stack([value.reward for value in values.values()]).sum(0)
     logit = torch.stack([value.logit for value in values.values()]).sum(0)
@@ -144,7 +137,7 @@ def _logs(
     logs = {
         "rewards/chosen": reward[batch.desirable],
         "rewards/rejected": reward[~batch.desirable],
-        "kto/kl": torch.stack(list(offsets.values())).sum(0),
+        "kto/kl": torch.stack([value.offset for value in values.values()]).sum(0),
         **contested,
         **by_group(contested, batch.groups),
     }
@@ -152,7 +145,7 @@ def _logs(
         suffix = f"/{key}" if len(values) > 1 else ""
         for side, rows in (("winner", batch.desirable), ("loser", ~batch.desirable)):
             logs[f"flow/{side}_err{suffix}"] = errors[key][rows]
-            logs[f"flow/{side}_delta{suffix}"] = deltas[key][rows]  # above 0 for winners: they are being lost
+            logs[f"flow/{side}_delta{suffix}"] = value.delta[rows]  # above 0 for winners: they are being lost
         logs[f"flow/gradient_factor{suffix}"] = value.loss * (1 - value.loss)  # σ′, ¼ at the start
         logs[f"flow/saturated_frac{suffix}"] = (value.logit.abs() > SATURATED_LOGIT).float()
     return {key: value.detach() for key, value in logs.items()}

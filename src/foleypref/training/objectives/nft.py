@@ -37,16 +37,8 @@ from foleypref.models.backbones import Conditions, Model, ModelSpec
 from foleypref.models.lora import load_trained_state, trained_state
 from foleypref.models.tools import frozen_copy, sample_latents
 from foleypref.training.context import TrainContext
+from foleypref.training.objectives import _rollouts as rollouts
 from foleypref.training.objectives._online import OnlineObjective
-from foleypref.training.objectives._rollouts import (
-    judge_samples,
-    micro_batches,
-    noise_seeds,
-    rollout_logs,
-    sampled_clips,
-    unwrapped_model,
-    worth_of,
-)
 from foleypref.training.reward import Judged
 from foleypref.workspace.records import Clip
 
@@ -126,20 +118,20 @@ class NFT(OnlineObjective):
 
     def batches(self, context: TrainContext, step: int, policy: Model) -> list[Noised]:
         """Return samples of v_old, each at `num_times` times."""
-        old = self._refresh(step, unwrapped_model(policy))
-        clips = sampled_clips(context, step, self.group_size)
+        old = self._refresh(step, rollouts.unwrapped_model(policy))
+        clips = rollouts.sampled_clips(context, step, self.group_size)
         parts = [
             self._sample(context, step, rows, old, clips=clips[rows]) for rows in context.layout.slices()
         ]
         judged = [part.judged for part in parts]
-        all_worth = worth_of(context, judged, self.group_size, self.advantage_clip)
+        all_worth = rollouts.worth_of(context, judged, self.group_size, self.advantage_clip)
         times = sample_times(len(clips) * self.num_times, context.generator(step, "t"))
         batches = []
-        for part, (rows, worth) in zip(parts, micro_batches(context, all_worth), strict=True):
+        for part, (rows, worth) in zip(parts, rollouts.micro_batches(context, all_worth), strict=True):
             r = 0.5 + 0.5 * (worth["advantage"] / self.advantage_clip).clamp(-1, 1)
             t = times.reshape(-1, self.num_times)[rows].to(context.layout.device)
             for at in range(self.num_times):
-                seeds = noise_seeds(context, step, rows, f"time {at}")
+                seeds = rollouts.noise_seeds(context, step, rows, f"time {at}")
                 batches.append(
                     Noised(
                         item_ids=part.ids,
@@ -148,7 +140,7 @@ class NFT(OnlineObjective):
                         t=t[:, at],
                         optimality=r,
                         conditions=part.conditions,
-                        logs=rollout_logs(worth) | {"nft/optimality": r},
+                        logs=rollouts.rollout_logs(worth) | {"nft/optimality": r},
                     )
                 )
         return batches
@@ -201,12 +193,12 @@ class NFT(OnlineObjective):
         samples = sample_latents(
             old,
             conditions,
-            noise_seeds(context, step, rows, "x0"),
+            rollouts.noise_seeds(context, step, rows, "x0"),
             num_steps=self.num_steps,
             guidance_scale=self.guidance_scale,
             solver=self.solver,
         )
-        return Sampled(ids, conditions, samples, judge_samples(context, clips, samples))
+        return Sampled(ids, conditions, samples, rollouts.judge_samples(context, clips, samples))
 
 
 def implicit_velocities(v: Latents, v_old: Latents, b: float) -> tuple[Latents, Latents]:
