@@ -28,9 +28,8 @@ from foleypref.training import checkpoints, stopping
 from foleypref.training.held_out import evaluate_held_out, update_verdict
 from foleypref.training.inputs import split_data
 from foleypref.training.log import Pace, read_metrics
-from foleypref.training.networks import whole_policy
 from foleypref.training.objectives import Loss
-from foleypref.training.run import Run, make_run
+from foleypref.training.run import Run, make_run, whole_policy
 from foleypref.training.settings import TrainSettings, check_settings, exports_only_adapters
 from foleypref.training.start import save_checkpoint, start
 from foleypref.workspace.paths import RunFiles

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from foleypref.train import train
-from foleypref.training import networks as training_networks
 from foleypref.training import reference_errors
+from foleypref.training import run as training_run
 from foleypref.training.objectives.flow_dpo import FlowDPO
 from foleypref.training.objectives.sft import SFT
 from foleypref.workspace.store import Workspace
@@ -23,7 +23,7 @@ def test_the_run_is_the_same_run_without_a_reference(
 ) -> None:
     monkeypatch.setattr(reference_errors, "PART_STEPS", 5)
     live = train(filled, make_settings(run_name="live"))
-    monkeypatch.setattr(training_networks, "frozen_copy", lambda _: pytest.fail("no reference is to be kept"))
+    monkeypatch.setattr(training_run, "frozen_copy", lambda _: pytest.fail("no reference is to be kept"))
     stored = train(filled, make_settings(run_name="stored", **STORED))
     assert stored.weights.read_bytes() == live.weights.read_bytes()
     assert metrics_without_time(stored.folder) == metrics_without_time(live.folder)

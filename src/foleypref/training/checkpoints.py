@@ -110,10 +110,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def tuned_weights(folder: Path) -> Path:
-    """Return the path of a finished run's weights, or of its adapters if it exported only those.
-
-    Raises ValueError for a run that has not ended.
-    """
+    """Return the path of the weights (or adapters) of a run. Raises ValueError if it has not ended."""
     files = RunFiles(folder)
     try:
         result = json.loads(files.result.read_text(encoding="utf-8"))

@@ -26,7 +26,7 @@ from foleypref.scoring.scorer_inputs import (
     evaluated_seconds,
     make_score_item,
 )
-from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, build_scorer, streams_of
+from foleypref.scoring.scorers import Judgement, Scorer, build_scorer, streams_of
 from foleypref.scoring.scorers.audioscore import AudioScore, refuse_oracles
 from foleypref.workspace.dimensions import Dimension
 from foleypref.workspace.records import Clip
@@ -76,21 +76,17 @@ class Reward:
         The result is on the CPU; `watch` also asks the watched judges.
         """
         with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
-            items = self._items(clips, latents)
+            decoded = [self._decode(clip) for clip in clips]
+            seconds = [clip.seconds for clip in decoded]
+            rendered = decode_latents(self._model, latents, self._streams, seconds)
+            rows = enumerate(zip(decoded, rendered, strict=True))
+            items = [make_score_item(f"sample-{row}", clip, sample) for row, (clip, sample) in rows]
             p_good = _column(self._audioscore.judge(items), "p_good")
-            watched = {
-                name: _column(judgement, Dimension.parse(name).name)
-                for judge, names in (self._watched if watch else [])
-                for judgement in (judge.judge(items),)
-                for name in names
-            }
+            watched = {}
+            for judge, names in self._watched if watch else []:
+                judgement = judge.judge(items)
+                watched |= {name: _column(judgement, Dimension.parse(name).name) for name in names}
         return Judged(p_good.nan_to_num(0.0), p_good.isnan(), watched)
-
-    def _items(self, clips: Sequence[Clip], latents: Latents) -> list[ScoreItem]:
-        decoded = [self._decode(clip) for clip in clips]
-        rendered = decode_latents(self._model, latents, self._streams, [clip.seconds for clip in decoded])
-        rows = enumerate(zip(decoded, rendered, strict=True))
-        return [make_score_item(f"sample-{row}", clip, sample) for row, (clip, sample) in rows]
 
     def _decode(self, clip: Clip) -> DecodedClip:
         """Return a clip decoded, or from the cache, which drops the least recently used clips."""

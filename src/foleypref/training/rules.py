@@ -88,10 +88,7 @@ class RulePairs:
 
     @torch.no_grad()
     def latents(self, rows: Sequence[RuleRow], model: Model) -> tuple[Latents, Latents]:
-        """Return the chosen and rejected latents of rows, float32 on the CPU.
-
-        The modality that a rule does not distort is equal in both.
-        """
+        """Return the chosen and rejected latents of rows, float32 on the CPU; only one modality differs."""
         chosen = self._stored([row.clip for row in rows])
         rejected = {key: value.clone() for key, value in chosen.items()}
         if self.settings.on == "media":

@@ -98,10 +98,7 @@ def needs_of(settings: TrainSettings) -> frozenset[str]:
 
 
 def exports_only_adapters(settings: TrainSettings) -> bool:
-    """Return whether a run exports adapters and no whole network.
-
-    Raises ValueError if it would and the model cannot load them.
-    """
+    """Return whether a run exports only adapters. Raises ValueError if the model could not load them."""
     if settings.merge_adapters or not settings.use_peft:
         return False
     if "adapter" not in type(settings.model).model_fields:

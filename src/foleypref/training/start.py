@@ -21,10 +21,7 @@ from foleypref.workspace.walk import say
 
 
 def start(run: Run) -> None:
-    """Go on from the newest checkpoint if there is one, write settings.json, and say what runs.
-
-    Every process must call it.
-    """
+    """Go on from the newest checkpoint if any, write settings.json, say what runs; every process calls it."""
     settings, accelerator = run.settings, run.accelerator
     if settings.precompute_reference_errors:
         run.errors = _precompute(run)
@@ -111,10 +108,7 @@ def _announce(run: Run) -> None:
 
 
 def save_checkpoint(run: Run) -> None:
-    """Write the run's state; every process must call it.
-
-    Raises ValueError if the reference is no longer what it was at the start.
-    """
+    """Write the run's state; every process calls it. Raises ValueError if the reference has changed."""
     if run.reference is not None and fingerprint_of(run.reference.network) != run.identity["reference"]:
         raise ValueError(f"step {run.step}: the reference's weights have changed; something trains it too")
     run.meter.reduce()

@@ -27,10 +27,7 @@ def bin_middles(indices: list[int]) -> Float[Tensor, " B"]:
 def by_group(
     logs: Mapping[str, Float[Tensor, " B"]], groups: Sequence[Sequence[str]], prefix: str = ""
 ) -> dict[str, Float[Tensor, " _"]]:
-    """Split logs (B,) by the groups of each item: `rewards/margins/t0`, `.../source/auto`, `.../stage/1`.
-
-    Only groups whose names begin with `prefix` count.
-    """
+    """Split logs (B,) by the items' groups that begin with `prefix`: `rewards/margins/t0`, `.../stage/1`."""
     rows: dict[str, list[int]] = {}
     for row, names in enumerate(groups):
         for name in names:

@@ -77,10 +77,7 @@ def pick(labels: Sequence[Label], position: int, n: int, seed: int, *, balanced:
 
 
 def fixed_labels(context: TrainContext, policy: Model) -> Iterator[LabelBatch]:
-    """Yield this process's held-out batches: every label at the middle of every time bin.
-
-    The noise is seeded by the candidate's id and the bin.
-    """
+    """Yield this process's held-out batches: every label at the middle of every time bin."""
     grid = [(label, index) for label in context.data.labels for index in range(NUM_TIME_BINS)]
     for part in context.layout.shares(grid):
         seeds = [seed_of("held-out", label.candidate_id, index) for label, index in part]

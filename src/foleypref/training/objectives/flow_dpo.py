@@ -115,7 +115,10 @@ class FlowDPO(PrecomputableObjective):
             mu, scope = self.safeguard, self.safeguard_scope
             scales = {key: loser_scale(prediction[key].detach() - v[key], mu, scope) for key in v}
             guarded = {key: with_scaled_loser(e_policy[key], scales[key]) for key in v}
-        contrasts = {key: self._contrast(key, e, e_reference[key], batch) for key, e in guarded.items()}
+        contrasts, smoothing = {}, self.label_smoothing
+        for key, e in guarded.items():
+            beta = beta_at(beta_of(self.beta, key, "flow_dpo"), batch.t, self.beta_schedule)
+            contrasts[key] = contrast(e, e_reference[key], beta, self.loss_type, label_smoothing=smoothing)
         per_pair = torch.stack([part.loss for part in contrasts.values()]).sum(0)  # (B,)
         if self.winner_weight:
             per_pair = per_pair + self.winner_weight * sum(e.chunk(2)[0] for e in e_policy.values())
@@ -133,11 +136,6 @@ class FlowDPO(PrecomputableObjective):
     def reference_errors(self, reference: Model, batch: PairBatch) -> dict[str, Tensor]:
         """Return the reference's errors (2B,) by modality, chosen first."""
         return self._reduced(*self._predict(reference, batch))
-
-    def _contrast(self, key: str, e_policy: Tensor, e_reference: Tensor, batch: PairBatch) -> Contrast:
-        beta = beta_at(beta_of(self.beta, key, "flow_dpo"), batch.t, self.beta_schedule)
-        smoothing = self.label_smoothing
-        return contrast(e_policy, e_reference, beta, self.loss_type, label_smoothing=smoothing)
 
     def _predict(self, model: Model, batch: PairBatch) -> tuple[Latents, Latents]:
         """Return the model's velocities and the straight path's (2B, ...), chosen first."""

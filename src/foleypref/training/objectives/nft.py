@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -39,7 +39,6 @@ from foleypref.models.tools import frozen_copy, sample_latents
 from foleypref.training.context import TrainContext
 from foleypref.training.objectives import _rollouts as rollouts
 from foleypref.training.objectives._online import OnlineObjective
-from foleypref.training.reward import Judged
 from foleypref.workspace.records import Clip
 
 LEAST_ERROR = 1e-5  # floor of the mean error that weights are the inverse of
@@ -56,15 +55,6 @@ class Noised:
     optimality: Float[Tensor, " B"]  # r
     conditions: Conditions
     logs: dict[str, Tensor]  # of the rollout
-
-
-class Sampled(NamedTuple):
-    """A micro-batch of judged samples."""
-
-    ids: list[str]  # of the clips
-    conditions: Conditions
-    samples: Latents
-    judged: Judged
 
 
 class NFT(OnlineObjective):
@@ -120,26 +110,29 @@ class NFT(OnlineObjective):
         """Return samples of v_old, each at `num_times` times."""
         old = self._refresh(step, rollouts.unwrapped_model(policy))
         clips = rollouts.sampled_clips(context, step, self.group_size)
-        parts = [
-            self._sample(context, step, rows, old, clips=clips[rows]) for rows in context.layout.slices()
-        ]
-        judged = [part.judged for part in parts]
+        parts, judged = [], []
+        for rows in context.layout.slices():
+            conditions, samples = self._sample(context, step, rows, old, clips=clips[rows])
+            parts.append((conditions, samples))
+            judged.append(rollouts.judge_samples(context, clips[rows], samples))
         all_worth = rollouts.worth_of(context, judged, self.group_size, self.advantage_clip)
         times = sample_times(len(clips) * self.num_times, context.generator(step, "t"))
         batches = []
-        for part, (rows, worth) in zip(parts, rollouts.micro_batches(context, all_worth), strict=True):
+        for (conditions, samples), (rows, worth) in zip(
+            parts, rollouts.micro_batches(context, all_worth), strict=True
+        ):
             r = 0.5 + 0.5 * (worth["advantage"] / self.advantage_clip).clamp(-1, 1)
             t = times.reshape(-1, self.num_times)[rows].to(context.layout.device)
             for at in range(self.num_times):
                 seeds = rollouts.noise_seeds(context, step, rows, f"time {at}")
                 batches.append(
                     Noised(
-                        item_ids=part.ids,
+                        item_ids=[clip.clip_id for clip in clips[rows]],
                         x0=context.on_device(noise_like_rows(policy.spec.latents, seeds)),
-                        x1=part.samples,
+                        x1=samples,
                         t=t[:, at],
                         optimality=r,
-                        conditions=part.conditions,
+                        conditions=conditions,
                         logs=rollouts.rollout_logs(worth) | {"nft/optimality": r},
                     )
                 )
@@ -187,9 +180,9 @@ class NFT(OnlineObjective):
     @torch.no_grad()
     def _sample(
         self, context: TrainContext, step: int, rows: slice, old: Model, *, clips: list[Clip]
-    ) -> Sampled:
-        ids = [clip.clip_id for clip in clips]
-        conditions = context.conditions(ids)
+    ) -> tuple[Conditions, Latents]:
+        """Return a micro-batch of samples of v_old, and the conditions that they were made from."""
+        conditions = context.conditions([clip.clip_id for clip in clips])
         samples = sample_latents(
             old,
             conditions,
@@ -198,7 +191,7 @@ class NFT(OnlineObjective):
             guidance_scale=self.guidance_scale,
             solver=self.solver,
         )
-        return Sampled(ids, conditions, samples, rollouts.judge_samples(context, clips, samples))
+        return conditions, samples
 
 
 def implicit_velocities(v: Latents, v_old: Latents, b: float) -> tuple[Latents, Latents]:
