@@ -82,7 +82,7 @@ class Reward:
             rows = enumerate(zip(decoded, rendered, strict=True))
             items = [make_score_item(f"sample-{row}", clip, sample) for row, (clip, sample) in rows]
             p_good = _column(self._audioscore.judge(items), "p_good")
-            watched = {}
+            watched: dict[str, Tensor] = {}
             for judge, names in self._watched if watch else []:
                 judgement = judge.judge(items)
                 watched |= {name: _column(judgement, Dimension.parse(name).name) for name in names}

@@ -116,11 +116,10 @@ class NFT(OnlineObjective):
             parts.append((conditions, samples))
             judged.append(rollouts.judge_samples(context, clips[rows], samples))
         all_worth = rollouts.worth_of(context, judged, self.group_size, self.advantage_clip)
+        own_worth = rollouts.micro_batches(context, all_worth)
         times = sample_times(len(clips) * self.num_times, context.generator(step, "t"))
         batches = []
-        for (conditions, samples), (rows, worth) in zip(
-            parts, rollouts.micro_batches(context, all_worth), strict=True
-        ):
+        for (conditions, samples), (rows, worth) in zip(parts, own_worth, strict=True):
             r = 0.5 + 0.5 * (worth["advantage"] / self.advantage_clip).clamp(-1, 1)
             t = times.reshape(-1, self.num_times)[rows].to(context.layout.device)
             for at in range(self.num_times):
