@@ -94,8 +94,7 @@ class RulePairs:
         if self.settings.on == "media":
             distorted = distort_media(self.workspace, rows, model)
         else:
-            others = self._others(rows)
-            seconds = self.spec.clip_seconds
+            others, seconds = self._others(rows), self.spec.clip_seconds
             distorted = distort_latents(rows, chosen, others, self.silence, seconds=seconds)
         for index, row in enumerate(rows):
             # both sides have been through float16, or its rounding would tell them apart
@@ -149,18 +148,15 @@ class RulePairs:
         """Draw the clip whose media "replace" takes, or None for a rule that needs no other clip."""
         if "other" not in rule.needs:
             return None
-        pool, generator = self._pool(clip), generator_of(seed, "other")
+        pool, generator = self.pool, generator_of(seed, "other")
+        if self.settings.replace_pool != "any":
+            allowed = self._pools.get(_class_of(clip, self.settings.class_key), [])
+            if any(other.clip_id != clip.clip_id for other in allowed[:2]):  # not only the clip itself
+                pool = allowed
         while True:  # `check` has refused a pool of a single clip
             other = pool[int(torch.randint(len(pool), (), generator=generator))]
             if other.clip_id != clip.clip_id:
                 return other
-
-    def _pool(self, clip: Clip) -> Sequence[Clip]:
-        """Return the clips of its class or of the other classes; all if that leaves only the clip itself."""
-        if self.settings.replace_pool == "any":
-            return self.pool
-        pool = self._pools.get(_class_of(clip, self.settings.class_key), [])
-        return pool if any(other.clip_id != clip.clip_id for other in pool[:2]) else self.pool
 
     @cached_property
     def _pools(self) -> dict[str, list[Clip]]:

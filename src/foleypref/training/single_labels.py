@@ -43,7 +43,15 @@ def read_labels(
     Raises ValueError if one of the two classes is empty, for candidates of several models, and for scores
     of other versions than AudioScore was fitted on.
     """
-    clip_of = _candidates(workspace, settings, split)
+    table = candidates_of_model(
+        workspace,
+        (clip.clip_id for clip in clips_of_split(workspace, split)),
+        model=settings.model,
+        weights=settings.weights,
+        model_setting="labels.model",
+        with_latents=True,
+    )
+    clip_of = dict(sorted(zip(table["candidate_id"].to_pylist(), table["clip_id"].to_pylist())))
     labels, rated = _labels_by_raters(workspace, settings, clip_of)
     unrated = [candidate_id for candidate_id in clip_of if candidate_id not in rated]
     labels += [
@@ -58,19 +66,6 @@ def read_labels(
             "labels.bad_from, or look at labels.sources"
         )
     return sorted(labels, key=lambda label: label.candidate_id)
-
-
-def _candidates(workspace: Workspace, settings: LabelSettings, split: str) -> dict[str, str]:
-    """Return the clip of every candidate that may be labelled: those with latents, of one model."""
-    table = candidates_of_model(
-        workspace,
-        (clip.clip_id for clip in clips_of_split(workspace, split)),
-        model=settings.model,
-        weights=settings.weights,
-        model_setting="labels.model",
-        with_latents=True,
-    )
-    return dict(sorted(zip(table["candidate_id"].to_pylist(), table["clip_id"].to_pylist())))
 
 
 def _labels_by_raters(

@@ -78,8 +78,7 @@ def judge(settings: StopSettings, lines: Iterable[Mapping[str, Any]]) -> Verdict
             out = value is None or (value > bound if kind in _UPPER else value < bound)
             outside[limit] = outside[limit] + 1 if out else 0
             if outside[limit] == settings.patience:
-                reason = _reason(limit, value, bound, line["step"], patience=settings.patience)
-                return Verdict(reason, last_good_step)
+                return Verdict(_reason(settings, limit, line, bound), last_good_step)
         if measured and not any(outside.values()):
             last_good_step = line["step"]
     return Verdict("", last_good_step)
@@ -94,14 +93,14 @@ def _bound(kind: str, seen: Sequence[float], amount: float) -> float:
 
 
 def _reason(
-    limit: tuple[str, str, float], value: float | None, bound: float, step: int, *, patience: int
+    settings: StopSettings, limit: tuple[str, str, float], line: Mapping[str, Any], bound: float
 ) -> str:
     kind, metric, amount = limit
     side = "above" if kind in _UPPER else "below"
-    state = "is not finite" if value is None else f"is {value:.4g}, {side} {bound:.4g}"
+    state = "is not finite" if line[metric] is None else f"is {line[metric]:.4g}, {side} {bound:.4g}"
     rule = kind if kind in ("above", "below") else f"{kind} {amount:g}"
-    times = f" at {patience} evaluations in a row" if patience > 1 else ""
-    return f"{metric} {state}{times} (stop.{rule}, step {step})"
+    times = f" at {settings.patience} evaluations in a row" if settings.patience > 1 else ""
+    return f"{metric} {state}{times} (stop.{rule}, step {line['step']})"
 
 
 def check_limits(settings: StopSettings, first: Mapping[str, Any]) -> None:

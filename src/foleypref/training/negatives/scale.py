@@ -31,10 +31,6 @@ class Scale(Negative):
         """Sound and picture in time, but only sound in amplitude."""
         return frozenset({"audio", "video"} if self.mode == "time" else {"audio"})
 
-    def factor(self, severity: float) -> float:
-        """Return the higher of the two speeds a severity stands for."""
-        return self.max_factor**severity
-
     def apply(self, stream: Stream, severity: float, generator: torch.Generator) -> Tensor:
         """Stretch, shrink or soften the whole stream; one that ends early is filled from itself."""
         if self.mode == "amplitude":
@@ -44,6 +40,7 @@ class Scale(Negative):
         faster, moment = chance(generator) < 0.5, chance(generator) * (len(stream) - 1)
         if self.direction != "either":
             faster = self.direction == "faster"
-        speed = self.factor(severity) if faster else 1 / self.factor(severity)
+        factor = self.max_factor**severity
+        speed = factor if faster else 1 / factor
         positions = moment + speed * (steps_of(len(stream)) - moment)
         return played(stream, filled(stream, positions, self.fill))

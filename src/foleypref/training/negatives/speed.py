@@ -20,13 +20,9 @@ class Speed(Negative):
     max_factor: float = Field(2.0, gt=1, le=2)
     share: float = Field(2 / 3, ge=1 / 3, le=1)  # of the clip that the span takes
 
-    def factor(self, severity: float) -> float:
-        """Return the higher of the two speeds."""
-        return self.max_factor**severity
-
     def apply(self, stream: Stream, severity: float, generator: torch.Generator) -> Tensor:
         """Play the span along a broken line whose ends both lie on the diagonal."""
-        total, f = len(stream), self.factor(severity)
+        total, f = len(stream), self.max_factor**severity
         num = max(round(self.share * total), 2)
         begin = start_of(total, num, generator)
         t = steps_of(num)
