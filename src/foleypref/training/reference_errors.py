@@ -34,6 +34,7 @@ class ReferenceErrors:
 
     def __init__(self, folder: Path, rank: int) -> None:
         self.folder, self.rank = folder, rank
+        self._held_out_path = folder / f"held-out-{rank}.safetensors"
         self._part: tuple[int, dict[str, Tensor]] = (-1, {})
 
     def compute(
@@ -71,10 +72,6 @@ class ReferenceErrors:
         """Return the held-out batches with their `reference_errors` set."""
         stored = load_file(self._held_out_path) if self._held_out_path.exists() else {}
         return (_with(batch, stored, 0, index) for index, batch in enumerate(batches))
-
-    @property
-    def _held_out_path(self) -> Path:
-        return self.folder / f"held-out-{self.rank}.safetensors"
 
     def _path(self, begin: int, max_steps: int) -> Path:
         end = min(begin + PART_STEPS, max_steps)

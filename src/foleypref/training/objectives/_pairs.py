@@ -127,8 +127,8 @@ def _sides(context: TrainContext, policy: Model, rows: Sequence[Pair | RuleRow])
     by_rule = [row for row in rows if isinstance(row, RuleRow)]
     parts: list[tuple[Latents, Latents]] = []
     if stored:
-        chosen_ids, rejected_ids = [pair.chosen for pair in stored], [pair.rejected for pair in stored]
-        parts.append((context.latents(chosen_ids), context.latents(rejected_ids)))
+        chosen = context.latents([pair.chosen for pair in stored])
+        parts.append((chosen, context.latents([pair.rejected for pair in stored])))
     if by_rule:
         assert context.rules is not None
         chosen, rejected = context.rules.latents(by_rule, policy)
