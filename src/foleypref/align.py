@@ -6,24 +6,28 @@ what is there, so stopping anywhere and giving the same command again goes on wh
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from foleypref.evaluate import EvaluateSettings
+from foleypref.evaluate import evaluate
+from foleypref.fit import fit
+from foleypref.ingest import ingest
 from foleypref.media.files import write_atomic
 from foleypref.models.backbones import Model
 from foleypref.models.tools import loaded_fingerprint, with_weights
 from foleypref.recipes.passes import passes_of
 from foleypref.recipes.plan import FROM_CANDIDATES, Step, plan, plan_text
 from foleypref.recipes.recipe import Recipe
-from foleypref.recipes.rounds import run_rounds
-from foleypref.sample import SampleSettings
+from foleypref.recipes.rounds import pair_candidates, run_rounds, score_candidates, train_on_labels
+from foleypref.report import report
+from foleypref.sample import sample
+from foleypref.score import score
+from foleypref.scoring.simulated_raters import simulate_ratings
 from foleypref.settings.nearest import nearest
 from foleypref.settings.yaml import dump
 from foleypref.training.checkpoints import tuned_weights
-from foleypref.training.settings import TrainSettings, needs_of
 from foleypref.workspace.store import Workspace
 from foleypref.workspace.walk import say
 from foleypref.world.settings import MakeSettings, WorldSettings
@@ -53,7 +57,15 @@ def align(
 
 def steps_until(workspace: Workspace, recipe: Recipe, until: str | None = None) -> list[Step]:
     """The plan up to a stage. Raises ValueError for a recipe that cannot be run, or has no such stage."""
-    _check(recipe)
+    base = recipe.sample.model.settings()
+    for row, run in {recipe.train.run_name: recipe.train, **recipe.controls}.items():
+        if run.model.settings() != base:
+            raise ValueError(
+                f"{row} tunes {run.model.settings()}, but the candidates are sampled from {base}; "
+                "a recipe tunes the model it samples from"
+            )
+    if recipe.evaluate.base in recipe.final_runs():
+        raise ValueError(f"{recipe.evaluate.base!r} is the untuned model's row; give the method another name")
     steps = plan(workspace, recipe)
     names = [step.name for step in steps]
     if until is not None and until not in names:
@@ -69,20 +81,8 @@ def make_world(folder: Path, settings: WorldSettings) -> None:
         clips = MakeSettings(
             split=split, num_clips=num, out=folder, seed=settings.seed, num_workers=settings.num_workers
         )
-        made = make(clips, among=settings.classes(split), quiet=True)
-        say(f"world: {split}: {made.made} made, {made.skipped} skipped, {made.failed} failed")
-
-
-def _check(recipe: Recipe) -> None:
-    for row, runs in recipe.rows().items():
-        for run in runs[:1]:
-            if run.model.settings() != recipe.sample.model.settings():
-                raise ValueError(
-                    f"{row} tunes {run.model.settings()}, but the candidates are sampled from "
-                    f"{recipe.sample.model.settings()}; a recipe tunes the model it samples from"
-                )
-    if recipe.evaluate.base in recipe.final_runs():
-        raise ValueError(f"{recipe.evaluate.base!r} is the untuned model's row; give the method another name")
+        counts = make(clips, among=settings.classes(split), quiet=True)
+        say(f"world: {split}: {counts.made} made, {counts.skipped} skipped, {counts.failed} failed")
 
 
 def _world(workspace: Workspace, recipe: Recipe) -> None:
@@ -91,110 +91,53 @@ def _world(workspace: Workspace, recipe: Recipe) -> None:
 
 
 def _ingest(workspace: Workspace, recipe: Recipe) -> None:
-    from foleypref.ingest import ingest
-
-    folder = recipe.ingest.folder
-    if recipe.world is not None:
-        folder = workspace.root / folder
+    folder = recipe.ingest.folder if recipe.world is None else workspace.root / recipe.ingest.folder
     ingest(workspace, recipe.ingest.model_copy(update={"folder": folder}))
 
 
-def _sample(workspace: Workspace, recipe: Recipe) -> None:
-    from foleypref.sample import sample
-
-    sample(workspace, recipe.sample)
-
-
-def _score(workspace: Workspace, recipe: Recipe) -> None:
-    from foleypref.score import score
-
-    score(workspace, recipe.score.model_copy(update={"split": recipe.sample.split}))
-
-
 def _rate(workspace: Workspace, recipe: Recipe) -> None:
-    from foleypref.scoring.simulated_raters import simulate_ratings
-
     assert recipe.rate is not None
     # only the base's candidates: those of later rounds must not change what AudioScore was fitted on
-    simulate_ratings(
-        workspace, recipe.rate.model_copy(update={"weights": loaded_fingerprint(recipe.sample.model)})
-    )
-
-
-def _fit(workspace: Workspace, recipe: Recipe) -> Any:
-    from foleypref.fit import fit
-
-    return fit(workspace, recipe.fit)
-
-
-def _pair(workspace: Workspace, recipe: Recipe) -> None:
-    from foleypref.pair import pair
-
-    model = recipe.sample.model
-    base = {"model": model.part_name(), "weights": loaded_fingerprint(model), "split": recipe.sample.split}
-    pair(workspace, recipe.pair.model_copy(update={"audioscore": recipe.fit.name, **base}))
+    weights = loaded_fingerprint(recipe.sample.model)
+    simulate_ratings(workspace, recipe.rate.model_copy(update={"weights": weights}))
 
 
 def _train(workspace: Workspace, recipe: Recipe) -> None:
-    from foleypref.train import train
-
     for runs in recipe.rows().values():
         for run in runs:
-            train(workspace, _of_the_base(recipe, run))
-
-
-def _of_the_base(recipe: Recipe, run: TrainSettings) -> TrainSettings:
-    """Return the run with only the base's labels, so rounds do not change what it learns."""
-    if "labels" not in needs_of(run):
-        return run
-    model = recipe.sample.model
-    base = {"model": model.part_name(), "weights": loaded_fingerprint(model)}
-    return run.model_copy(update={"labels": run.labels.model_copy(update=base)})
+            train_on_labels(workspace, run, recipe.sample.model)
 
 
 def _test(workspace: Workspace, recipe: Recipe) -> None:
     """Every system on the held-out splits, with one noise, at every guidance scale; then their scores."""
-    from foleypref.sample import sample
-    from foleypref.score import score
-
     scorers = tuple(dict.fromkeys((*recipe.score.scorers, *recipe.test_scorers)))
     for e in recipe.held_out():
+        same = {"split": e.split, "num_clips": None, "num_candidates": 1, "solver": e.solver}
+        settings = recipe.sample.model_copy(update={**same, "num_steps": e.num_steps})
         for label, models in systems(workspace, recipe).items():
-            for model in models:
-                for scale in e.guidance_scales:
-                    say(f"test: {label} on {e.split} at guidance {scale:g}")
-                    for seed in e.seeds:
-                        sample(workspace, _test_settings(recipe, e, model, scale, seed))
+            for model, scale in itertools.product(models, e.guidance_scales):
+                say(f"test: {label} on {e.split} at guidance {scale:g}")
+                for seed in e.seeds:
+                    changes = {"model": model, "guidance_scale": scale, "first_seed": seed}
+                    sample(workspace, settings.model_copy(update=changes))
         score(workspace, recipe.score.model_copy(update={"split": e.split, "scorers": scorers}))
 
 
-def _test_settings(
-    recipe: Recipe, e: EvaluateSettings, model: Model, guidance_scale: float, seed: int
-) -> SampleSettings:
-    changes = {
-        "model": model, "split": e.split, "num_clips": None, "num_candidates": 1, "first_seed": seed,
-        "solver": e.solver, "num_steps": e.num_steps, "guidance_scale": guidance_scale,
-    }  # fmt: skip
-    return recipe.sample.model_copy(update=changes)
-
-
 def _evaluate(workspace: Workspace, recipe: Recipe) -> None:
-    from foleypref.evaluate import evaluate
-
-    labels = {
-        label: tuple(loaded_fingerprint(model) for model in models)
-        for label, models in systems(workspace, recipe).items()
+    judged = recipe.learns_from() & FROM_CANDIDATES
+    changes = {
+        "systems": {
+            label: tuple(map(loaded_fingerprint, models))
+            for label, models in systems(workspace, recipe).items()
+        },
+        "reward_dimensions": tuple(fit(workspace, recipe.fit).dimensions) if judged else (),
+        "compute": passes_of(workspace, recipe),
     }
-    judged = bool(recipe.learns_from() & FROM_CANDIDATES)
-    read = tuple(_fit(workspace, recipe).dimensions) if judged else ()
-    changes = {"systems": labels, "reward_dimensions": read}
     for e in recipe.evaluations():
-        evaluate(workspace, e.model_copy(update={**changes, "compute": passes_of(workspace, recipe)}))
+        evaluate(workspace, e.model_copy(update=changes))
 
 
-def _report(workspace: Workspace, recipe: Recipe) -> Any:
-    from foleypref.report import report
-
+def _report(workspace: Workspace, recipe: Recipe) -> object:
     changes = {
         "model": recipe.sample.model,
         "evaluation": recipe.evaluate.name,
@@ -217,11 +160,11 @@ def systems(workspace: Workspace, recipe: Recipe) -> dict[str, list[Model]]:
 RUN: dict[str, Callable[[Workspace, Recipe], object]] = {
     "world": _world,
     "ingest": _ingest,
-    "sample": _sample,
-    "score": _score,
+    "sample": lambda workspace, recipe: sample(workspace, recipe.sample),
+    "score": score_candidates,
     "rate": _rate,
-    "fit": _fit,
-    "pair": _pair,
+    "fit": lambda workspace, recipe: fit(workspace, recipe.fit),
+    "pair": lambda workspace, recipe: pair_candidates(workspace, recipe, recipe.sample.model),
     "train": _train,
     "rounds": run_rounds,
     "test": _test,

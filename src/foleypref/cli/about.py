@@ -82,9 +82,9 @@ def show_workspace(workspace: Workspace) -> str:
     scored = _groups(workspace, Score, "{scorer}/{dimension}", pc.field("value").is_valid())
     lines += _counts("scored candidates by scorer", scored)
     lines += _counts("failures", Counter(f"{f.stage}: {f.reason}" for f in workspace.read(Failure)))
-    lines += _runs(workspace)
-    pages = sorted(workspace.root.rglob("*.html"))
-    return "\n".join(lines + [f"report: {page}" for page in pages])
+    if folders := workspace.run_folders():
+        lines += ["", "runs:", *(f"  {folder.name}{_last_step(folder)}" for folder in folders)]
+    return "\n".join(lines + [f"report: {page}" for page in sorted(workspace.root.rglob("*.html"))])
 
 
 def _groups(
@@ -93,11 +93,11 @@ def _groups(
     """How many records there are of each name, a format of columns."""
     columns = [field for _, field, _, _ in Formatter().parse(name) if field]
     table = workspace.table(cls, columns, where).group_by(columns).aggregate([([], "count_all")])
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for row in table.to_pylist():
         shown = {key: "-" if value == "" else value for key, value in row.items()}
-        found[name.format_map(shown)] += row["count_all"]
-    return found
+        counts[name.format_map(shown)] += row["count_all"]
+    return counts
 
 
 def _counts(title: str, counts: Counter[str], most: int = 20) -> list[str]:
@@ -108,15 +108,9 @@ def _counts(title: str, counts: Counter[str], most: int = 20) -> list[str]:
     return ["", f"{title}:", *rows[:most], *left]
 
 
-def _runs(workspace: Workspace) -> list[str]:
-    folders = workspace.run_folders()
-    return ["", "runs:", *(f"  {p.name}{_last_step(p)}" for p in folders)] if folders else []
-
-
 def _last_step(folder: Path) -> str:
     log = RunFiles(folder).metrics
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    for line in reversed(lines):
+    for line in reversed(log.read_text(encoding="utf-8").splitlines() if log.exists() else []):
         try:
             return f"  step {json.loads(line)['step']}"
         except (ValueError, KeyError):  # the last line of a killed run may be torn

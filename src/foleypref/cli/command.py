@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from foleypref.settings.parts import Settings
 
 if TYPE_CHECKING:
     from foleypref.workspace.store import Workspace
 
-Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+Switch = Annotated[bool, FlagCreatePairsOff]
 """A flag without a value and without a `--no-` of its own."""
 
-
 WorkspaceFolder = Annotated[
-    Path, tyro.conf.Positional, tyro.conf.arg(metavar="WORKSPACE", help="the folder that holds all records")
+    Path, Positional, arg(metavar="WORKSPACE", help="the folder that holds all records")
 ]
 
 
@@ -39,7 +39,19 @@ class Command(Settings, ABC):
 class Configured(Command):
     """Base of the verbs that have settings beside their own arguments."""
 
+    settings_class: ClassVar[str]  # module:Class in the package
     settings: Any = None  # what `defaults` returns, with the flags applied
+
+    @classmethod
+    def defaults(cls, args: Sequence[str]) -> Settings:
+        settings: Settings = named(cls.settings_class)()
+        return settings
+
+
+def named(place: str) -> Any:
+    """Import what lies at module:name in the package."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"foleypref.{module}"), name)
 
 
 def open_workspace(folder: Path | str, *, create: bool = False) -> Workspace:
@@ -53,14 +65,15 @@ def open_workspace(folder: Path | str, *, create: bool = False) -> Workspace:
 
 def asks_help(args: Sequence[str]) -> bool:
     """Return whether `-h` or `--help` is among the arguments."""
-    return any(arg in ("-h", "--help") for arg in args)
+    return any(word in ("-h", "--help") for word in args)
 
 
 def value_of(flag: str, args: Sequence[str]) -> str | None:
     """Return what follows `flag` in the arguments, which stay as they are; None if it is not there."""
-    for arg, after in zip(args, [*args[1:], None]):
-        if arg.partition("=")[0] == flag:
-            return arg.partition("=")[2] if "=" in arg else after
+    for word, after in zip(args, [*args[1:], None]):
+        name, equals, value = word.partition("=")
+        if name == flag:
+            return value if equals else after
     return None
 
 

@@ -6,7 +6,6 @@ is one line on stderr and exit code 2; FOLEYPREF_DEBUG=1 shows the traceback beh
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -116,10 +115,10 @@ def run(argv: list[str]) -> int:
         verb = AGAINST
     if not verb.command:
         return _usage_below(name, args)
+    from foleypref.cli.command import named
     from foleypref.settings.flags import parse
 
-    module, _, command_class = verb.command.partition(":")
-    command = getattr(importlib.import_module(f"foleypref.cli.{module}"), command_class)
+    command = named(f"cli.{verb.command}")
     settings = command.defaults(args)
     return parse(command, args, f"foleypref {name}", verb.summary, settings).run() or 0
 

@@ -31,6 +31,18 @@ Rate = Annotated[
 ]
 
 
+class ByRecipe(Configured):
+    """Base of the verbs whose first argument is a recipe."""
+
+    @classmethod
+    def defaults(cls, args: Sequence[str]) -> Settings:
+        """Return the recipe that is named; help without one shows an example's flags."""
+        from foleypref.recipes.recipe import resolve
+
+        unnamed = asks_help(args) and (not args or args[0].startswith("-"))
+        return resolve(EXAMPLE if unnamed else first(args, "RECIPE"))
+
+
 class Aligning(Configured):
     """Base of `align` and `demo`."""
 
@@ -50,18 +62,13 @@ class Aligning(Configured):
                 say(plan_text(root, self.settings, steps, self.tflops))
             return
         workspace = open_workspace(root, create=True)
-        path = align(workspace, self.settings, until=self.until, tflops=self.tflops)
-        if path is not None:
+        if path := align(workspace, self.settings, until=self.until, tflops=self.tflops):
             print(path)
 
 
-class Align(Aligning):
+class Align(ByRecipe, Aligning):
     recipe: RecipeName
     workspace: Folder = None
-
-    @classmethod
-    def defaults(cls, args: Sequence[str]) -> Settings:
-        return _recipe(args)
 
     def run(self) -> None:
         self.run_in(self.workspace or _default_folder(self.recipe))
@@ -84,16 +91,12 @@ class Demo(Aligning):
         self.run_in(self.workspace)
 
 
-class Plan(Configured):
+class Plan(ByRecipe):
     recipe: RecipeName
     gpus: Annotated[int, Field(ge=1), arg(metavar="N", help="GPUs in a machine")] = 1
     nodes: Annotated[int, Field(ge=1), arg(metavar="N", help="machines that see one file system")] = 1
     tflops: Rate = None
     workspace: Folder = None
-
-    @classmethod
-    def defaults(cls, args: Sequence[str]) -> Settings:
-        return _recipe(args)
 
     def run(self) -> None:
         from foleypref.recipes.launch import Cluster, commands, launch_text, launches
@@ -105,14 +108,6 @@ class Plan(Configured):
             rows = launches(workspace, self.settings, cluster)
             lines = commands(root, self.settings, self.recipe, cluster)
         print(launch_text(rows, lines, self.settings, cluster, assumed=self.tflops is None))
-
-
-def _recipe(args: Sequence[str]) -> Settings:
-    """The recipe that the first argument names; help without one shows an example's flags."""
-    from foleypref.recipes.recipe import resolve
-
-    unnamed = asks_help(args) and (not args or args[0].startswith("-"))
-    return resolve(EXAMPLE if unnamed else first(args, "RECIPE"))
 
 
 def _default_folder(recipe: str) -> str:

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
+from pydantic import create_model
 from tyro.conf import Positional, arg
 
-from foleypref.cli.command import Configured, WorkspaceFolder, asks_help, open_workspace, value_of
+from foleypref.cli.command import Configured, WorkspaceFolder, asks_help, named, open_workspace, value_of
 from foleypref.settings.parts import Settings
 
 UNNAMED = Path("FOLDER")
 
 
 class Stage(Configured):  # no docstring: help shows the stage's summary
-    stage: ClassVar[str]  # `foleypref.<stage>` has a function of that name
-    settings_class: ClassVar[str]
     workspace: WorkspaceFolder
     config: Annotated[str | None, arg(metavar="FILE.yaml", help="take defaults from this file")] = None
     recipe: Annotated[str | None, arg(metavar="NAME|FILE", help="take defaults from this recipe")] = None
 
     @classmethod
+    def stage(cls) -> str:
+        """Return the name of the stage's module and of the function in it, by the name of the class."""
+        return cls.__name__.lower()
+
+    @classmethod
     def defaults(cls, args: Sequence[str]) -> Settings:
         """Return a recipe's or a file's settings of this stage, or those of its class."""
-        settings_class = getattr(importlib.import_module(f"foleypref.{cls.stage}"), cls.settings_class)
         if recipe := value_of("--recipe", args):
             from foleypref.recipes.recipe import resolve
 
-            return getattr(resolve(recipe), cls.stage)
+            return getattr(resolve(recipe), cls.stage())
+        settings_class = named(f"{cls.stage()}:{cls.__name__}Settings")
         if config := value_of("--config", args):
             from foleypref.settings.yaml import read_yaml
 
@@ -38,14 +41,14 @@ class Stage(Configured):  # no docstring: help shows the stage's summary
 
     def run(self) -> None:
         """Run the stage; print the path or text that it returns."""
-        stage = getattr(importlib.import_module(f"foleypref.{self.stage}"), self.stage)
-        result = stage(open_workspace(self.workspace, create=self.stage == "ingest"), self.settings)
+        stage = self.stage()
+        workspace = open_workspace(self.workspace, create=stage == "ingest")
+        result = named(f"{stage}:{stage}")(workspace, self.settings)
         if isinstance(result, str | Path):
             print(result)
 
 
 class Ingest(Stage):
-    stage, settings_class = "ingest", "IngestSettings"
     videos: Annotated[
         Path | None, Positional, arg(metavar="FOLDER", help="the videos; --config may name it instead")
     ] = None
@@ -68,25 +71,7 @@ class Ingest(Stage):
         super(Ingest, self.model_copy(update={"settings": settings})).run()
 
 
-class Sample(Stage):
-    stage, settings_class = "sample", "SampleSettings"
-
-
-class Score(Stage):
-    stage, settings_class = "score", "ScoreSettings"
-
-
-class Fit(Stage):
-    stage, settings_class = "fit", "FitSettings"
-
-
-class Pair(Stage):
-    stage, settings_class = "pair", "PairSettings"
-
-
 class Train(Stage):
-    stage, settings_class = "train", "TrainSettings"
-
     @classmethod
     def defaults(cls, args: Sequence[str]) -> Settings:
         """Refuse to guess the model, for training is the one stage that has no default for it."""
@@ -95,21 +80,16 @@ class Train(Stage):
         return super().defaults(args)
 
 
-class Evaluate(Stage):
-    stage, settings_class = "evaluate", "EvaluateSettings"
-
-
-class Report(Stage):
-    stage, settings_class = "report", "ReportSettings"
+Sample, Score, Fit, Pair, Evaluate, Report = (  # a stage without more arguments is a class with its name
+    create_model(name, __base__=Stage) for name in ("Sample", "Score", "Fit", "Pair", "Evaluate", "Report")
+)
 
 
 class Benchmark(Configured):
     """Evaluate folders of sounds against videos: `foleypref evaluate SOUNDS --against VIDEOS`."""
 
     sounds: Annotated[
-        tuple[Path, ...],
-        Positional,
-        arg(metavar="SOUNDS …", help="folders of sounds, named as their videos"),
+        tuple[Path, ...], Positional, arg(metavar="SOUNDS …", help="folders of sounds, named as their videos")
     ]
     compare: Annotated[
         tuple[Path, ...], arg(metavar="SOUNDS …", help="more of them: one table, differences to the first")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from foleypref.cli.command import Command, Configured, Switch, WorkspaceFolder, open_workspace
-from foleypref.settings.parts import Settings
+from foleypref.cli.command import Command, Configured, Switch, WorkspaceFolder, named, open_workspace
 
 
 class Generate(Configured):
+    settings_class = "generate:GenerateSettings"
     video: Annotated[
         Path | None,
         Positional,
@@ -24,12 +23,6 @@ class Generate(Configured):
             aliases=["-o"], metavar="FILE", help="a video with its new sound, or only the sound (.wav, .flac)"
         ),
     ] = None
-
-    @classmethod
-    def defaults(cls, args: Sequence[str]) -> Settings:
-        from foleypref.generate import GenerateSettings
-
-        return GenerateSettings()
 
     def run(self) -> None:
         from foleypref.generate import generate
@@ -44,11 +37,7 @@ class Generate(Configured):
 
 
 class WorldMake(Configured):
-    @classmethod
-    def defaults(cls, args: Sequence[str]) -> Settings:
-        from foleypref.world.settings import MakeSettings
-
-        return MakeSettings()
+    settings_class = "world.settings:MakeSettings"
 
     def run(self) -> None:
         from foleypref.world.make import make
@@ -57,13 +46,8 @@ class WorldMake(Configured):
 
 
 class WorldRate(Configured):
+    settings_class = "scoring.simulated_raters:RaterSettings"
     workspace: WorkspaceFolder
-
-    @classmethod
-    def defaults(cls, args: Sequence[str]) -> Settings:
-        from foleypref.scoring.simulated_raters import RaterSettings
-
-        return RaterSettings()
 
     def run(self) -> None:
         from foleypref.scoring.simulated_raters import simulate_ratings
@@ -94,15 +78,10 @@ class PairsImport(Command):
 
 
 class Compare(Configured):
+    settings_class = "compare:CompareSettings"
     first: Annotated[str, Positional, arg(metavar="RUN_A", help="WORKSPACE/runs/NAME, or the word base")]
     second: Annotated[str, Positional, arg(metavar="RUN_B", help="the same; one of the two is a run")]
     result: Annotated[Switch, arg(help="show the votes so far and stop")] = False
-
-    @classmethod
-    def defaults(cls, args: Sequence[str]) -> Settings:
-        from foleypref.compare import CompareSettings
-
-        return CompareSettings()
 
     def run(self) -> None:
         from foleypref import compare as verb
@@ -120,13 +99,8 @@ class Annotate(Configured):
     `foleypref annotate export` and `foleypref annotate import` take ratings to files and back.
     """
 
+    settings_class = "annotate.settings:AnnotateSettings"
     workspace: WorkspaceFolder
-
-    @classmethod
-    def defaults(cls, args: Sequence[str]) -> Settings:
-        from foleypref.annotate.settings import AnnotateSettings
-
-        return AnnotateSettings()
 
     def run(self) -> None:
         from foleypref.annotate import serve
@@ -139,12 +113,7 @@ class AnnotateExport(Command):
     file: Annotated[Path, Positional, arg(metavar="FILE", help=".parquet, .csv, or Label Studio's .json")]
 
     def run(self) -> None:
-        from foleypref.annotate import require
-
-        require("sqlalchemy")
-        from foleypref.annotate.labels import export_labels
-
-        print(export_labels(open_workspace(self.workspace), self.file))
+        print(_labels("export_labels")(open_workspace(self.workspace), self.file))
 
 
 class AnnotateImport(Command):
@@ -152,9 +121,12 @@ class AnnotateImport(Command):
     file: Annotated[Path, Positional, arg(metavar="FILE", help="as `annotate export` writes it")]
 
     def run(self) -> None:
-        from foleypref.annotate import require
+        _labels("import_labels")(open_workspace(self.workspace), self.file)
 
-        require("sqlalchemy")
-        from foleypref.annotate.labels import import_labels
 
-        import_labels(open_workspace(self.workspace), self.file)
+def _labels(name: str) -> Any:
+    """Import a function of the file of ratings, or say which extra it needs."""
+    from foleypref.annotate import require
+
+    require("sqlalchemy")
+    return named(f"annotate.labels:{name}")

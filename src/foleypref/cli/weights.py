@@ -133,14 +133,9 @@ def _state(entry: WeightFile, folder: str | None) -> tuple[str, str, str, str | 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest entry; numbers to the right, the last column free."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = []
-    for row in [head, *rows]:
-        cells = [
-            text.rjust(width) if title == "bytes" else text.ljust(width)
-            for title, text, width in zip(head, row, widths)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    aligned = [str.rjust if title == "bytes" else str.ljust for title in head]
+    lines = ([pad(cell, width) for pad, cell, width in zip(aligned, row, widths)] for row in [head, *rows])
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def _size(size: int | None) -> str:

@@ -31,29 +31,20 @@ DEFAULT = "audioscore"
 def save_audioscore(fit: str | Path, out_dir: str | Path) -> Path:
     """Write WORKSPACE/audioscore/NAME.safetensors to a folder that `load_audioscore` reads; returns it.
 
-    The file is copied as it is, so its version stays. Of the folder WORKSPACE/audioscore it takes the fit
+    The file is copied as it is, so its version stays. In a folder WORKSPACE/audioscore it takes the fit
     called audioscore. Raises ValueError for a fit without its report, or one that has changed since.
     """
     path = Path(fit).expanduser()
     path = path / f"{DEFAULT}.safetensors" if path.is_dir() else path
-    score = AudioScore(weights=str(path)).load()
+    version, again = AudioScore(weights=str(path)).load().version, "run `foleypref fit` again"
     try:
         report = FitReport.model_validate_json(path.with_suffix(".json").read_bytes())
     except (OSError, ValueError):
-        raise ValueError(
-            f"{path.with_suffix('.json')} is no report of a fit; run `foleypref fit` again"
-        ) from None
-    if report.version != score.version:
-        raise ValueError(
-            f"{path} is of version {score.version}, its report of {report.version}; run `foleypref fit` again"
-        )
-    config = HubConfig.made_with(
-        audioscore_weights(path, "judge"),
-        kind="audioscore",
-        weights_file=WEIGHTS,
-        version=score.version,
-        dimensions=report.dimensions,
-    )
+        raise ValueError(f"{path.with_suffix('.json')} is no report of a fit; {again}") from None
+    if report.version != version:
+        raise ValueError(f"{path} is of version {version}, its report of {report.version}; {again}")
+    contents = {"weights_file": WEIGHTS, "version": version, "dimensions": report.dimensions}
+    config = HubConfig.made_with(audioscore_weights(path, "judge"), kind="audioscore", **contents)
 
     def write(partial: Path) -> None:
         shutil.copyfile(path, partial / WEIGHTS)
@@ -94,7 +85,7 @@ def add_to_workspace(folder: Path, workspace: Workspace, name: str = DEFAULT) ->
 
 
 def _checked(folder: Path, own: Sequence[str]) -> Path:
-    """The file of weights, if it is what config.json says and names no code from elsewhere."""
+    """Return the file of weights, if it is what config.json says and names no code from elsewhere."""
     config = read_config(folder)
     if config.kind != "audioscore":
         raise ValueError(f"{folder} holds a model, no AudioScore; `--model {folder}` takes it")
@@ -108,6 +99,6 @@ def _checked(folder: Path, own: Sequence[str]) -> Path:
             f"{path} wants the judge {foreign[0]!r}, which is code outside foleypref; if you trust it, pass "
             f"own=({foreign[0]!r},)"
         )
-    if (found := AudioScore.of(fitted).version) != config.version:
-        raise ValueError(f"{path} is of version {found}, its {CONFIG} of {config.version}; get both again")
+    if (version := AudioScore.of(fitted).version) != config.version:
+        raise ValueError(f"{path} is of version {version}, its {CONFIG} of {config.version}; get both again")
     return path

@@ -46,7 +46,8 @@ def model_card(provenance: Provenance, config: HubConfig) -> str:
 def licences(used: list[WeightUse]) -> str:
     """A table of weights and their terms, and what follows from them."""
     licence = card_licence(used)
-    rows = [(code(one.weight), code(one.used_for), _terms(one)) for one in used]
+    limits = {True: " **non-commercial**", False: ""}
+    rows = [(code(w.weight), code(w.used_for), code(w.licence) + limits[w.non_commercial]) for w in used]
     parts = [table(("weights", "used for", "licence"), rows)]
     if licence.non_commercial:
         parts.append(NOT_COMMERCIAL)
@@ -56,25 +57,18 @@ def licences(used: list[WeightUse]) -> str:
     return "\n\n".join(parts)
 
 
-def _terms(one: WeightUse) -> str:
-    return code(one.licence) + (" **non-commercial**" if one.non_commercial else "")
-
-
 def _head(provenance: Provenance, config: HubConfig) -> dict[str, Any]:
-    objective = provenance.settings.objective.part_name()
+    settings = provenance.settings
     head: dict[str, Any] = dict(card_licence(provenance.used).head())
     if config.base is not None and config.base.repo:
         head["base_model"] = config.base.repo
         head["base_model_relation"] = "adapter" if config.is_adapter else "finetune"
-    head["library_name"] = "foleypref"
-    head |= _pipeline(provenance.settings.model)
-    head["tags"] = ["video-to-audio", "flow-matching", "preference-alignment", objective.replace("_", "-")]
-    if config.is_adapter:
-        head["tags"].append("lora")
+    objective = settings.objective.part_name().replace("_", "-")
+    tags = ["video-to-audio", "flow-matching", "preference-alignment", objective]
+    head |= {"library_name": "foleypref", **_pipeline(settings.model)}
+    head["tags"] = [*tags, "lora"] if config.is_adapter else tags
     if provenance.measured:
-        head["model-index"] = [
-            {"name": provenance.settings.run_name, "results": results(provenance.measured)}
-        ]
+        head["model-index"] = [{"name": settings.run_name, "results": results(provenance.measured)}]
     return head
 
 
@@ -91,31 +85,32 @@ def _summary(provenance: Provenance, config: HubConfig) -> str:
     assert base is not None
     objective = settings.objective.part_name()
     about = f" ({describe('objectives', objective).rstrip('.')})" if ":" not in objective else ""
-    what = "LoRA adapters for" if config.is_adapter else "Tuned from"
+    kind = "LoRA adapters for" if config.is_adapter else "Tuned from"
     where = f", [{base.repo}](https://huggingface.co/{base.repo})" if base.repo else ""
-    notice = getattr(settings.model, "notice", "")
+    result = provenance.result
     lines = [
-        f"{what} {code(base.name)}{where}, with the objective {code(objective)}{about} by foleypref "
-        f"{config.foleypref_version}: {provenance.result['steps']} steps, seed {settings.seed}.",
+        f"{kind} {code(base.name)}{where}, with the objective {code(objective)}{about} by foleypref "
+        f"{config.foleypref_version}: {result['steps']} steps, seed {settings.seed}.",
+        "",
         f"- base network's fingerprint: `{base.fingerprint}`",
         f"- flow convention: {config.flow}",
     ]
-    if stopped := provenance.result.get("stopped"):
-        lines.append(
-            f"- it ended early: {code(stopped)}; weights of step {provenance.result['exported_step']}"
-        )
-    if notice:
+    if stopped := result.get("stopped"):
+        lines.append(f"- it ended early: {code(stopped)}; weights of step {result['exported_step']}")
+    if notice := getattr(settings.model, "notice", ""):
         lines.append(f"- {notice}")
-    return lines[0] + "\n\n" + "\n".join(lines[1:])
+    return "\n".join(lines)
 
 
 def _use(model: Model, config: HubConfig) -> str:
-    whole = "model = from_pretrained('FOLDER or owner/name', device='cuda')"
-    given = "VIDEO.mp4" if _pipeline(model) == VIDEO_TO_AUDIO else "--prompt 'a dog barks'"
-    python = f"from foleypref.hub.loading import from_pretrained\n\n{whole}"
+    source = "VIDEO.mp4" if _pipeline(model) == VIDEO_TO_AUDIO else "--prompt 'a dog barks'"
+    python = (
+        "from foleypref.hub.loading import from_pretrained\n\n"
+        "model = from_pretrained('FOLDER or owner/name', device='cuda')"
+    )
     shell = (
         "foleypref hub load owner/name    # prints FOLDER\n"
-        f"foleypref generate {given} --model FOLDER -o out.mp4"
+        f"foleypref generate {source} --model FOLDER -o out.mp4"
     )
     parts = [fenced(python, "python"), fenced(shell, "sh")]
     if config.base is not None and config.base.repo:
@@ -131,18 +126,16 @@ def _data(provenance: Provenance) -> str:
     data = provenance.data
     if data is None:
         stored = provenance.result.get("identity", {})
-        kinds = [
-            str(stored[kind]).rpartition(" ")[0] for kind in ("pairs", "clips", "labels") if kind in stored
+        counts = [
+            str(stored[key]).rpartition(" ")[0] for key in ("pairs", "clips", "labels") if key in stored
         ]
-        return f"{', '.join(kinds) or 'Not told'}; the workspace no longer has what it learned from."
-    lines = [
-        f"- {data.num_clips} clips, {data.num_candidates} candidates; "
-        f"{data.num_held_out_clips} clips held out"
-    ]
-    for name, counts in (("pairs", data.pairs), ("labelled candidates", data.labels)):
-        if counts:
-            found = ", ".join(f"{n} {code(source)}" for source, n in counts.items())
-            lines.append(f"- {sum(counts.values())} {name}: {found}")
+        return f"{', '.join(counts) or 'Not told'}; the workspace no longer has what it learned from."
+    held_out = f"{data.num_held_out_clips} clips held out"
+    lines = [f"- {data.num_clips} clips, {data.num_candidates} candidates; {held_out}"]
+    for name, by_source in (("pairs", data.pairs), ("labelled candidates", data.labels)):
+        if by_source:
+            sources = ", ".join(f"{n} {code(source)}" for source, n in by_source.items())
+            lines.append(f"- {sum(by_source.values())} {name}: {sources}")
     if provenance.settings.negatives is not None:
         rules = ", ".join(code(rule.part_name()) for rule in provenance.settings.negatives.rules)
         lines.append(f"- pairs made by rule on the fly: {rules}")
@@ -150,13 +143,11 @@ def _data(provenance: Provenance) -> str:
 
 
 def _recipe(provenance: Provenance) -> str:
-    said = provenance.settings.model_dump(mode="json")
-    said = without_places(said | {"model": provenance.model})
-    text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
+    settings = provenance.settings.model_dump(mode="json") | {"model": provenance.model}
     shown = [
         "Pairs as above in a workspace, this in `train.yaml`, and",
         fenced("foleypref train WORKSPACE --config train.yaml", "sh"),
-        fenced(text, "yaml"),
+        fenced(_yaml(settings), "yaml"),
     ]
     if not provenance.tunes_published:
         shown.insert(0, "It was tuned from another tuned model, whose weights are to be named in `model`.")
@@ -171,14 +162,16 @@ def _recipe(provenance: Provenance) -> str:
 
 
 def _whole_recipe(path: Path, run_name: str) -> str:
-    """The workspace's recipe without paths, if it has a row that this run is of."""
+    """Return the workspace's recipe without paths, "" if this run belongs to none of its rows."""
     from foleypref.recipes.recipe import load  # every stage's settings
 
     try:
         recipe = load(path)
     except ValueError:  # of another version
         return ""
-    named = [run.run_name for runs in recipe.final_runs().values() for run in runs]
-    if run_name not in named:
-        return ""
-    return yaml.safe_dump(without_places(recipe.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+    known = (run.run_name for runs in recipe.final_runs().values() for run in runs)
+    return _yaml(recipe.model_dump(mode="json")) if run_name in known else ""
+
+
+def _yaml(settings: dict[str, Any]) -> str:
+    return yaml.safe_dump(without_places(settings), sort_keys=False, allow_unicode=True)

@@ -27,7 +27,7 @@ def from_pretrained(
     own: Sequence[str] = (),
     token: str | None = None,
 ) -> Model:
-    """The tuned model of a hub folder or of a repository on the hub, loaded.
+    """Return the tuned model of a hub folder or of a repository on the hub, loaded.
 
     Base weights that the folder does not hold are looked for as ever, or in `weights_folder`; `own` names
     models outside the package ("module:Class") that may be imported. Raises ValueError for anything that

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,37 +70,28 @@ class Provenance:
     @property
     def model(self) -> dict[str, Any]:
         """The model's settings without what names files of this machine."""
-        said = self.settings.model.settings()
-        return {key: value for key, value in said.items() if key not in PLACES and not is_place(value)}
+        settings = self.settings.model.settings()
+        return {key: value for key, value in settings.items() if key not in PLACES and not is_place(value)}
 
     @property
     def tunes_published(self) -> bool:
-        """Whether the base is one that others have too, and not somebody's own file."""
+        """Whether the base is published, and not a file of the user."""
         return not _own_weights(self.settings.model)
 
 
 def read_run(folder: Path) -> Provenance:
-    """A finished run of a workspace. Raises ValueError for a folder that holds none."""
-    settings, result = _read_files(folder)
-    workspace = _workspace_of(folder)
-    data = None if workspace is None else _data(workspace, settings, result)
-    used = [*base_weights(settings.model), *_judges(workspace, settings, result, data)]
-    measured = [] if workspace is None else _measured(workspace, folder, settings)
-    return Provenance(folder, settings, result, data, list(dict.fromkeys(used)), measured)
+    """Read a finished run of a workspace. Raises ValueError for a folder that holds none."""
+    run, workspace = _read_origins(folder), _workspace_of(folder)
+    return run if workspace is None else replace(run, measured=_measured(workspace, folder, run.settings))
 
 
 def base_weights(model: Model) -> list[WeightUse]:
-    """The weights behind a model's settings, and behind the tuned ones that it was itself tuned from."""
+    """Return the weights behind a model's settings, and those behind the tuned ones it was tuned from."""
     used = model_weights(model.settings(), BASE)
     for own in _own_weights(model):
-        folder = own if own.is_dir() else own.parent
-        if own == RunFiles(own.parent).adapter:
-            folder = own.parent
+        folder = own if own.is_dir() and own != RunFiles(own.parent).adapter else own.parent
         if RunFiles(folder).result.is_file():
-            settings, result = _read_files(folder)
-            workspace = _workspace_of(folder)
-            data = None if workspace is None else _data(workspace, settings, result)
-            used += [*base_weights(settings.model), *_judges(workspace, settings, result, data)]
+            used += _read_origins(folder).used
         elif (folder / CONFIG).is_file():
             used += read_config(folder).weights_used
         else:
@@ -113,23 +104,27 @@ def audioscore_weights(path: Path, used_for: str) -> list[WeightUse]:
     return scorer_weights(scorers_of(Fitted.read(path).dimensions), used_for)
 
 
-def _read_files(folder: Path) -> tuple[TrainSettings, dict[str, Any]]:
-    """settings.json and result.json of a finished run."""
+def _read_origins(folder: Path) -> Provenance:
+    """Read settings.json and result.json of a finished run, and what lies behind it, but no evaluation."""
     files = RunFiles(folder)
-    for path, wanted in ((files.settings, "is no training run"), (files.result, "has not ended")):
+    for path, problem in ((files.settings, "is no training run"), (files.result, "has not ended")):
         if not path.is_file():
             raise ValueError(
-                f"{folder} {wanted}: {path.name} is missing; give the folder of a finished run, "
+                f"{folder} {problem}: {path.name} is missing; give the folder of a finished run, "
                 "WORKSPACE/runs/NAME"
             )
     with one_line_errors(str(files.settings)):
         settings = TrainSettings.model_validate_json(files.settings.read_bytes())
-    return settings, json.loads(files.result.read_text(encoding="utf-8"))
+    result = json.loads(files.result.read_text(encoding="utf-8"))
+    workspace = _workspace_of(folder)
+    data = None if workspace is None else _data(workspace, settings, result)
+    used = [*base_weights(settings.model), *_judges(workspace, settings, result, data)]
+    return Provenance(folder, settings, result, data, list(dict.fromkeys(used)))
 
 
 def _own_weights(model: Model) -> list[Path]:
-    said = [getattr(model, key, "") for key in ("weights", "adapter")]
-    return [Path(value).expanduser() for value in said if value]
+    places = (getattr(model, key, "") for key in ("weights", "adapter"))
+    return [Path(place).expanduser() for place in places if place]
 
 
 def _workspace_of(folder: Path) -> Workspace | None:
@@ -141,19 +136,19 @@ def _data(workspace: Workspace, settings: TrainSettings, result: dict[str, Any])
     from foleypref.training.inputs import split_data  # accelerate: a second to import
 
     try:
-        kept, held_out = split_data(workspace, settings)
+        learned, held_out = split_data(workspace, settings)
     except ValueError as error:
         say(f"hub: what the run learned from is not told: {error}")
         return None
-    identity = kept.identity()
+    identity = learned.identity()
     if {key: result["identity"].get(key) for key in identity} != identity:
         say("hub: what the run learned from is not told: the workspace's pairs, clips or labels have changed")
         return None
     return Data(
-        num_clips=len(kept.clip_ids),
-        num_candidates=len(kept.candidate_ids),
-        pairs=dict(sorted(Counter(pair.source for pair in kept.pairs).items())),
-        labels=dict(sorted(Counter(label.source for label in kept.labels).items())),
+        num_clips=len(learned.clip_ids),
+        num_candidates=len(learned.candidate_ids),
+        pairs=dict(sorted(Counter(pair.source for pair in learned.pairs).items())),
+        labels=dict(sorted(Counter(label.source for label in learned.labels).items())),
         num_held_out_clips=len(held_out.clip_ids),
     )
 
@@ -167,30 +162,30 @@ def _judges(
         return []
     if workspace is None or (data is None and needs & {"labels", "pairs"}):
         return [WeightUse("judges", DECIDING, f"{NOT_KNOWN}: the run's data is not there")]
-    found: list[WeightUse] = []
+    used: list[WeightUse] = []
     if "reward" in needs:
         version = str(result["identity"].get("reward", ""))
-        found += _fit_weights(workspace, settings.audioscore, version, "the reward")
+        used += _fit_weights(workspace, settings.audioscore, version, "the reward")
         if settings.stop.limits():  # what was watched may have said when to stop
-            found += scorer_weights(scorers_of(settings.watch), "watched to end the run")
+            used += scorer_weights(scorers_of(settings.watch), "watched to end the run")
     if data is not None and AUTO in data.labels:
-        found += _fit_weights(workspace, settings.audioscore, "", "the labels")
+        used += _fit_weights(workspace, settings.audioscore, "", "the labels")
     for source in () if data is None else data.pairs:
         if source == AUTO or source.startswith(ROUND):
-            found += _fit_weights(workspace, *_fit_behind(workspace, source), "the pairs")
+            used += _fit_weights(workspace, *_fit_behind(workspace, source), "the pairs")
         elif source not in (*DECIDED_HERE, *names("negatives")):
-            found.append(WeightUse(f"pairs called {source}", DECIDING, f"{NOT_KNOWN}: imported"))
-    return found
+            used.append(WeightUse(f"pairs called {source}", DECIDING, f"{NOT_KNOWN}: imported"))
+    return used
 
 
-def _fit_weights(workspace: Workspace, name: str, version: str, what: str) -> list[WeightUse]:
+def _fit_weights(workspace: Workspace, name: str, version: str, decided: str) -> list[WeightUse]:
     """The judges of a fitted AudioScore, if it is still the one that decided; `version` "" is any."""
     path = workspace.audioscore(name).weights if name else None
     if path is None or not path.is_file():
-        return [WeightUse("AudioScore", DECIDING, f"{NOT_KNOWN}: the fit behind {what} is gone")]
+        return [WeightUse("AudioScore", DECIDING, f"{NOT_KNOWN}: the fit behind {decided} is gone")]
     if version and AudioScore(weights=str(path)).load().version != version:
-        return [WeightUse("AudioScore", DECIDING, f"{NOT_KNOWN}: the fit behind {what} was made again")]
-    return audioscore_weights(path, f"judge behind {what}")
+        return [WeightUse("AudioScore", DECIDING, f"{NOT_KNOWN}: the fit behind {decided} was made again")]
+    return audioscore_weights(path, f"judge behind {decided}")
 
 
 def _fit_behind(workspace: Workspace, source: str) -> tuple[str, str]:

@@ -8,14 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from foleypref.models.saved import (
-    ADAPTER_CONFIG,
-    CARD,
-    CONFIG,
-    FILES,
-    HubConfig,
-    is_plain_file,
-)
+from foleypref.models.saved import ADAPTER_CONFIG, CARD, CONFIG, FILES, HubConfig, is_plain_file
 from foleypref.workspace.markdown import one_line, read_front_matter
 from foleypref.workspace.walk import say
 
@@ -23,7 +16,7 @@ _REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def folder_of(folder_or_repo_id: str | Path, revision: str | None = None, token: str | None = None) -> Path:
-    """A folder as it is; of a repository id, the folder of its snapshot, fetched if need be.
+    """Return a folder as it is, or for a repository id the folder of its snapshot, fetched if need be.
 
     Raises ValueError for what is neither, and for what the hub refuses.
     """
@@ -36,9 +29,7 @@ def folder_of(folder_or_repo_id: str | Path, revision: str | None = None, token:
     if not _REPO.fullmatch(repo_id):
         raise ValueError(f"{repo_id}: no such folder, and no repository id such as owner/name either")
     with _hub(f"fetch {repo_id}") as hub:
-        return Path(
-            hub.snapshot_download(repo_id, revision=revision, token=token, allow_patterns=list(FILES))
-        )
+        return Path(hub.snapshot_download(repo_id, revision=revision, token=token, allow_patterns=[*FILES]))
 
 
 def push_to_hub(folder: str | Path, repo_id: str, private: bool = True, token: str | None = None) -> str:
@@ -73,7 +64,7 @@ def push_to_hub(folder: str | Path, repo_id: str, private: bool = True, token: s
 
 
 def _written(folder: Path, config: HubConfig) -> list[str]:
-    """The names to push: files themselves, and no links, which could lead to anything."""
+    """Return the names to push: files themselves, and no links, which could lead to anything."""
     names = [CONFIG, CARD, config.weights_file, *([ADAPTER_CONFIG] if config.is_adapter else [])]
     for name in names:
         if not is_plain_file(folder / name):
@@ -87,21 +78,21 @@ def _written(folder: Path, config: HubConfig) -> list[str]:
 
 
 def _check_card(card: Path, config: HubConfig) -> None:
-    """People may rewrite the card; they may not grant what the weights behind it do not."""
+    """Raise ValueError if the card, which a user may rewrite, grants what its weights do not."""
     try:
-        said = read_front_matter(card.read_text(encoding="utf-8")).get("license")
+        licence = read_front_matter(card.read_text(encoding="utf-8")).get("license")
     except ValueError as error:
         raise ValueError(f"{card}: {one_line(str(error))}") from None
-    if config.non_commercial and said != config.license:
+    if config.non_commercial and licence != config.license:
         raise ValueError(
-            f"{card} says license: {said}, but it was made with weights that allow no commercial use: "
+            f"{card} says license: {licence}, but it was made with weights that allow no commercial use: "
             f"it has to say {config.license}"
         )
 
 
 @contextmanager
-def _hub(what: str) -> Iterator[Any]:
-    """The hub's own package; its errors as one line. Raises ValueError if it is not installed."""
+def _hub(action: str) -> Iterator[Any]:
+    """Yield the hub's own package; raise its errors, and ValueError if it is not installed, as one line."""
     try:
         import huggingface_hub
     except ModuleNotFoundError:
@@ -113,5 +104,5 @@ def _hub(what: str) -> Iterator[Any]:
     except ValueError:
         raise
     except Exception as error:  # its own kinds, httpx's and the system's
-        first = one_line(str(error)) or type(error).__name__
-        raise ValueError(f"could not {what}: {type(error).__name__}: {first[:500]}") from error
+        kind = type(error).__name__
+        raise ValueError(f"could not {action}: {kind}: {(one_line(str(error)) or kind)[:500]}") from error

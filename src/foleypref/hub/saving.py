@@ -31,23 +31,21 @@ from foleypref.workspace.walk import say
 def save_pretrained(run: str | Path, out_dir: str | Path, *, merged: bool = False) -> Path:
     """Write a finished run, WORKSPACE/runs/NAME, to a folder that `from_pretrained` loads; returns it.
 
-    A LoRA run gives its adapters alone, or with `merged`, or where it was tuned from weights that nobody else
-    has, the whole network. Raises ValueError for a folder that holds no finished run, and for an `out_dir`
-    with somebody else's files under our names.
+    A LoRA run gives only its adapters, but the whole network with `merged`, or if its base is not published.
+    Raises ValueError for a folder that holds no finished run, and for an `out_dir` in which files that this
+    function did not write have the same names.
     """
     folder, out = Path(run).expanduser(), Path(out_dir).expanduser()
     provenance = read_run(folder)
     if out.resolve() == folder.resolve():
         raise ValueError(f"{out} is the run's own folder; give another")
-    alone = tuned_weights(folder).is_dir()
-    if alone and (merged or not provenance.tunes_published):
+    published = provenance.tunes_published
+    if tuned_weights(folder).is_dir() and (merged or not published):
         raise ValueError(f"{folder} kept its adapters alone (merge_adapters off): there is no whole network")
-    as_adapter = provenance.settings.use_peft and not merged
-    if as_adapter and not provenance.tunes_published:
+    as_adapter = provenance.settings.use_peft and not merged and published
+    if provenance.settings.use_peft and not merged and not published:
         say("hub: the whole network is saved: its adapters alone would want a base that only you have")
-        as_adapter = False
-    source = RunFiles(folder).adapter if as_adapter else folder
-    name = ADAPTER if as_adapter else WEIGHTS
+    source, name = (RunFiles(folder).adapter, ADAPTER) if as_adapter else (folder, WEIGHTS)
     checked_weights(source, name)
     config = _config(provenance, name)
 
@@ -62,24 +60,16 @@ def save_pretrained(run: str | Path, out_dir: str | Path, *, merged: bool = Fals
 
 
 def _config(provenance: Provenance, weights_file: str) -> HubConfig:
-    model = provenance.model
-    training = provenance.settings.model_dump(mode="json")
-    training.pop("model")
+    name, published = registry_name(provenance.model), provenance.tunes_published
     return HubConfig.made_with(
         provenance.used,
         kind="model",
         weights_file=weights_file,
-        model=model,
+        model=provenance.model,
         base=Base(
-            name=registry_name(model) if provenance.tunes_published else f"a tuned {registry_name(model)}",
+            name=name if published else f"a tuned {name}",
             fingerprint=str(provenance.result["identity"].get("reference", "")),
-            repo=_repo(model) if provenance.tunes_published else None,
+            repo=files_for(name)[0].repo if published and name in MODELS else None,
         ),
-        training=without_places(training),
+        training=without_places(provenance.settings.model_dump(mode="json", exclude={"model"})),
     )
-
-
-def _repo(model: dict[str, object]) -> str | None:
-    """The hub's repository of a published network, where it has one."""
-    name = registry_name(model)
-    return files_for(name)[0].repo if name in MODELS else None

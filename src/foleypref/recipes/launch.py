@@ -60,34 +60,34 @@ def commands(root: str, recipe: Recipe, name: str, cluster: Cluster) -> list[str
     """
     align = f"foleypref align {name} --workspace {root}"
     judged = SHARED if recipe.learns_from() & FROM_CANDIDATES else ()
-    found = []
+    lines = []
     if judged and cluster.nodes > 1:
-        found.append(f"{align} --until ingest")
-        found += [_shares(stage, root, name, recipe, cluster) for stage in judged]
+        lines.append(f"{align} --until ingest")
+        lines += [_shares(stage, root, name, recipe, cluster) for stage in judged]
     flags = " ".join(f"--{s}.device cuda --{s}.num-workers {cluster.gpus}" for s in SHARED)
     runs = recipe.rows()[recipe.train.run_name]
     used = processes(recipe.train, cluster.gpus * cluster.nodes)
     if used > 1:
-        found.append(f"{align} --until {'pair' if judged else 'ingest'} {flags}")
-        found += [_torchrun(run, root, name, used, cluster.gpus) for run in runs]
-    return [*found, f"{align} {flags}"]
+        lines.append(f"{align} --until {'pair' if judged else 'ingest'} {flags}")
+        lines += [_torchrun(run, root, name, used, cluster.gpus) for run in runs]
+    return [*lines, f"{align} {flags}"]
 
 
 def launch_text(
-    found: list[Launch], lines: list[str], recipe: Recipe, cluster: Cluster, *, assumed: bool
+    steps: list[Launch], lines: list[str], recipe: Recipe, cluster: Cluster, *, assumed: bool
 ) -> str:
     """Return the launches as a table, with the assumptions behind its figures, and the commands."""
     rows = [f"plan: {recipe.name} on {cluster.nodes} × {cluster.gpus} GPUs"]
     rows.append(f"  {'stage':<10}{'hours':>8}{'GPUs':>6}{'GB a GPU':>10}{'GB disk':>9}  what")
-    for one in found:
+    for one in steps:
         hours, memory = f"{one.hours:.2f}" if one.hours else "-", f"{one.memory:.1f}" if one.memory else "-"
         disk = f"{one.step.disk / 1e9:.1f}" if one.step.disk else "-"
         rows.append(f"  {one.step.name:<10}{hours:>8}{one.gpus:>6}{memory:>10}{disk:>9}  {one.step.what}")
-    gpu_hours = sum(one.step.tflop for one in found) / cluster.tflops / 3600
-    said = f"an assumed {cluster.tflops:g}" if assumed else f"{cluster.tflops:g}"
+    gpu_hours = sum(one.step.tflop for one in steps) / cluster.tflops / 3600
+    rate = f"an assumed {cluster.tflops:g}" if assumed else f"{cluster.tflops:g}"
     rows += [
-        f"  {sum(one.hours for one in found):.1f} hours by the clock, {gpu_hours:.1f} GPU hours at {said} "
-        f"TFLOP/s a GPU (--tflops), {sum(one.step.disk for one in found) / 1e9:.1f} GB on disk",
+        f"  {sum(one.hours for one in steps):.1f} hours by the clock, {gpu_hours:.1f} GPU hours at {rate} "
+        f"TFLOP/s a GPU (--tflops), {sum(one.step.disk for one in steps) / 1e9:.1f} GB on disk",
         "  GB a GPU: weights, gradients, optimizer, reference; activations on top. -: not counted",
     ]
     if recipe.controls and cluster.gpus * cluster.nodes > 1:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
+
+from foleypref.settings.parts import first_line
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -15,5 +16,4 @@ def recipe_names() -> list[str]:
 
 def describe_recipe(name: str) -> str:
     """Return the first line of a preset's docstring."""
-    source = (PRESETS / f"{name}.py").read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(source)) or "(no description)").splitlines()[0]
+    return first_line((PRESETS / f"{name}.py").read_text(encoding="utf-8"))

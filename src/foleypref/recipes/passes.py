@@ -24,20 +24,15 @@ def passes_of(workspace: Workspace, recipe: Recipe) -> dict[str, float]:
     """
     num_clips = clips_of(workspace, recipe)[recipe.sample.split]
     sampled = sampled_passes(recipe, num_clips)
-    found = {
-        row: trained_passes(runs[0]) + (sampled if _reads_candidates(runs[0]) else 0)
-        for row, runs in recipe.rows().items()
+    passes = {
+        row: trained_passes(run) + (sampled if needs_of(run) & {"pairs", "labels"} else 0)
+        for row, (run, *_) in recipe.rows().items()
     }
-    rounds = recipe.rounds
-    if rounds is not None:
+    if (rounds := recipe.rounds) is not None:
         runs = rounds.runs(recipe.train_seeds[0])
         again = sampled_passes(recipe, num_clips, rounds.num_clips, rounds.num_candidates)
-        found[rounds.row] = sum(map(trained_passes, runs)) + sampled + (len(runs) - 1) * again
-    return found
-
-
-def _reads_candidates(run: TrainSettings) -> bool:
-    return bool(needs_of(run) & {"pairs", "labels"})
+        passes[rounds.row] = sum(map(trained_passes, runs)) + sampled + (len(runs) - 1) * again
+    return passes
 
 
 def trained_passes(run: TrainSettings) -> float:

@@ -20,9 +20,7 @@ from foleypref.workspace.paths import RunFiles
 from foleypref.workspace.records import GROUND_TRUTH, Candidate, Clip, Pair, Rating, Score
 from foleypref.workspace.store import Workspace
 
-FROM_CANDIDATES = frozenset(
-    {"pairs", "labels", "reward"}
-)  # what a run may learn from that begins with candidates
+FROM_CANDIDATES = frozenset({"pairs", "labels", "reward"})  # what a run may learn that begins with candidates
 PAIR = 8  # passes of a Flow-DPO pair, whose operations are counted with conditions as training gives them
 TFLOPS = 200.0  # sustained, 1e12 operations a second: what is assumed of a GPU in bf16
 
@@ -40,7 +38,7 @@ class Step(NamedTuple):
 
 def plan(workspace: Workspace, recipe: Recipe) -> list[Step]:
     """The steps of a recipe in order; those that none of its runs needs are left out."""
-    clips, cost = clips_of(workspace, recipe), _cost(recipe)
+    clips, cost = clips_of(workspace, recipe), recipe.sample.model.cost()
     steps = [Step("ingest", f"{recipe.ingest.folder} -> clips", _there(len(workspace.ids(Clip)), "clips"))]
     if recipe.world is not None:
         text = ", ".join(f"{num} {split}" for split, num in recipe.world.counts().items())
@@ -51,17 +49,14 @@ def plan(workspace: Workspace, recipe: Recipe) -> list[Step]:
     if recipe.rounds is not None:
         steps.append(_rounds(workspace, recipe, clips[recipe.sample.split], cost))
     steps.append(_test(recipe, clips, cost))
-    return [
-        *steps,
-        Step("evaluate", f"{len(recipe.evaluate.metrics)} metrics, {len(recipe.evaluate.oracles)} oracles"),
-        Step("report", "one HTML page"),
-    ]
+    e = recipe.evaluate
+    steps.append(Step("evaluate", f"{len(e.metrics)} metrics, {len(e.oracles)} oracles"))
+    return [*steps, Step("report", "one HTML page")]
 
 
 def _judged(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | None) -> list[Step]:
     """Return the steps from candidates to pairs."""
-    sampled = _sample(workspace, recipe, num_clips, cost)
-    steps = [sampled, _score(workspace, recipe, num_clips, cost)]
+    steps = [_sample(workspace, recipe, num_clips, cost), _score(workspace, recipe, num_clips, cost)]
     if recipe.rate is not None:
         steps.append(Step("rate", "simulated raters", _there(len(workspace.ids(Rating)), "ratings")))
     steps.append(Step("fit", "ratings and scores -> AudioScore"))
@@ -87,30 +82,26 @@ def plan_text(root: str, recipe: Recipe, steps: list[Step], tflops: float | None
 
 
 def _cost_lines(recipe: Recipe, steps: list[Step], rate: float, *, assumed: bool) -> list[str]:
-    cost, total = _cost(recipe), sum(step.tflop for step in steps)
+    cost, total = recipe.sample.model.cost(), sum(step.tflop for step in steps)
     assert cost is not None, "steps have operations"
     adapters = recipe.train.use_peft
     memory = cost.training_bytes(adapters=adapters) / 1e9
-    kept = "weights" if adapters else "weights, gradients, AdamW and reference"
-    said = f"an assumed {rate:g} TFLOP/s (--tflops)" if assumed else f"{rate:g} TFLOP/s"
+    contents = "weights" if adapters else "weights, gradients, AdamW and reference"
+    speed = f"an assumed {rate:g} TFLOP/s (--tflops)" if assumed else f"{rate:g} TFLOP/s"
+    disk = sum(step.disk for step in steps) / 1e9
     return [
-        f"  {total / 1e3:,.0f} PFLOP: {total / rate / 3600:.1f} GPU hours at {said}; "
-        f"{sum(step.disk for step in steps) / 1e9:.1f} GB on disk",
-        f"  {cost.parameters / 1e6:,.0f} M parameters: {memory:.1f} GB of {kept} in training, "
+        f"  {total / 1e3:,.0f} PFLOP: {total / rate / 3600:.1f} GPU hours at {speed}; {disk:.1f} GB on disk",
+        f"  {cost.parameters / 1e6:,.0f} M parameters: {memory:.1f} GB of {contents} in training, "
         "activations on top",
     ]
-
-
-def _cost(recipe: Recipe) -> Cost | None:
-    return recipe.sample.model.cost()
 
 
 def _sample(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | None) -> Step:
     s = recipe.sample
     num = num_clips if s.num_clips is None else min(num_clips, s.num_clips)
     what = f"{num:,} clips × {s.num_candidates} seeds, {s.num_steps} steps at guidance {s.guidance_scale:g}"
-    made = sum(c.model != GROUND_TRUTH for c in workspace.read(Candidate))
-    step = Step("sample", what, _there(made, "candidates"), sampled_passes(recipe, num_clips))
+    there = sum(c.model != GROUND_TRUTH for c in workspace.read(Candidate))
+    step = Step("sample", what, _there(there, "candidates"), sampled_passes(recipe, num_clips))
     return step if cost is None else _sampled(step, cost, num, num * s.num_candidates)
 
 
@@ -131,21 +122,19 @@ def _score(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | No
 def _train(workspace: Workspace, recipe: Recipe, cost: Cost | None) -> Step:
     runs = [run for runs in recipe.rows().values() for run in runs]
     clips = {run.split: clips_of(workspace, recipe)[run.split] for run in runs if run.negatives}
-    rows = {row: found[0] for row, found in recipe.rows().items()}
-    what = ", ".join(f"{row} ({run.max_steps:,} steps × {batch_of(run)})" for row, run in rows.items())
+    rows = [(row, same[0]) for row, same in recipe.rows().items()]
+    what = ", ".join(f"{row} ({run.max_steps:,} steps × {batch_of(run)})" for row, run in rows)
     what += f", {len(recipe.train_seeds)} seeds" if len(recipe.train_seeds) > 1 else ""
     finished = sum(RunFiles(workspace.run_folder(run.run_name)).result.exists() for run in runs)
     passes = round(sum(map(trained_passes, runs)))
     if clips:
         what += f", {sum(clips.values()):,} clips encoded"
     step = Step("train", what, _there(finished, f"of {len(runs)} runs"), passes)
-    return step if cost is None else _trained(step, cost, sum(clips.values()), sum(map(_distorted, runs)))
-
-
-def _trained(step: Step, cost: Cost, num_clips: int, num_distorted: float) -> Step:
-    """Return the step with its cost: clips encoded once for rules, clips encoded every step, and passes."""
-    once = num_clips * (cost.features + cost.encoding)
-    tflop = step.passes * cost.pair / PAIR + once + num_distorted * cost.encoding
+    if cost is None:
+        return step
+    num_clips = sum(clips.values())
+    once = num_clips * (cost.features + cost.encoding)  # for rules
+    tflop = passes * cost.pair / PAIR + once + sum(map(_distorted, runs)) * cost.encoding
     return step._replace(tflop=tflop, disk=num_clips * (cost.feature_bytes + cost.latent_bytes))
 
 
@@ -177,24 +166,23 @@ def _rounds(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | N
 
 def _test(recipe: Recipe, clips: Counter[str], cost: Cost | None) -> Step:
     num_systems = 1 + sum(len(runs) for runs in recipe.final_runs().values())
-    whole, said, made = Step("test", ""), [], 0
+    tests, passes, num_candidates = [], 0, 0
     for e in recipe.held_out():
         scales = ", ".join(f"{scale:g}" for scale in e.guidance_scales)
-        said.append(f"{clips[e.split]:,} clips × {len(e.seeds)} seeds at guidance {scales}")
+        tests.append(f"{clips[e.split]:,} clips × {len(e.seeds)} seeds at guidance {scales}")
         each = num_systems * clips[e.split] * len(e.seeds)
-        one = sum(integration_passes(e.num_steps, e.solver, scale) for scale in e.guidance_scales)
-        whole, made = whole._replace(passes=whole.passes + each * one), made + each * len(e.guidance_scales)
-    whole = whole._replace(what=f"{num_systems} systems × {', '.join(said)}")
-    splits = {e.split for e in recipe.held_out()}
-    return whole if cost is None else _sampled(whole, cost, sum(clips[s] for s in splits), made)
+        passes += each * sum(integration_passes(e.num_steps, e.solver, scale) for scale in e.guidance_scales)
+        num_candidates += each * len(e.guidance_scales)
+    step = Step("test", f"{num_systems} systems × {', '.join(tests)}", passes=passes)
+    num_clips = sum(clips[split] for split in {e.split for e in recipe.held_out()})
+    return step if cost is None else _sampled(step, cost, num_clips, num_candidates)
 
 
 def _sampled(step: Step, cost: Cost, num_clips: int, num_candidates: int) -> Step:
     """Return the step with its cost: features of clips, passes, and decoding every candidate for scorers."""
     tflop = num_clips * cost.features + step.passes * cost.network_pass + num_candidates * cost.decoding
-    return step._replace(
-        tflop=tflop, disk=num_clips * cost.feature_bytes + num_candidates * cost.latent_bytes
-    )
+    disk = num_clips * cost.feature_bytes + num_candidates * cost.latent_bytes
+    return step._replace(tflop=tflop, disk=disk)
 
 
 def _there(num: int, what: str) -> str:

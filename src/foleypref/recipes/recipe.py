@@ -72,21 +72,17 @@ class Recipe(Settings):
 
     def rows(self) -> dict[str, list[TrainSettings]]:
         """The rows that train once: the main method, the controls; a run a training seed, `<row>-<seed>`."""
-        methods = {self.train.run_name: self.train, **self.controls}
         return {
-            row: [
-                settings.model_copy(update={"run_name": f"{row}-{seed}", "seed": seed})
-                for seed in self.train_seeds
-            ]
-            for row, settings in methods.items()
+            row: [run.model_copy(update={"run_name": f"{row}-{s}", "seed": s}) for s in self.train_seeds]
+            for row, run in {self.train.run_name: self.train, **self.controls}.items()
         }
 
     def final_runs(self) -> dict[str, list[TrainSettings]]:
         """Every tuned row's last runs, one a training seed: the table's systems."""
-        rounds = self.rounds
-        if rounds is None:
-            return self.rows()
-        return {**self.rows(), rounds.row: [rounds.runs(seed)[-1] for seed in self.train_seeds]}
+        rows, rounds = self.rows(), self.rounds
+        if rounds is not None:
+            rows[rounds.row] = [rounds.runs(seed)[-1] for seed in self.train_seeds]
+        return rows
 
     def learns_from(self) -> frozenset[str]:
         """Name what its runs learn from (`Objective.needs`); pairs, labels and reward need an AudioScore."""
@@ -137,9 +133,8 @@ def _function(name: str) -> Callable[[], Recipe]:
     if name.endswith(".py"):
         path, variant = Path(name), "recipe"
         if not path.is_file():
-            raise ValueError(
-                f"{name}: no such file; give a .py or .yaml file, or one of {', '.join(recipe_names())}"
-            )
+            presets = ", ".join(recipe_names())
+            raise ValueError(f"{name}: no such file; give a .py or .yaml file, or one of {presets}")
     else:
         stem, _, variant = name.partition("-")
         path, variant = PRESETS / f"{stem}.py", variant or "recipe"
@@ -163,8 +158,7 @@ def _functions_of(path: Path) -> dict[str, Callable[[], Any]]:
         raise ValueError(f"{path}: line {error.lineno}: {error.msg}") from error
     except ImportError as error:
         raise ValueError(f"{path}: {error}") from error
-    return {
-        key: value
-        for key, value in vars(module).items()
-        if callable(value) and getattr(value, "__module__", "") == module.__name__ and not key.startswith("_")
+    public = {
+        key: value for key, value in vars(module).items() if not key.startswith("_") and callable(value)
     }
+    return {k: value for k, value in public.items() if getattr(value, "__module__", "") == module.__name__}

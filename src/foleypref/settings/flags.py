@@ -41,7 +41,9 @@ def parse(
         settings, rest = swap_parts(settings, args)
         flat: Any = Annotated[type(settings), tyro.conf.arg(name="")]  # type: ignore[valid-type]
         command = create_model(command.__name__, __base__=command, settings=(flat, settings))
-        notes += [inspect.cleandoc(type(settings).__doc__ or ""), _part_flags(settings)]
+        notes.append(inspect.cleandoc(type(settings).__doc__ or ""))
+        if parts := [f"--{flag} NAME (now {now})" for flag, now in parts_of(settings)]:
+            notes.append("\n".join(["Parts, swapped by name (`foleypref list` shows them):", *parts]))
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box), _errors_by_flag():
@@ -124,12 +126,9 @@ def _items(node: Any) -> dict[Any, tuple[Any, Any]]:
 
 def _part_at_the_end(steps: list[_Step]) -> _Step | None:
     """Return the step of a flag that names a part (`--objective`, `--objective.name`), else None."""
-    if not steps:
-        return None
-    last = steps[-1]
-    if last.left == ("name",) and isinstance(last.value, Part):
-        return last._replace(annotation=Part)
-    return last if not last.left and _takes_part(last.annotation) else None
+    if steps and steps[-1].left == ("name",) and isinstance(steps[-1].value, Part):
+        return steps[-1]._replace(annotation=Part)
+    return steps[-1] if steps and not steps[-1].left and _takes_part(steps[-1].annotation) else None
 
 
 def _takes_part(annotation: Any) -> bool:
@@ -161,12 +160,6 @@ def parts_of(settings: Settings, prefix: str = "") -> Iterator[tuple[str, str]]:
             parts = value if isinstance(value, tuple) else (value,)
             yield flag, " ".join(p.part_name() for p in parts if isinstance(p, Part)) or "none"
         yield from parts_of(value, f"{flag}.")
-
-
-def _part_flags(settings: Settings) -> str:
-    """Return the lines of the help that show the flags which take a part."""
-    parts = [f"--{flag} NAME (now {now})" for flag, now in parts_of(settings)]
-    return "\n".join(["Parts, swapped by name (`foleypref list` shows them):", *parts] if parts else [])
 
 
 @contextlib.contextmanager

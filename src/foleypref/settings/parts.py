@@ -56,17 +56,13 @@ class Settings(BaseModel):
     @classmethod
     def _check_names(cls, data: Any) -> Any:
         """Refuse unknown settings with the nearest known one, which `extra="forbid"` would not name."""
-        unknown = [key for key in data if key not in cls.model_fields] if isinstance(data, dict) else []
-        if unknown:
-            hints = {key: f"unknown setting; {nearest(str(key), cls.model_fields)}" for key in unknown}
-            errors = [
-                InitErrorDetails(
-                    type=PydanticCustomError("unknown_setting", "{hint}", {"hint": hint}),
-                    loc=(key,),
-                    input=data[key],
-                )
-                for key, hint in hints.items()
-            ]
+        errors = []
+        for key in data if isinstance(data, dict) else ():
+            if key not in cls.model_fields:
+                hint = {"hint": f"unknown setting; {nearest(str(key), cls.model_fields)}"}
+                problem = PydanticCustomError("unknown_setting", "{hint}", hint)
+                errors.append(InitErrorDetails(type=problem, loc=(key,), input=data[key]))
+        if errors:
             raise ValidationError.from_exception_data(cls.__name__, errors)
         return data
 
@@ -103,11 +99,14 @@ def names(drawer: str) -> list[str]:
     return sorted(p.stem for p in _drawer(drawer).folder.glob("*.py") if not p.stem.startswith("_"))
 
 
+def first_line(source: str) -> str:
+    """Return the first line of the docstring of a module's source."""
+    return (ast.get_docstring(ast.parse(source)) or "(no description)").splitlines()[0]
+
+
 def describe(drawer: str, name: str) -> str:
     """The first line of a part's module docstring, read without importing it."""
-    source = (_drawer(drawer).folder / f"{name}.py").read_text(encoding="utf-8")
-    doc = ast.get_docstring(ast.parse(source)) or "(no description)"
-    return doc.splitlines()[0]
+    return first_line((_drawer(drawer).folder / f"{name}.py").read_text(encoding="utf-8"))
 
 
 def find(drawer: str, name: str) -> type[Part]:
@@ -148,18 +147,16 @@ def _only_class(drawer: str, stem: str) -> type[Part]:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        missing = error.name or str(error)
         raise ValueError(
-            f"{drawer}: {stem!r} needs the package {missing!r}; "
+            f"{drawer}: {stem!r} needs the package {error.name or str(error)!r}; "
             f"install it with `pip install 'foleypref[{stem}]'` or by its name"
         ) from error
-    found = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Part) and value.__module__ == module_name
+    classes = [
+        value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Part)
     ]
-    assert len(found) == 1, f"{module_name} must define exactly one Part, found {len(found)}"
-    return found[0]
+    own = [cls for cls in classes if cls.__module__ == module_name]
+    assert len(own) == 1, f"{module_name} must define exactly one Part, found {len(own)}"
+    return own[0]
 
 
 def _import_class(module_name: str, class_name: str) -> type[Part]:
