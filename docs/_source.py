@@ -147,8 +147,7 @@ def _field(module: str, statement: ast.AnnAssign, after: ast.stmt | None) -> tup
     meaning = " ".join(said[line] for line in lines if line in said)
     if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
         meaning = " ".join(str(after.value.value).split())
-    kind = re.sub(r"part_field\('(\w+)'\)", r"part of \1", ast.unparse(statement.annotation))
-    kind = re.sub(r"\b\w+Part\b", _part_kind, kind)
+    kind = re.sub(r"\b\w+Part\b", _part_kind, ast.unparse(statement.annotation))
     default, value = "", statement.value
     if isinstance(value, ast.Call) and ast.unparse(value.func).endswith(("Field", "field")):
         given = {k.arg: ast.unparse(k.value) for k in value.keywords}

@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from foleypref.flow.convention import generator_of
+from foleypref.models.backbones import Model
 from foleypref.models.backbones.world import World
 from foleypref.models.lora import LoraSettings
+from foleypref.models.tools import sample_latents
 from foleypref.networks.audioscore import AudioScoreNetwork
 from foleypref.scoring.scorers.audioscore import AudioScore, Fitted
 from foleypref.settings.parts import build
@@ -100,3 +102,19 @@ def run_by_hand(root: Path, model: str, identity: dict[str, Any] | None = None, 
 
 def head_of(folder: Path) -> dict[str, Any]:
     return read_front_matter((folder / "README.md").read_text())
+
+
+def changed(folder: Path, **changes: Any) -> Path:
+    """Change config.json of a hub folder, and return the folder."""
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def sampled(model: Model) -> torch.Tensor:
+    """Return sound latents that a model of the world samples under drawn conditions."""
+    generator = generator_of("conditions")
+    shapes = {"scene": (9, 64), "motion": (100, 64), "text": (64,)}
+    conditions = {k: torch.randn(2, *shape, generator=generator) for k, shape in shapes.items()}
+    with torch.inference_mode():
+        return sample_latents(model, conditions, [3, 4], num_steps=3, guidance_scale=2.0)["audio"]
