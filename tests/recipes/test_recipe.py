@@ -11,10 +11,10 @@ import yaml
 from foleypref.recipes import recipe as config
 from foleypref.recipes.names import recipe_names
 from foleypref.recipes.plan import FROM_CANDIDATES, plan
-from foleypref.recipes.recipe import Recipe, changed, load, resolve
+from foleypref.recipes.recipe import Recipe, changed, resolve
 from foleypref.settings.flags import parse, parts_of
 from foleypref.settings.parts import Settings
-from foleypref.settings.yaml import dump
+from foleypref.settings.yaml import dump, read_yaml
 from foleypref.train import TrainSettings
 from foleypref.training.rule_settings import RulePairSettings
 from foleypref.workspace.store import Workspace
@@ -42,8 +42,8 @@ def test_every_recipe_resolves_and_comes_back_from_yaml_as_the_same_data(name: s
     assert made.name == name
     path = tmp_path / "recipe.yaml"
     path.write_text(dump(made))
-    assert same(load(path), made)
-    assert dump(load(path)) == dump(made)
+    assert same(read_yaml(path, Recipe), made)
+    assert dump(read_yaml(path, Recipe)) == dump(made)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -75,7 +75,7 @@ def test_a_number_that_yaml_calls_a_string_is_a_number(recipe: Recipe, tmp_path:
     assert isinstance(yaml.safe_load(text)["train"]["learning_rate"], str)  # YAML 1.1 wants 1.0e-5
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
-    assert load(path).train.learning_rate == 1e-5
+    assert read_yaml(path, Recipe).train.learning_rate == 1e-5
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_mistake_in_yaml_is_one_line_with_its_path(
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(data))
     with pytest.raises(ValueError, match=message) as caught:
-        load(path)
+        read_yaml(path, Recipe)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(str(path))
 
@@ -117,7 +117,7 @@ def test_yaml_that_is_no_settings_says_so(tmp_path: Path, text: str) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"holds no settings|is no YAML"):
-        load(path)
+        read_yaml(path, Recipe)
 
 
 def test_flags_change_what_they_name_and_nothing_else(recipe: Recipe, parsed: Callable[..., Recipe]) -> None:

@@ -40,11 +40,12 @@ class Configured(Command):
     """Base of the verbs that have settings beside their own arguments."""
 
     settings_class: ClassVar[str]  # module:Class in the package
+    placeholders: ClassVar[dict[str, Any]] = {}  # for settings without a default
     settings: Any = None  # what `defaults` returns, with the flags applied
 
     @classmethod
     def defaults(cls, args: Sequence[str]) -> Settings:
-        settings: Settings = named(cls.settings_class)()
+        settings: Settings = named(cls.settings_class)(**cls.placeholders)
         return settings
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import create_model
 from tyro.conf import Positional, arg
@@ -37,7 +37,7 @@ class Stage(Configured):  # no docstring: help shows the stage's summary
             from foleypref.settings.yaml import read_yaml
 
             return read_yaml(config, settings_class)
-        return settings_class()
+        return settings_class(**cls.placeholders)
 
     def run(self) -> None:
         """Run the stage; print the path or text that it returns."""
@@ -49,17 +49,10 @@ class Stage(Configured):  # no docstring: help shows the stage's summary
 
 
 class Ingest(Stage):
+    placeholders: ClassVar = {"folder": UNNAMED}
     videos: Annotated[
         Path | None, Positional, arg(metavar="FOLDER", help="the videos; --config may name it instead")
     ] = None
-
-    @classmethod
-    def defaults(cls, args: Sequence[str]) -> Settings:
-        if value_of("--recipe", args) or value_of("--config", args):
-            return super().defaults(args)
-        from foleypref.ingest import IngestSettings
-
-        return IngestSettings(folder=UNNAMED)
 
     def run(self) -> None:
         folder = self.videos or self.settings.folder
@@ -88,18 +81,13 @@ Sample, Score, Fit, Pair, Evaluate, Report = (  # a stage without more arguments
 class Benchmark(Configured):
     """Evaluate folders of sounds against videos: `foleypref evaluate SOUNDS --against VIDEOS`."""
 
+    settings_class, placeholders = "benchmark:BenchmarkSettings", {"against": Path("VIDEOS")}
     sounds: Annotated[
         tuple[Path, ...], Positional, arg(metavar="SOUNDS …", help="folders of sounds, named as their videos")
     ]
     compare: Annotated[
         tuple[Path, ...], arg(metavar="SOUNDS …", help="more of them: one table, differences to the first")
     ] = ()
-
-    @classmethod
-    def defaults(cls, args: Sequence[str]) -> Settings:
-        from foleypref.benchmark import BenchmarkSettings
-
-        return BenchmarkSettings(against=Path("VIDEOS"))
 
     def run(self) -> None:
         from foleypref.benchmark import benchmark

@@ -11,15 +11,7 @@ import torch
 from foleypref.hub.provenance import audioscore_weights
 from foleypref.hub.remote import folder_of
 from foleypref.media.files import write_atomic
-from foleypref.models.saved import (
-    CARD,
-    CONFIG,
-    WEIGHTS,
-    HubConfig,
-    checked_weights,
-    fill_folder,
-    read_config,
-)
+from foleypref.models.saved import CARD, CONFIG, WEIGHTS, HubConfig, checked_weights, fill_folder, read_config
 from foleypref.scoring.fit_report import FitReport, audioscore_card
 from foleypref.scoring.scorers.audioscore import AudioScore, Fitted
 from foleypref.workspace.dimensions import scorers_of

@@ -163,10 +163,11 @@ def _recipe(provenance: Provenance) -> str:
 
 def _whole_recipe(path: Path, run_name: str) -> str:
     """Return the workspace's recipe without paths, "" if this run belongs to none of its rows."""
-    from foleypref.recipes.recipe import load  # every stage's settings
+    from foleypref.recipes.recipe import Recipe  # every stage's settings
+    from foleypref.settings.yaml import read_yaml
 
     try:
-        recipe = load(path)
+        recipe = read_yaml(path, Recipe)
     except ValueError:  # of another version
         return ""
     known = (run.run_name for runs in recipe.final_runs().values() for run in runs)

@@ -37,35 +37,31 @@ class Step(NamedTuple):
 
 
 def plan(workspace: Workspace, recipe: Recipe) -> list[Step]:
-    """The steps of a recipe in order; those that none of its runs needs are left out."""
+    """Return the steps of a recipe in order; those that none of its runs needs are left out."""
     clips, cost = clips_of(workspace, recipe), recipe.sample.model.cost()
+    num_clips = clips[recipe.sample.split]
     steps = [Step("ingest", f"{recipe.ingest.folder} -> clips", _there(len(workspace.ids(Clip)), "clips"))]
     if recipe.world is not None:
         text = ", ".join(f"{num} {split}" for split, num in recipe.world.counts().items())
         steps.insert(0, Step("world", f"render clips: {text}"))
     if recipe.learns_from() & FROM_CANDIDATES:
-        steps += _judged(workspace, recipe, clips[recipe.sample.split], cost)
+        steps += [_sample(workspace, recipe, num_clips, cost), _score(workspace, recipe, num_clips, cost)]
+        if recipe.rate is not None:
+            steps.append(Step("rate", "simulated raters", _there(len(workspace.ids(Rating)), "ratings")))
+        steps.append(Step("fit", "ratings and scores -> AudioScore"))
+        pairs = _there(len(workspace.ids(Pair)), "pairs")
+        steps.append(Step("pair", f"{recipe.pair.pairing.part_name()} pairs", pairs))
     steps.append(_train(workspace, recipe, cost))
     if recipe.rounds is not None:
-        steps.append(_rounds(workspace, recipe, clips[recipe.sample.split], cost))
+        steps.append(_rounds(workspace, recipe, num_clips, cost))
     steps.append(_test(recipe, clips, cost))
     e = recipe.evaluate
     steps.append(Step("evaluate", f"{len(e.metrics)} metrics, {len(e.oracles)} oracles"))
     return [*steps, Step("report", "one HTML page")]
 
 
-def _judged(workspace: Workspace, recipe: Recipe, num_clips: int, cost: Cost | None) -> list[Step]:
-    """Return the steps from candidates to pairs."""
-    steps = [_sample(workspace, recipe, num_clips, cost), _score(workspace, recipe, num_clips, cost)]
-    if recipe.rate is not None:
-        steps.append(Step("rate", "simulated raters", _there(len(workspace.ids(Rating)), "ratings")))
-    steps.append(Step("fit", "ratings and scores -> AudioScore"))
-    pairs = _there(len(workspace.ids(Pair)), "pairs")
-    return [*steps, Step("pair", f"{recipe.pair.pairing.part_name()} pairs", pairs)]
-
-
 def plan_text(root: str, recipe: Recipe, steps: list[Step], tflops: float | None = None) -> str:
-    """The plan for a workspace at `root`, for people; hours at `tflops` 1e12 operations a second."""
+    """Return the plan for a workspace at `root` as text; hours at `tflops` 1e12 operations a second."""
     lines = [f"align: {recipe.name} in {root}"]
     rate = tflops or TFLOPS
     for step in steps:

@@ -44,7 +44,7 @@ class RoundSettings(Settings):
     num_candidates: int | None = None
 
     def runs(self, seed: int) -> list[TrainSettings]:
-        """The runs of one training seed in order, each but the last named after its round."""
+        """Return the runs of one training seed in order; all but the last are named after their round."""
         names = [f"{self.row}-{seed}-round{i}" for i in range(1, self.num_rounds)] + [f"{self.row}-{seed}"]
         return [self.train.model_copy(update={"run_name": name, "seed": seed}) for name in names]
 
@@ -71,14 +71,14 @@ class Recipe(Settings):
     report: ReportSettings = ReportSettings()
 
     def rows(self) -> dict[str, list[TrainSettings]]:
-        """The rows that train once: the main method, the controls; a run a training seed, `<row>-<seed>`."""
+        """Return the main method and the controls, which train once: one run `<row>-<seed>` per seed."""
         return {
             row: [run.model_copy(update={"run_name": f"{row}-{s}", "seed": s}) for s in self.train_seeds]
             for row, run in {self.train.run_name: self.train, **self.controls}.items()
         }
 
     def final_runs(self) -> dict[str, list[TrainSettings]]:
-        """Every tuned row's last runs, one a training seed: the table's systems."""
+        """Return the last runs of every tuned row, one per training seed: the table's systems."""
         rows, rounds = self.rows(), self.rounds
         if rounds is not None:
             rows[rounds.row] = [rounds.runs(seed)[-1] for seed in self.train_seeds]
@@ -90,11 +90,11 @@ class Recipe(Settings):
         return frozenset().union(*(needs_of(run) for run in runs))
 
     def evaluations(self) -> tuple[EvaluateSettings, ...]:
-        """One table each."""
+        """Return the settings of each table."""
         return (self.evaluate, *self.also_evaluate)
 
     def held_out(self) -> tuple[EvaluateSettings, ...]:
-        """The evaluations whose candidates no other one before them has asked for."""
+        """Return the evaluations whose candidates none before them asks for."""
         seen: dict[tuple[Any, ...], EvaluateSettings] = {}
         for e in self.evaluations():
             seen.setdefault((e.split, e.solver, e.num_steps, e.seeds, e.guidance_scales), e)
@@ -102,29 +102,24 @@ class Recipe(Settings):
 
 
 def changed(settings: S, **changes: Any) -> S:
-    """A copy with some fields changed, validated: what makes a variant three lines."""
+    """Return a copy with some fields changed, validated."""
     fields = {name: getattr(settings, name) for name in type(settings).model_fields}
     return type(settings).model_validate({**fields, **changes})
 
 
 def every_run_changed(recipe: Recipe, **changes: Any) -> Recipe:
-    """The recipe with these settings in its main run and in every control: a short one, or a long one."""
+    """Return the recipe with these settings in its main run and in every control."""
     controls = {row: changed(run, **changes) for row, run in recipe.controls.items()}
     return changed(recipe, train=changed(recipe.train, **changes), controls=controls)
 
 
-def load(path: str | Path) -> Recipe:
-    """The recipe in a YAML file."""
-    return read_yaml(path, Recipe)
-
-
 def resolve(name: str) -> Recipe:
-    """The recipe behind `name`: a file of recipes/ (`file` or `file-variant`), a .yaml, or a .py path.
+    """Return the recipe behind `name`: a file of recipes/ (`file` or `file-variant`), a .yaml, or a .py path.
 
     A Python file makes its recipe in a function `recipe()`; `file-variant` calls its function `variant()`.
     """
     if name.endswith((".yaml", ".yml")):
-        return load(name)
+        return read_yaml(name, Recipe)
     with one_line_errors(f"recipe {name!r}"):
         return _function(name)()
 
@@ -147,7 +142,7 @@ def _function(name: str) -> Callable[[], Recipe]:
 
 
 def _functions_of(path: Path) -> dict[str, Callable[[], Any]]:
-    """The public functions that a recipe file defines itself."""
+    """Return the public functions that a recipe file defines itself, by name."""
     spec = importlib.util.spec_from_file_location(f"foleypref.recipes.presets.{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None

@@ -9,17 +9,23 @@ from pydantic import ValidationError
 
 
 @contextlib.contextmanager
-def one_line_errors(source: str = "") -> Iterator[None]:
+def one_line_errors(source: str = "", *, flags: bool = False) -> Iterator[None]:
     """Raise pydantic's report as a ValueError of one line that `source` (a file, a folder) begins."""
     try:
         yield
     except ValidationError as error:
-        raise ValueError(f"{source}: {explain(error)}" if source else explain(error)) from error
+        raise ValueError((f"{source}: " if source else "") + explain(error, flags=flags)) from error
 
 
-def explain(error: ValidationError) -> str:
-    """Return the errors of a report, each as `path: why`."""
-    return "; ".join(f"{path}: {why}" if path else why for path, why in problems(error))
+def explain(error: ValidationError, prefix: str = "", *, flags: bool = False) -> str:
+    """Return the errors of a report, each as `path: why`, or with `flags` as `--path: why`.
+
+    `prefix` is where the reported settings lie within others, as a dotted path.
+    """
+    rows = [(".".join(filter(None, (prefix, path))), why) for path, why in problems(error)]
+    if flags:
+        rows = [(path and f"--{path.replace('_', '-')}", why) for path, why in rows]
+    return "; ".join(f"{path}: {why}" if path else why for path, why in rows)
 
 
 def problems(error: ValidationError) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError, create_model
 
-from foleypref.settings.errors import problems
+from foleypref.settings.errors import explain, one_line_errors
 from foleypref.settings.parts import Part, Settings
 
 S = TypeVar("S", bound=Settings)
@@ -46,7 +46,7 @@ def parse(
             notes.append("\n".join(["Parts, swapped by name (`foleypref list` shows them):", *parts]))
     box = io.StringIO()
     try:
-        with contextlib.redirect_stderr(box), _errors_by_flag():
+        with contextlib.redirect_stderr(box), one_line_errors(flags=True):
             return tyro.cli(
                 command,
                 args=rest,
@@ -82,7 +82,7 @@ def swap_parts(settings: S, args: Sequence[str]) -> tuple[S, list[str]]:
         if not many and not values:
             raise ValueError(f"{flag} wants the name of a part, found nothing after it")
         names = [None if name in ("none", "None") else name for name in values]
-        with _errors_by_flag():
+        with one_line_errors(flags=True):
             settings = _changed(settings, part.path, names if many else names[0])
     return settings, rest
 
@@ -162,27 +162,13 @@ def parts_of(settings: Settings, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield from parts_of(value, f"{flag}.")
 
 
-@contextlib.contextmanager
-def _errors_by_flag() -> Iterator[None]:
-    """Raise pydantic's report as a ValueError of one line that names flags."""
-    try:
-        yield
-    except ValidationError as error:
-        raise ValueError(_flag_report(error)) from error
-
-
 def _nested_report(stop: BaseException) -> str:
     """Return pydantic's report of settings inside settings, which tyro put in a box; "" if there is none."""
     prefix, error = "", stop.__context__
     while error is not None and not isinstance(error, ValidationError):
         prefix = str(getattr(error, "arg", prefix)).removeprefix("settings").lstrip(".")
         error = error.__context__
-    return "" if error is None else _flag_report(error, prefix)
-
-
-def _flag_report(error: ValidationError, prefix: str = "") -> str:
-    rows = [(".".join(filter(None, (prefix, path))).replace("_", "-"), why) for path, why in problems(error)]
-    return "; ".join(f"--{flag}: {why}" if flag else why for flag, why in rows)
+    return "" if error is None else explain(error, prefix, flags=True)
 
 
 def _one_line(report: str) -> str:

@@ -7,8 +7,6 @@ nothing else, so its table is the one out of distribution.
 
 from __future__ import annotations
 
-from typing import Any
-
 from foleypref.evaluate import EvaluateSettings
 from foleypref.evaluation.metrics.frechet import Frechet
 from foleypref.evaluation.metrics.inception import Inception
@@ -36,7 +34,18 @@ def recipe() -> Recipe:
     Pairs that are sampled and rated cost their sampling on top, which the passes column counts.
     """
     base = demo()
-    train = _train(base.train)
+    train = changed(
+        base.train,
+        model="world_joint",
+        objective=build("objectives", "flow_dpo", beta=BETA, winner_weight=WINNER_WEIGHT),
+        curriculum="uniform",
+        max_steps=STEPS,
+        warmup_steps=15,
+        save_steps=50,
+        eval_steps=50,
+        per_device_train_batch_size=BATCH,
+        num_eval_pairs=8,
+    )
     evaluate = _evaluate(base.evaluate)
     return changed(
         base,
@@ -100,21 +109,6 @@ def _controls(train: TrainSettings) -> dict[str, TrainSettings]:
     }
 
 
-def _train(base: TrainSettings) -> TrainSettings:
-    return changed(
-        base,
-        model="world_joint",
-        objective=build("objectives", "flow_dpo", beta=BETA, winner_weight=WINNER_WEIGHT),
-        curriculum="uniform",
-        max_steps=STEPS,
-        warmup_steps=15,
-        save_steps=50,
-        eval_steps=50,
-        per_device_train_batch_size=BATCH,
-        num_eval_pairs=8,
-    )
-
-
 def _evaluate(base: EvaluateSettings) -> EvaluateSettings:
     metrics: tuple[Part, ...] = (
         Mean(dimension="world_semantic/similarity", label="semantic"),
@@ -124,11 +118,12 @@ def _evaluate(base: EvaluateSettings) -> EvaluateSettings:
         Frechet(embedding="world_tagger/features"),
         Frechet(embedding="world_picture/features", label="Fréchet, picture"),
     )
+    onset = "oracle_joint_onset"
     oracles: tuple[Part, ...] = (
-        Mean(dimension="oracle_joint_onset/onset_f1", label="onset F1"),
-        _lower("oracle_joint_onset/onset_error_s", "onset error", "s"),
+        Mean(dimension=f"{onset}/onset_f1", label="onset F1"),
+        Mean(dimension=f"{onset}/onset_error_s", higher_is_better=False, label="onset error", unit="s"),
         Mean(dimension="oracle_class/class_correct", label="class correct"),
-        _lower("oracle_noise/noise_floor_db", "noise floor", "dB"),
+        Mean(dimension="oracle_noise/noise_floor_db", higher_is_better=False, label="noise floor", unit="dB"),
     )
     return changed(base, num_steps=NUM_STEPS, guidance_scales=(GUIDANCE,), metrics=metrics, oracles=oracles)
 
@@ -140,7 +135,3 @@ def _tables(evaluate: EvaluateSettings) -> tuple[EvaluateSettings, ...]:
         changed(evaluate, name="beside_sft", base="sft"),
         changed(evaluate, name="beside_dpo", base="dpo"),
     )
-
-
-def _lower(dimension: str, label: str, unit: str) -> Any:
-    return Mean(dimension=dimension, higher_is_better=False, label=label, unit=unit)
