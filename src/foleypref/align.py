@@ -56,7 +56,7 @@ def align(
 
 
 def steps_until(workspace: Workspace, recipe: Recipe, until: str | None = None) -> list[Step]:
-    """The plan up to a stage. Raises ValueError for a recipe that cannot be run, or has no such stage."""
+    """Return the plan up to a stage. Raises ValueError if the recipe has no such stage or cannot be run."""
     base = recipe.sample.model.settings()
     for row, run in {recipe.train.run_name: recipe.train, **recipe.controls}.items():
         if run.model.settings() != base:
@@ -109,7 +109,7 @@ def _train(workspace: Workspace, recipe: Recipe) -> None:
 
 
 def _test(workspace: Workspace, recipe: Recipe) -> None:
-    """Every system on the held-out splits, with one noise, at every guidance scale; then their scores."""
+    """Sample every system on the held-out splits, with one noise, at every guidance scale; then score."""
     scorers = tuple(dict.fromkeys((*recipe.score.scorers, *recipe.test_scorers)))
     for e in recipe.held_out():
         same = {"split": e.split, "num_clips": None, "num_candidates": 1, "solver": e.solver}

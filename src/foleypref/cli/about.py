@@ -46,10 +46,7 @@ class Env(Command):
 
 
 def list_parts(drawers: Sequence[str] = ()) -> str:
-    """Every part of every drawer (or of those named) with its one line and its weights' licences.
-
-    Nothing heavy is imported.
-    """
+    """Return every part of the drawers (all by default) with its one line and its weights' licences."""
     blocks = []
     for drawer in drawers or (*plugins.DRAWERS, "recipes"):
         if drawer == "recipes":
@@ -64,7 +61,7 @@ def list_parts(drawers: Sequence[str] = ()) -> str:
 
 
 def _terms(name: str) -> str:
-    """What the published weights that a part runs on allow; the code is the project's own."""
+    """Return what the published weights that a part runs on allow, in brackets."""
     from foleypref.published.registry import licences_of
 
     terms = licences_of(name)
@@ -73,7 +70,7 @@ def _terms(name: str) -> str:
 
 
 def show_workspace(workspace: Workspace) -> str:
-    """Counts of every table, of clips and candidates by kind, failures with reasons, and runs."""
+    """Return counts of every table, of clips and candidates by kind, failures with reasons, and runs."""
     lines = [str(workspace.root), ""]
     lines += [f"{table:<12}{len(workspace.ids(cls)):>8}" for table, cls in RECORDS.items()]
     lines += _counts("clips by split", _groups(workspace, Clip, "{split}"))
@@ -90,7 +87,7 @@ def show_workspace(workspace: Workspace) -> str:
 def _groups(
     workspace: Workspace, cls: type[Record], name: str, where: pc.Expression | None = None
 ) -> Counter[str]:
-    """How many records there are of each name, a format of columns."""
+    """Count the records of each name, which is a format of columns."""
     columns = [field for _, field, _, _ in Formatter().parse(name) if field]
     table = workspace.table(cls, columns, where).group_by(columns).aggregate([([], "count_all")])
     counts: Counter[str] = Counter()

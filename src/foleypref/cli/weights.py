@@ -14,14 +14,11 @@ from foleypref.published.registry import WeightFile
 
 _NAMES = "files (v1-44.pth) or models (mmaudio-large-44k-v2), which stand for their files"
 Names = Annotated[tuple[str, ...], Positional, arg(metavar="NAME …", help=_NAMES)]
-Folder = Annotated[
-    str | None,
-    arg(
-        metavar="DIR",
-        help="where weights lie, also in folders below; None: FOLEYPREF_WEIGHTS, else "
-        "~/.cache/foleypref/weights. The Hugging Face cache is searched too",
-    ),
-]
+_FOLDER = (
+    "where weights lie, also in folders below; None: FOLEYPREF_WEIGHTS, else ~/.cache/foleypref/weights. "
+    "The Hugging Face cache is searched too"
+)
+Folder = Annotated[str | None, arg(metavar="DIR", help=_FOLDER)]
 
 
 class List(Command):
@@ -105,7 +102,7 @@ class Export(Command):
 
 
 def _state(entry: WeightFile, folder: str | None) -> tuple[str, str, str, str | None]:
-    """Where a file lies, its size, its state in a word, and what is wrong in a sentence."""
+    """Return where a file lies, its size, its state in a word, and what is wrong in a sentence."""
     from foleypref.published.hashes import mismatch
     from foleypref.published.places import is_conversion, locate
     from foleypref.published.sniff import check_format
@@ -122,8 +119,7 @@ def _state(entry: WeightFile, folder: str | None) -> tuple[str, str, str, str | 
         return str(path), size, "damaged", str(error)
     if is_conversion(path, entry):
         return str(path), size, "converted, no hash known", None
-    difference = mismatch(path, entry)
-    if difference is not None:
+    if (difference := mismatch(path, entry)) is not None:
         return str(path), size, "MISMATCH", f"{path} is not the published {entry.name}: {difference}"
     if entry.sha256 or entry.md5:
         return str(path), size, "ok", None
@@ -131,7 +127,7 @@ def _state(entry: WeightFile, folder: str | None) -> tuple[str, str, str, str | 
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest entry; numbers to the right, the last column free."""
+    """Return rows in columns as wide as their widest entry, sizes in bytes to the right."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     aligned = [str.rjust if title == "bytes" else str.ljust for title in head]
     lines = ([pad(cell, width) for pad, cell, width in zip(aligned, row, widths)] for row in [head, *rows])

@@ -24,27 +24,21 @@ VIDEO_TO_AUDIO = {"pipeline_tag": "text-to-audio"}  # the nearest of the hub's t
 
 
 def model_card(provenance: Provenance, config: HubConfig) -> str:
-    """Markdown with a YAML head, as model hubs show it."""
-    blocks = [
-        front_matter(_head(provenance, config)),
-        f"# {code(provenance.settings.run_name)}",
-        _summary(provenance, config),
-        "## Use",
-        _use(provenance.settings.model, config),
-        "## Data",
-        _data(provenance),
-        "## Metrics",
-        metrics(provenance),
-        "## How it was made",
-        _recipe(provenance),
-        "## Weights it was made with, and their licences",
-        licences(provenance.used),
-    ]
-    return "\n\n".join(blocks) + "\n"
+    """Return Markdown with a YAML head, as model hubs show it."""
+    sections = {
+        "Use": _use(provenance.settings.model, config),
+        "Data": _data(provenance),
+        "Metrics": metrics(provenance),
+        "How it was made": _recipe(provenance),
+        "Weights it was made with, and their licences": licences(provenance.used),
+    }
+    title = f"# {code(provenance.settings.run_name)}"
+    blocks = [front_matter(_head(provenance, config)), title, _summary(provenance, config)]
+    return "\n\n".join([*blocks, *(f"## {name}\n\n{text}" for name, text in sections.items())]) + "\n"
 
 
 def licences(used: list[WeightUse]) -> str:
-    """A table of weights and their terms, and what follows from them."""
+    """Return a table of weights and their terms, and what follows from them."""
     licence = card_licence(used)
     limits = {True: " **non-commercial**", False: ""}
     rows = [(code(w.weight), code(w.used_for), code(w.licence) + limits[w.non_commercial]) for w in used]
@@ -73,7 +67,7 @@ def _head(provenance: Provenance, config: HubConfig) -> dict[str, Any]:
 
 
 def _pipeline(model: Model) -> dict[str, str]:
-    """The nearest of the hub's tasks, or nothing where the base is not here to tell."""
+    """Return the nearest of the hub's tasks, or nothing if the base, which would tell, is not here."""
     try:
         return {"pipeline_tag": "any-to-any"} if "video" in model.spec.latents else VIDEO_TO_AUDIO
     except ValueError:  # LTX-2's sizes are in its folder

@@ -72,30 +72,30 @@ class Part(Settings):
 
     @classmethod
     def part_name(cls) -> str:
-        """The name `find` knows this class by."""
+        """Return the name by which `find` knows this class."""
         package, _, module = cls.__module__.rpartition(".")
         if package in {f"{PACKAGE}.{drawer.place}" for drawer in DRAWERS.values()}:
             return module
         return f"{cls.__module__}:{cls.__name__}"
 
     def __eq__(self, other: object) -> bool:
-        """Equal settings; what has been loaded does not count."""
+        """Compare settings; what has been loaded does not count."""
         return isinstance(other, Part) and self.settings() == other.settings()
 
     def __hash__(self) -> int:
         return hash(json.dumps(self.settings(), sort_keys=True))
 
     def settings(self) -> dict[str, Any]:
-        """This part as data: its name and its fields, what a recipe stores."""
+        """Return this part as data: its name and its fields, as a recipe stores them."""
         return {"name": self.part_name(), **self.model_dump(mode="json")}
 
     def with_settings(self, **changes: Any) -> Self:
-        """A copy with some fields changed, validated."""
+        """Return a copy with some fields changed, validated."""
         return type(self)(**{**self.model_dump(), **changes})
 
 
 def names(drawer: str) -> list[str]:
-    """The parts of a drawer, sorted: every file in it that is not private."""
+    """Return the parts of a drawer, sorted: every file in it that is not private."""
     return sorted(p.stem for p in _drawer(drawer).folder.glob("*.py") if not p.stem.startswith("_"))
 
 
@@ -105,19 +105,19 @@ def first_line(source: str) -> str:
 
 
 def describe(drawer: str, name: str) -> str:
-    """The first line of a part's module docstring, read without importing it."""
+    """Return the first line of a part's module docstring, read without importing it."""
     return first_line((_drawer(drawer).folder / f"{name}.py").read_text(encoding="utf-8"))
 
 
 def find(drawer: str, name: str) -> type[Part]:
-    """The class behind `name`. Raises ValueError with the nearest match if there is none."""
+    """Return the class behind `name`. Raises ValueError with the nearest match if there is none."""
     return _locate(drawer, name)[0]
 
 
 def build(drawer: str, name: str, **settings: Any) -> Part:
-    """An instance of the part behind `name` (`file`, `file-variant` or `module:Class`).
+    """Return an instance of the part behind `name` (`file`, `file-variant` or `module:Class`).
 
-    Of a model, `name` may be a folder (with a slash in it) that `foleypref hub save` wrote.
+    A model's `name` may be a folder (with a slash in it) that `foleypref hub save` wrote.
     """
     opener = _drawer(drawer).opener
     if opener and "/" in name:

@@ -14,12 +14,12 @@ S = TypeVar("S", bound=Settings)
 
 
 def dump(settings: Settings) -> str:
-    """Settings as YAML text that `load` reads back as the same data."""
+    """Return settings as YAML text that `read_yaml` reads back as the same data."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def read_yaml(path: str | Path, cls: type[S]) -> S:
-    """Settings of class `cls` from a YAML file; ValueError names the file and the path of what is wrong."""
+    """Read settings of class `cls` from YAML. A ValueError names the file and the path of what is wrong."""
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:

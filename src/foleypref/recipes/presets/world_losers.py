@@ -39,6 +39,6 @@ def recipe() -> Recipe:
 
 
 def _by_rule(run: TrainSettings, share: float = 1.0) -> TrainSettings:
-    """The same objective with that share of its pairs made by rule, from coarse to subtle."""
+    """Return the run with that share of its pairs made by rule, from coarse to subtle."""
     negatives = RulePairSettings(rules=tuple(build("negatives", rule) for rule in RULES), share=share)
     return at_budget(run, run.objective, "ramp", negatives)

@@ -136,7 +136,7 @@ def _beside_ddpo(evaluate: EvaluateSettings) -> EvaluateSettings:
 
 
 def _controls(train: TrainSettings) -> dict[str, TrainSettings]:
-    """The other rows: an objective, its curriculum, and as many steps as the budget leaves it."""
+    """Return the other rows: an objective, its curriculum, and as many steps as the budget leaves it."""
     rows: dict[str, tuple[Part, str]] = {
         "sft": (build("objectives", "sft", condition_dropout=CONDITION_DROPOUT), "uniform"),
         "ddpo": (build("objectives", "ddpo"), "uniform"),
@@ -152,24 +152,24 @@ def _controls(train: TrainSettings) -> dict[str, TrainSettings]:
 def at_budget(
     train: TrainSettings, objective: Part, curriculum: str, negatives: RulePairSettings | None = None
 ) -> TrainSettings:
-    """A run that spends what is left of the budget once its candidates are paid for."""
+    """Return a run that spends what its candidates leave of the budget."""
     run = changed(train, objective=objective, curriculum=build("curricula", curriculum), negatives=negatives)
     return _affords(run, BUDGET)
 
 
 def _affords(run: TrainSettings, passes: int) -> TrainSettings:
-    """The same run over the steps that so many network passes pay for, its candidates paid first."""
+    """Return the run with as many steps as `passes` network passes allow, after those of its candidates."""
     left = passes - (SAMPLED if needs_of(run) & {"pairs", "labels"} else 0)
     return _steps(run, round(left / (BATCH * run.objective.forwards)))
 
 
 def _widened(run: TrainSettings) -> TrainSettings:
-    """The same run at the same passes in a quarter of the steps."""
+    """Return the run with the same passes in a quarter of the steps."""
     return changed(_steps(run, round(run.max_steps / WIDER)), gradient_accumulation_steps=WIDER)
 
 
 def _steps(run: TrainSettings, num: int) -> TrainSettings:
-    """The same run over so many steps."""
+    """Return the run with `num` steps."""
     return changed(
         run,
         max_steps=num,
@@ -182,8 +182,5 @@ def _steps(run: TrainSettings, num: int) -> TrainSettings:
 
 
 def _dpo(**settings: Any) -> Part:
-    return build(
-        "objectives",
-        "flow_dpo",
-        **{"beta": BETA, "winner_weight": WINNER_WEIGHT, "condition_dropout": CONDITION_DROPOUT, **settings},
-    )
+    shared = {"beta": BETA, "winner_weight": WINNER_WEIGHT, "condition_dropout": CONDITION_DROPOUT}
+    return build("objectives", "flow_dpo", **shared, **settings)

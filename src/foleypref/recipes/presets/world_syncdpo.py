@@ -100,7 +100,7 @@ def ci() -> Recipe:
 
 
 def _controls(train: TrainSettings) -> dict[str, TrainSettings]:
-    """SFT on the same clips and passes, preference from sampled and rated pairs, and no curriculum."""
+    """Return SFT on the same clips and passes, sampled and rated pairs, and rules without a curriculum."""
     mixed = RulePairSettings(rules=MIXED)
     return {
         "sft": changed(train, objective="sft", negatives=mixed, max_steps=round(STEPS * 8 / 3)),
@@ -129,7 +129,7 @@ def _evaluate(base: EvaluateSettings) -> EvaluateSettings:
 
 
 def _tables(evaluate: EvaluateSettings) -> tuple[EvaluateSettings, ...]:
-    """Out of distribution; and the first table again, with differences to the two controls."""
+    """Return the table out of distribution, and the first one with differences to each of two controls."""
     return (
         changed(evaluate, name="unseen", split="unseen"),
         changed(evaluate, name="beside_sft", base="sft"),
