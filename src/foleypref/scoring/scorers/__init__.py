@@ -106,13 +106,13 @@ class Scorer(Part, ABC):
 
     @property
     @abstractmethod
-    def dimensions(self) -> tuple[str, ...]:
-        """Names of the numbers it gives."""
-
-    @property
-    @abstractmethod
     def higher_is_better(self) -> Mapping[str, bool]:
         """For each dimension, whether more is better; True where neither is."""
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Names of the numbers it gives."""
+        return tuple(self.higher_is_better)
 
     @property
     @abstractmethod

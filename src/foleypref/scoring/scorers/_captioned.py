@@ -7,15 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
+from pydantic import PrivateAttr
 from torch import Tensor
 
 from foleypref.published.hashes import weights_version
 from foleypref.published.hub_files import weights_path
 from foleypref.published.registry import files_for
-from foleypref.scoring.scorers import ScoreItem, Scorer, Unscored, Value, unscored_reason
+from foleypref.scoring.scorers import (
+    Judgement,
+    ScoreItem,
+    Scorer,
+    Unscored,
+    Value,
+    loaded,
+    unscored_reason,
+)
+
+if TYPE_CHECKING:
+    from foleypref.published.htsat import LoadedClap
 
 ROWS_AT_ONCE = 8
 
@@ -49,15 +61,33 @@ class CaptionScorer(Scorer):
     weights_folder: str = ""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "text"})
-    dimensions: ClassVar[tuple[str, ...]] = ("similarity",)
     higher_is_better: ClassVar[dict[str, bool]] = {"similarity": True}
     embeddings: ClassVar[tuple[str, ...]] = ("audio",)
+    width: ClassVar[int]  # of its embeddings
+
+    _judge: LoadedClap | None = PrivateAttr(default=None)
 
     @property
     def version(self) -> str:
         """Hash of the weights, and the method's."""
         published = files_for(self.part_name())[0].name
         return weights_version(weights_path(self.weights, published, self.weights_folder or None))
+
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """Compare each sound with its caption."""
+        judge = loaded(self._judge)
+
+        def embed_audio(heard: list[ScoreItem]) -> Tensor:
+            waves = [judge.wave(item.sound, item.sample_rate, item.seconds) for item in heard]
+            return in_chunks(waves, judge.model.embed_audio, judge.device)
+
+        embedders = Embedders(self.width, embed_audio, judge.embed_texts, self.similarity)
+        values, rows = compare_captions(items, embedders)
+        return Judgement({"similarity": values}, {"audio": rows})
+
+    def similarity(self, sound: Tensor, caption: Tensor) -> Tensor:
+        """Return the cosine of two embeddings (width,) of length 1."""
+        return torch.dot(sound, caption)
 
 
 class Embedders(NamedTuple):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, TypeVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
+from pydantic import PrivateAttr
 from torch import Tensor, nn
 
 from foleypref.media.clip import held
@@ -27,6 +28,11 @@ class WorldScorer(Scorer):
 
     trained: ClassVar[str]
     """Name of the committed weights."""
+    empty: ClassVar[Callable[[], nn.Module]]
+    """Makes the network that they fill."""
+
+    _network: nn.Module | None = PrivateAttr(default=None)
+    _others: dict[str, Tensor] = PrivateAttr(default_factory=dict)  # other tensors in the file of weights
 
     @property
     def version(self) -> str:
@@ -38,13 +44,19 @@ class WorldScorer(Scorer):
         """25 frames per second, 48 pixels a side, if it looks at the picture."""
         return (PICTURE,) if "video" in self.needs else ()
 
+    def load(self, device: str | torch.device = "cpu") -> Self:
+        """Read the committed weights and return itself."""
+        state, _ = load_weights(weights_path(self.trained))
+        network = type(self).empty()
+        network.load_state_dict({k: v for k, v in state.items() if not k.startswith("extra.")})
+        self._network = network.to(device).eval().requires_grad_(False)
+        self._others = {k.removeprefix("extra."): v for k, v in state.items() if k.startswith("extra.")}
+        return self
 
-def load_judge(name: str, network: N, device: str | torch.device) -> tuple[N, dict[str, Tensor]]:
-    """Fill `network` with committed weights and freeze it; returns it and the other tensors in the file."""
-    state, _ = load_weights(weights_path(name))
-    network.load_state_dict({k: v for k, v in state.items() if not k.startswith("extra.")})
-    network.to(device).eval().requires_grad_(False)
-    return network, {k.removeprefix("extra."): v for k, v in state.items() if k.startswith("extra.")}
+    def network(self, kind: type[N]) -> N:
+        """Return the loaded network, which is of this kind."""
+        assert isinstance(self._network, kind), "call load() first"
+        return self._network
 
 
 def waves(items: Sequence[ScoreItem], network: nn.Module) -> Tensor:

@@ -33,7 +33,6 @@ class Aesthetics(Scorer):
     weights_folder: str = ""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio"})
-    dimensions: ClassVar[tuple[str, ...]] = ("CE", "CU", "PC", "PQ")
     # Neither way is up for PC; True keeps the table complete.
     higher_is_better: ClassVar[dict[str, bool]] = {"CE": True, "CU": True, "PC": True, "PQ": True}
 

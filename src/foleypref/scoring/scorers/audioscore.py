@@ -147,7 +147,6 @@ class AudioScore(Scorer):
 
     weights: str = ""
 
-    dimensions: ClassVar[tuple[str, ...]] = ("p_bad", "p_medium", "p_good")
     # Neither way is up for p_medium; True keeps the table complete.
     higher_is_better: ClassVar[dict[str, bool]] = {"p_bad": False, "p_medium": True, "p_good": True}
 

@@ -41,7 +41,6 @@ class AvAlign(Scorer):
     least_motion: float = Field(0.001, ge=0.0)
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "video"})
-    dimensions: ClassVar[tuple[str, ...]] = ("av_align",)
     higher_is_better: ClassVar[dict[str, bool]] = {"av_align": True}
 
     @property

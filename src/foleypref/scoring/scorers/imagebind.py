@@ -21,7 +21,7 @@ from foleypref.published.places import locate
 from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, values_of
 from foleypref.scoring.scorers._pictured import forget_all_but_last, once_per_clip, why_unseen
 
-PICTURE = bicubic(FPS, IMAGE, crop=False)
+PICTURE = bicubic(FPS, IMAGE, crop=False)  # a frame every 2 s, 224 pixels on the short side
 
 
 class ImageBind(Scorer):
@@ -34,17 +34,12 @@ class ImageBind(Scorer):
     weights_folder: str = ""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "video"})
-    dimensions: ClassVar[tuple[str, ...]] = ("similarity",)
+    streams: ClassVar[tuple[FrameStream, ...]] = (PICTURE,)
     higher_is_better: ClassVar[dict[str, bool]] = {"similarity": True}
     embeddings: ClassVar[tuple[str, ...]] = ("audio", "video")  # (B, 1024): about 20 and at most 1 long
 
     _judge: IBScore | None = PrivateAttr(default=None)
     _seen: dict[str, Tensor] = PrivateAttr(default_factory=dict)  # embeddings of pictures
-
-    @property
-    def streams(self) -> tuple[FrameStream, ...]:
-        """One frame every 2 s, 224 pixels on the short side, uncropped."""
-        return (PICTURE,)
 
     @property
     def version(self) -> str:

@@ -8,34 +8,19 @@ are MS-PL.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import PrivateAttr
 from torch import Tensor
 
-from foleypref.scoring.scorers import Judgement, ScoreItem, loaded
-from foleypref.scoring.scorers._captioned import (
-    CaptionScorer,
-    Embedders,
-    compare_captions,
-    in_chunks,
-    packages,
-)
-
-if TYPE_CHECKING:
-    from foleypref.published.htsat import LoadedClap
-
-WIDTH = 1024
+from foleypref.scoring.scorers._captioned import CaptionScorer, packages
 
 
 class MsClap(CaptionScorer):
     """`weights` is a file. Embeddings (B, 1024) are not of length 1."""
 
-    _judge: LoadedClap | None = PrivateAttr(default=None)
+    width = 1024
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the weights (0.7 GB) and the vocabulary."""
@@ -44,14 +29,6 @@ class MsClap(CaptionScorer):
         self._judge = load_msclap(self.weights, self.weights_folder or None, device)
         return self
 
-    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
-        """Compare each sound with its caption."""
-        judge = loaded(self._judge)
-
-        def embed_audio(heard: list[ScoreItem]) -> Tensor:
-            waves = [judge.wave(item.sound, item.sample_rate) for item in heard]
-            return in_chunks(waves, judge.model.embed_audio, judge.device)
-
-        embedders = Embedders(WIDTH, embed_audio, judge.embed_texts, partial(F.cosine_similarity, dim=0))
-        values, rows = compare_captions(items, embedders)
-        return Judgement({"similarity": values}, {"audio": rows})
+    def similarity(self, sound: Tensor, caption: Tensor) -> Tensor:
+        """Return the cosine of two embeddings (1024,)."""
+        return F.cosine_similarity(sound, caption, dim=0)

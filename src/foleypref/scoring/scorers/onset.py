@@ -25,13 +25,8 @@ class Onset(Scorer):
     """onset_f1 in [0, 1]; onset_error_s in [0, 0.5] s, the mean distance from a true onset to the nearest."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "reference"})
-    dimensions: ClassVar[tuple[str, ...]] = ("onset_f1", "onset_error_s")
     higher_is_better: ClassVar[dict[str, bool]] = {"onset_f1": True, "onset_error_s": False}
-
-    @property
-    def version(self) -> str:
-        """A number that is raised when the definition changes."""
-        return "1"
+    version: ClassVar[str] = "1"  # raised when the definition changes
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
         """Compare onsets; unscored where either sound is silent or the clip's own has no onset."""

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from functools import partial
+from typing import ClassVar
 
 import torch
-from pydantic import PrivateAttr
 
 from foleypref.networks.world_towers import SecondTagger
-from foleypref.scoring.scorers import Judgement, ScoreItem, Unscored, Value, is_silent, loaded
-from foleypref.scoring.scorers._world import WorldScorer, load_judge, waves
+from foleypref.scoring.scorers import Judgement, ScoreItem, Unscored, Value, is_silent
+from foleypref.scoring.scorers._world import WorldScorer, waves
 from foleypref.world import CLASSES
 
 
 class OracleClass(WorldScorer):
     """class_correct: 1 if the top class is a true one; class_probability: the sum over the true classes."""
 
-    trained: ClassVar[str] = "oracle_tagger"
+    trained = "oracle_tagger"
+    empty = partial(SecondTagger, len(CLASSES))
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "truth"})
-    dimensions: ClassVar[tuple[str, ...]] = ("class_correct", "class_probability")
     higher_is_better: ClassVar[dict[str, bool]] = {"class_correct": True, "class_probability": True}
-
-    _network: SecondTagger | None = PrivateAttr(default=None)
-
-    def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read the weights and return itself."""
-        self._network, _ = load_judge(self.trained, SecondTagger(len(CLASSES)), device)
-        return self
 
     @torch.inference_mode()
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
         """Tag each sound. Silence is wrong (0), not unscored: the truth says that something should sound."""
-        network = loaded(self._network)
+        network = self.network(SecondTagger)
         values: dict[str, list[Value]] = {name: [] for name in self.dimensions}
         probabilities = network(waves(items, network)).softmax(1).cpu().numpy() if items else ()
         for item, p in zip(items, probabilities):

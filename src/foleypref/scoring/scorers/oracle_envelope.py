@@ -16,13 +16,8 @@ class OracleEnvelope(Scorer):
     """level_correlation in [-1, 1] of the 25 Hz level in dB; a steady true sound is unscored."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "truth"})
-    dimensions: ClassVar[tuple[str, ...]] = ("level_correlation",)
     higher_is_better: ClassVar[dict[str, bool]] = {"level_correlation": True}
-
-    @property
-    def version(self) -> str:
-        """A number that is raised when the definition changes."""
-        return "1"
+    version: ClassVar[str] = "1"  # raised when the definition changes
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
         """Correlate levels; a silent candidate gets 0."""

@@ -10,16 +10,15 @@ without an onset.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import PrivateAttr
 from torch import Tensor
 
 from foleypref.networks.world_towers import EventFinder
-from foleypref.scoring.scorers import Judgement, ScoreItem, Unscored, is_silent, loaded
-from foleypref.scoring.scorers._world import PICTURE, WorldScorer, load_judge, pictures
+from foleypref.scoring.scorers import Judgement, ScoreItem, Unscored, is_silent
+from foleypref.scoring.scorers._world import PICTURE, WorldScorer, pictures
 from foleypref.scoring.scorers.onset import onset_times_s
 from foleypref.scoring.scorers.oracle_onset import (
     OnsetAgreement,
@@ -36,17 +35,10 @@ GAP = 2  # frames on either side of a peak without another
 class OracleJointOnset(WorldScorer):
     """onset_f1 in [0, 1]; onset_error_s in [0, 0.5] seconds."""
 
-    trained: ClassVar[str] = "oracle_events"
+    trained = "oracle_events"
+    empty = EventFinder
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "video", "truth"})
-    dimensions: ClassVar[tuple[str, ...]] = ("onset_f1", "onset_error_s")
     higher_is_better: ClassVar[dict[str, bool]] = {"onset_f1": True, "onset_error_s": False}
-
-    _network: EventFinder | None = PrivateAttr(default=None)
-
-    def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read the weights and return itself."""
-        self._network, _ = load_judge(self.trained, EventFinder(), device)
-        return self
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
         """Compare the onsets of each sound with the events found in its picture."""
@@ -62,7 +54,7 @@ class OracleJointOnset(WorldScorer):
     @torch.inference_mode()
     def _events(self, items: list[ScoreItem]) -> list[np.ndarray]:
         """Return the event times of each picture, in seconds."""
-        network = loaded(self._network)
+        network = self.network(EventFinder)
         if not items:
             return []
         logits = torch.cat([network(pictures(items[i : i + 8], network)) for i in range(0, len(items), 8)])

@@ -17,13 +17,8 @@ class OracleNoise(Scorer):
     """noise_floor_db in dBFS; noise_excess_db over the clip's clean sound, 0 where it is below."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "truth"})
-    dimensions: ClassVar[tuple[str, ...]] = ("noise_floor_db", "noise_excess_db")
     higher_is_better: ClassVar[dict[str, bool]] = {"noise_floor_db": False, "noise_excess_db": False}
-
-    @property
-    def version(self) -> str:
-        """A number that is raised when the definition changes."""
-        return "1"
+    version: ClassVar[str] = "1"  # raised when the definition changes
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
         """Measure the floor of each sound; the excess is unscored where the truth has no floor."""

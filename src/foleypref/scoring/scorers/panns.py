@@ -44,7 +44,6 @@ class Panns(Scorer):
     marginal: str = ""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio"})
-    dimensions: ClassVar[tuple[str, ...]] = ("inception", "confidence", "speech")
     asides: ClassVar[tuple[str, ...]] = ("speech",)  # neither way is up; True keeps the table complete
     higher_is_better: ClassVar[dict[str, bool]] = {"inception": True, "confidence": True, "speech": True}
     embeddings: ClassVar[tuple[str, ...]] = ("logits", "features")  # (B, 527), (B, 2048)

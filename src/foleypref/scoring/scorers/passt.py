@@ -29,7 +29,6 @@ class Passt(Scorer):
     weights_folder: str = ""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio"})
-    dimensions: ClassVar[tuple[str, ...]] = ("confidence",)
     higher_is_better: ClassVar[dict[str, bool]] = {"confidence": True}
     embeddings: ClassVar[tuple[str, ...]] = ("logits", "features")  # (B, 527), (B, 768)
 

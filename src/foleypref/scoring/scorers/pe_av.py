@@ -66,14 +66,9 @@ class PeAv(Scorer):
         return frozenset({"audio", "text", *(["video"] if self.video else [])})
 
     @property
-    def dimensions(self) -> tuple[str, ...]:
-        """audio_text, and audio_video with `video`."""
-        return ("audio_text", *(["audio_video"] if self.video else []))
-
-    @property
     def higher_is_better(self) -> dict[str, bool]:
-        """True for both: a higher logit is a better match."""
-        return dict.fromkeys(self.dimensions, True)
+        """True for audio_text, and with `video` for audio_video: a higher logit is a better match."""
+        return dict.fromkeys(["audio_text", *(["audio_video"] if self.video else [])], True)
 
     @property
     def streams(self) -> tuple[FrameStream, ...]:

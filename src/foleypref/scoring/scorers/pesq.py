@@ -40,7 +40,6 @@ class Pesq(Scorer):
     )
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "reference", "text"})
-    dimensions: ClassVar[tuple[str, ...]] = ("pesq",)
     higher_is_better: ClassVar[dict[str, bool]] = {"pesq": True}
 
     _tagger: Panns | None = PrivateAttr(default=None)

@@ -45,17 +45,12 @@ class Synchformer(Scorer):
     weights_folder: str = ""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "video"})
-    dimensions: ClassVar[tuple[str, ...]] = ("desync_s",)
+    streams: ClassVar[tuple[FrameStream, ...]] = (PICTURE,)
     higher_is_better: ClassVar[dict[str, bool]] = {"desync_s": False}
     embeddings: ClassVar[tuple[str, ...]] = ("offset_logits",)  # (B, 2, 21) over `offset_grid`
 
     _judge: DeSync | None = PrivateAttr(default=None)
     _seen: dict[str, Tensor] = PrivateAttr(default_factory=dict)  # tokens of pictures
-
-    @property
-    def streams(self) -> tuple[FrameStream, ...]:
-        """25 frames per second, the centre square of 224 pixels."""
-        return (PICTURE,)
 
     @property
     def version(self) -> str:

@@ -33,7 +33,6 @@ class Vggish(Scorer):
     weights_folder: str = ""
 
     needs: ClassVar[frozenset[str]] = frozenset({"audio"})
-    dimensions: ClassVar[tuple[str, ...]] = ("heard_s",)
     asides: ClassVar[tuple[str, ...]] = ("heard_s",)
     higher_is_better: ClassVar[dict[str, bool]] = {"heard_s": True}
     embeddings: ClassVar[tuple[str, ...]] = ("patches",)  # (B, P, 128)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import PrivateAttr
 
 from foleypref.networks.world_towers import WorldFeatures
-from foleypref.scoring.scorers import Judgement, ScoreItem, Unscored, Value, loaded
-from foleypref.scoring.scorers._world import PICTURE, WorldScorer, load_judge, pictures
+from foleypref.scoring.scorers import Judgement, ScoreItem, Unscored, Value
+from foleypref.scoring.scorers._world import PICTURE, WorldScorer, pictures
 
 SCENE_STRIDE = 12  # frames from one embedded picture to the next
 
@@ -23,24 +22,17 @@ class WorldPicture(WorldScorer):
     over time) and the spread of motion features over time. A video-to-audio model's are those of the clip.
     """
 
-    trained: ClassVar[str] = "features"
+    trained = "features"
+    empty = WorldFeatures
     needs: ClassVar[frozenset[str]] = frozenset({"video"})
-    dimensions: ClassVar[tuple[str, ...]] = ("motion",)
     higher_is_better: ClassVar[dict[str, bool]] = {"motion": True}
     embeddings: ClassVar[tuple[str, ...]] = ("features",)  # (B, 192)
     asides: ClassVar[tuple[str, ...]] = ("motion",)
 
-    _network: WorldFeatures | None = PrivateAttr(default=None)
-
-    def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read the weights and return itself."""
-        self._network, _ = load_judge(self.trained, WorldFeatures(), device)
-        return self
-
     @torch.inference_mode()
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
         """Measure motion and embed each picture, NaN where there is none."""
-        network, rows = loaded(self._network), torch.full((len(items), 192), torch.nan)
+        network, rows = self.network(WorldFeatures), torch.full((len(items), 192), torch.nan)
         seen = [i for i, item in enumerate(items) if len(item.frames.get(PICTURE.key, ()))]
         if seen:
             frames = pictures([items[i] for i in seen], network)

@@ -7,41 +7,31 @@ weights, so a stored score never depends on which other candidates were scored.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from functools import partial
+from typing import ClassVar
 
 import torch
-from pydantic import PrivateAttr
-from torch import Tensor
 
 from foleypref.networks.world_towers import Tagger
-from foleypref.scoring.scorers import Judgement, ScoreItem, judge_usable, loaded
-from foleypref.scoring.scorers._world import WorldScorer, load_judge, waves
+from foleypref.scoring.scorers import Judgement, ScoreItem, judge_usable
+from foleypref.scoring.scorers._world import WorldScorer, waves
 from foleypref.world import CLASSES
 
 
 class WorldTagger(WorldScorer):
     """KL to the frozen marginal, 0 to ln(number of classes)."""
 
-    trained: ClassVar[str] = "judge_tagger"
+    trained = "judge_tagger"
+    empty = partial(Tagger, len(CLASSES))
     needs: ClassVar[frozenset[str]] = frozenset({"audio"})
-    dimensions: ClassVar[tuple[str, ...]] = ("inception",)
     higher_is_better: ClassVar[dict[str, bool]] = {"inception": True}
     embeddings: ClassVar[tuple[str, ...]] = ("logits", "features")  # (B, classes), (B, 96)
-
-    _network: Tagger | None = PrivateAttr(default=None)
-    _log_q: Tensor | None = PrivateAttr(default=None)
-
-    def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read the weights and the marginal."""
-        self._network, extra = load_judge(self.trained, Tagger(len(CLASSES)), device)
-        q = extra["marginal"].double()
-        self._log_q = (q / q.sum()).log()
-        return self
 
     @torch.inference_mode()
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
         """Tag each sound. Silence is unscored but has embeddings."""
-        network, log_q = loaded(self._network), loaded(self._log_q)
+        network, q = self.network(Tagger), self._others["marginal"].double()
+        log_q = (q / q.sum()).log()
         if not items:
             return Judgement({"inception": []}, {})
         logits, features = (rows.cpu() for rows in network(waves(items, network)))

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
-from pydantic import PrivateAttr
 
 from foleypref.networks.world_towers import AudioTextJudge
-from foleypref.scoring.scorers import Judgement, ScoreItem, judge_usable, loaded
-from foleypref.scoring.scorers._world import WorldScorer, load_judge, waves
+from foleypref.scoring.scorers import Judgement, ScoreItem, judge_usable
+from foleypref.scoring.scorers._world import WorldScorer, waves
 
 
 class WorldText(WorldScorer):
     """Cosine of caption and sound in [-1, 1]."""
 
-    trained: ClassVar[str] = "judge_text"
+    trained = "judge_text"
+    empty = AudioTextJudge
     needs: ClassVar[frozenset[str]] = frozenset({"audio", "text"})
-    dimensions: ClassVar[tuple[str, ...]] = ("similarity",)
     higher_is_better: ClassVar[dict[str, bool]] = {"similarity": True}
-
-    _network: AudioTextJudge | None = PrivateAttr(default=None)
-
-    def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read the weights and return itself."""
-        self._network, _ = load_judge(self.trained, AudioTextJudge(), device)
-        return self
 
     @torch.inference_mode()
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
@@ -34,6 +26,6 @@ class WorldText(WorldScorer):
         return Judgement({"similarity": judge_usable(items, self.needs, self._similarity)}, {})
 
     def _similarity(self, items: list[ScoreItem]) -> list[float]:
-        network = loaded(self._network)
+        network = self.network(AudioTextJudge)
         text = network.embed_text([item.prompt for item in items])
         return (text * network.embed_audio(waves(items, network))).sum(1).tolist()
