@@ -27,17 +27,14 @@ class ScorerCost(NamedTuple):
 
 
 @lru_cache
+@torch.no_grad()
 def scorer_cost(name: str, seconds: float) -> ScorerCost | None:
     """Return the cost of a scorer for `seconds` evaluated, or None if its operations were not counted.
 
     A picture that is not square is assumed. Zero for ImageBind below 4 s and Synchformer below 4.8 s, which
     they leave unscored.
     """
-    counted = _COSTS.get(name)
-    if counted is None:
-        return None
-    with torch.no_grad():
-        return counted(seconds)
+    return _COSTS[name](seconds) if name in _COSTS else None
 
 
 def _panns(variant: Variant) -> Callable[[float], ScorerCost]:

@@ -63,8 +63,14 @@ def audioscore_card(report: FitReport) -> str:
     """Return Markdown with a YAML head, as model hubs show it."""
     terms = {scorer: licences_of(scorer) for scorer in scorers_of(report.dimensions)}
     limited = any(term.non_commercial for term in terms.values())
+    licence = card_licence(scorer_weights(terms, "judge")).head()
+    tags = ["video-to-audio", "reward-model", "preference-alignment"]
+    dimensions = [
+        (code(name), code(version), f"{report.coverage[name]:.0%}")
+        for name, version in report.dimensions.items()
+    ]
     blocks = [
-        _head(report),
+        front_matter({**licence, "library_name": "foleypref", "tags": tags, "version": report.version}),
         f"# {code(report.name)}",
         "Probabilities of bad, medium and good for a video's soundtrack, from the scores of "
         f"{len(terms)} judges (V2A-DPO, arXiv 2603.11089, 2.1). Made by `foleypref fit`.",
@@ -74,19 +80,11 @@ def audioscore_card(report: FitReport) -> str:
         "Cross-validated over clips: no candidate is predicted by a model that has seen its clip.",
         _trust(report),
         "## Dimensions",
-        _dimensions(report),
+        table(("dimension", "version", "has a value"), dimensions, 1),
         "## Judges and their weights\n",
         "\n".join(f"- {code(name)}: {term.text or 'no published weights'}" for name, term in terms.items()),
     ]
     return "\n\n".join([*blocks, *([NOT_COMMERCIAL] if limited else [])]) + "\n"
-
-
-def _head(report: FitReport) -> str:
-    licence = card_licence(scorer_weights(scorers_of(report.dimensions), "judge"))
-    tags = ["video-to-audio", "reward-model", "preference-alignment"]
-    return front_matter(
-        {**licence.head(), "library_name": "foleypref", "tags": tags, "version": report.version}
-    )
 
 
 def _fitted_on(report: FitReport) -> str:
@@ -102,11 +100,9 @@ def _fitted_on(report: FitReport) -> str:
 
 def _trust(report: FitReport) -> str:
     agreement = "not defined" if report.pair_agreement is None else f"{report.pair_agreement:.3f}"
+    majority = f"(always the most frequent class: {report.majority_accuracy:.3f})"
     rows = [
-        (
-            "accuracy",
-            f"{report.accuracy:.3f} (always the most frequent class: {report.majority_accuracy:.3f})",
-        ),
+        ("accuracy", f"{report.accuracy:.3f} {majority}"),
         ("macro F1", f"{report.macro_f1:.3f}"),
         ("log-likelihood", f"{report.log_likelihood:.3f} nats a candidate"),
         ("calibration error", f"{report.ece:.3f}"),
@@ -118,11 +114,3 @@ def _trust(report: FitReport) -> str:
         f"| {label} | " + " | ".join(map(str, row)) + " |" for label, row in zip(LABELS, report.confusion)
     ]
     return "\n".join(lines)
-
-
-def _dimensions(report: FitReport) -> str:
-    rows = [
-        (code(name), code(version), f"{report.coverage[name]:.0%}")
-        for name, version in report.dimensions.items()
-    ]
-    return table(("dimension", "version", "has a value"), rows, 1)

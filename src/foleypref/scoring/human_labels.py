@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -35,16 +35,25 @@ def read_human_labels(workspace: Workspace, raters: Sequence[str] = ()) -> Human
         for r in workspace.read(Rating)
         if r.candidate_id in clip_of and (not raters or any(fnmatch.fnmatchcase(r.rater, p) for p in raters))
     ]
-    ids, names = sorted({r.candidate_id for r in ratings}), sorted({r.rater for r in ratings})
-    column, row = {c: i for i, c in enumerate(ids)}, {name: i for i, name in enumerate(names)}
-    table = np.full((len(names), len(ids)), np.nan)
-    sources: dict[str, int] = defaultdict(int)
+    ids, table = rating_table(ratings)
+    return HumanLabels(
+        ids,
+        clip_ids=np.array([clip_of[c] for c in ids]),
+        counts=np.stack([(table == label).sum(0) for label in range(3)], 1),
+        table=table,
+        sources=dict(Counter(r.source for r in ratings)),
+        fingerprint=digest([(r.rating_id, r.label) for r in ratings]),
+    )
+
+
+def rating_table(ratings: Sequence[Rating]) -> tuple[list[str], np.ndarray]:
+    """Return the rated candidates' ids (N), sorted, and labels (raters, N), NaN where not rated."""
+    column = {c: i for i, c in enumerate(sorted({r.candidate_id for r in ratings}))}
+    row = {name: i for i, name in enumerate(sorted({r.rater for r in ratings}))}
+    table = np.full((len(row), len(column)), np.nan)
     for r in ratings:
         table[row[r.rater], column[r.candidate_id]] = r.label
-        sources[r.source] += 1
-    counts = np.stack([(table == label).sum(0) for label in range(3)], 1)
-    fingerprint = digest([(r.rating_id, r.label) for r in ratings])
-    return HumanLabels(ids, np.array([clip_of[c] for c in ids]), counts, table, dict(sources), fingerprint)
+    return list(column), table
 
 
 def majority_labels(counts: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from foleypref.flow.convention import seed_of
 from foleypref.scoring.agreement import krippendorff_alpha
+from foleypref.scoring.human_labels import rating_table
 from foleypref.settings.parts import Settings
 from foleypref.workspace.records import GROUND_TRUTH, LABELS, Candidate, Clip, Rating
 from foleypref.workspace.score_matrix import fullest_version, score_matrix, score_table, scored_versions
@@ -93,7 +94,9 @@ def simulate_ratings(workspace: Workspace, settings: RaterSettings) -> RaterRepo
     candidates or oracle scores.
     """
     with workspace.lock("raters"):
-        clips = _choose_clips(workspace, settings)
+        in_split = clips_of_split(workspace, settings.split)
+        shuffled = sorted(in_split, key=lambda clip: seed_of(settings.seed, "rated clip", clip.clip_id))
+        clips = {clip.clip_id: clip for clip in shuffled[: settings.num_clips]}
         candidates = [
             c
             for c in workspace.read(Candidate)
@@ -118,21 +121,10 @@ def simulate_ratings(workspace: Workspace, settings: RaterSettings) -> RaterRepo
         return report
 
 
-def rater_name(index: int) -> str:
-    """Return the name of simulated rater 1, 2, …"""
-    return f"simulated-{index}"
-
-
 def utility(quality: np.ndarray, weights: np.ndarray) -> float:
     """Return the weighted mean of (class, timing, noise) in [0, 1], both (3,), over the entries not NaN."""
     known = np.isfinite(quality)
     return float((weights[known] * quality[known]).sum() / weights[known].sum())
-
-
-def _choose_clips(workspace: Workspace, settings: RaterSettings) -> dict[str, Clip]:
-    clips = clips_of_split(workspace, settings.split)
-    order = sorted(clips, key=lambda clip: seed_of(settings.seed, "rated clip", clip.clip_id))
-    return {clip.clip_id: clip for clip in order[: settings.num_clips]}
 
 
 def _qualities(workspace: Workspace, candidates: list[Candidate], clips: Mapping[str, Clip]) -> np.ndarray:
@@ -163,13 +155,11 @@ def _mean(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
 def _rate(candidate: Candidate, quality: np.ndarray, settings: RaterSettings) -> list[Rating]:
     """Return the ratings of one candidate by the raters that drew it."""
     candidate_id = candidate.candidate_id
-    draw = sorted(
-        range(1, settings.num_raters + 1),
-        key=lambda i: seed_of(settings.seed, "draws", rater_name(i), candidate_id),
-    )
+    names = [f"simulated-{number}" for number in range(1, settings.num_raters + 1)]
+    order = sorted(names, key=lambda name: seed_of(settings.seed, "draws", name, candidate_id))
+    drawn = order[: settings.raters_per_item]
     ratings = []
-    for index in sorted(draw[: settings.raters_per_item]):
-        name = rater_name(index)
+    for name in (name for name in names if name in drawn):
         taste = np.random.default_rng(seed_of(settings.seed, "taste", name))
         weights = np.array([settings.class_weight, settings.onset_weight, settings.noise_weight])
         weights = weights * np.exp(0.2 * settings.spread * taste.standard_normal(3))
@@ -183,18 +173,15 @@ def _rate(candidate: Candidate, quality: np.ndarray, settings: RaterSettings) ->
 
 
 def _report(ratings: list[Rating], num_candidates: int, num_unscored: int, new: int) -> RaterReport:
-    column = {c: i for i, c in enumerate(sorted({r.candidate_id for r in ratings}))}
-    row = {name: i for i, name in enumerate(sorted({r.rater for r in ratings}))}
-    table = np.full((len(row), len(column)), np.nan)
-    for r in ratings:
-        table[row[r.rater], column[r.candidate_id]] = r.label
+    _, table = rating_table(ratings)
     alpha = krippendorff_alpha(table)
-    shares = {name: float((table == label).sum() / len(ratings)) for label, name in enumerate(LABELS)}
     return RaterReport(
         num_candidates=num_candidates,
         num_unscored=num_unscored,
         new=new,
         skipped=len(ratings) - new,
         alpha=alpha if np.isfinite(alpha) else None,
-        label_shares=shares,
+        label_shares={
+            name: float((table == label).sum() / len(ratings)) for label, name in enumerate(LABELS)
+        },
     )

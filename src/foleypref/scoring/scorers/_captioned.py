@@ -44,12 +44,6 @@ def packages(scorer: str) -> Iterator[None]:
         ) from error
 
 
-def in_chunks(rows: Sequence[Tensor], embed: Callable[[Tensor], Tensor], device: torch.device) -> Tensor:
-    """Embed rows of equal length, a few at once, and return the result on the CPU."""
-    chunks = (rows[begin : begin + ROWS_AT_ONCE] for begin in range(0, len(rows), ROWS_AT_ONCE))
-    return torch.cat([embed(torch.stack(list(chunk)).to(device)).float().cpu() for chunk in chunks])
-
-
 class CaptionScorer(Scorer):
     """Base of the scorers that embed a sound and its caption and compare the two.
 
@@ -79,7 +73,8 @@ class CaptionScorer(Scorer):
 
         def embed_audio(heard: list[ScoreItem]) -> Tensor:
             waves = [judge.wave(item.sound, item.sample_rate, item.seconds) for item in heard]
-            return in_chunks(waves, judge.model.embed_audio, judge.device)
+            chunks = torch.stack(waves).split(ROWS_AT_ONCE)
+            return torch.cat([judge.model.embed_audio(x.to(judge.device)).float().cpu() for x in chunks])
 
         embedders = Embedders(self.width, embed_audio, judge.embed_texts, self.similarity)
         values, rows = compare_captions(items, embedders)

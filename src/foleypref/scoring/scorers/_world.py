@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Self, TypeVar
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from foleypref.media.clip import held
 from foleypref.media.streams import FrameStream, square
 from foleypref.networks.resample import HANN, resample
-from foleypref.scoring.scorers import ScoreItem, Scorer
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, judge_usable
 from foleypref.world import FPS, NUM_FRAMES, NUM_SAMPLES, SAMPLE_RATE
 from foleypref.world.weights import file_hash, load_weights, weights_path
 
@@ -57,6 +58,20 @@ class WorldScorer(Scorer):
         """Return the loaded network, which is of this kind."""
         assert isinstance(self._network, kind), "call load() first"
         return self._network
+
+
+class WorldMeasure(WorldScorer):
+    """Base of those that give one number and no embedding."""
+
+    @torch.inference_mode()
+    def judge(self, items: Sequence[ScoreItem]) -> Judgement:
+        """Judge the items that lack none of `needs`."""
+        (dimension,) = self.dimensions
+        return Judgement({dimension: judge_usable(items, self.needs, self.numbers)}, {})
+
+    @abstractmethod
+    def numbers(self, items: list[ScoreItem]) -> list[float]:
+        """Return the number of each item, all of which have what it needs."""
 
 
 def waves(items: Sequence[ScoreItem], network: nn.Module) -> Tensor:

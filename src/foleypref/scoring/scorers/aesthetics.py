@@ -16,7 +16,7 @@ from pydantic import PrivateAttr
 from foleypref.published.hashes import weights_version
 from foleypref.published.hub_files import weights_path
 from foleypref.published.registry import files_for
-from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, Unscored, Value, is_silent
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, Unscored, Value, is_silent, loaded
 from foleypref.scoring.scorers._captioned import packages
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class Aesthetics(Scorer):
     @property
     def version(self) -> str:
         """Hash of the weights, and the method's."""
-        path = weights_path(self.weights, files_for("aesthetics")[0].name, self.weights_folder or None)
-        return weights_version(path)
+        published = files_for("aesthetics")[0].name
+        return weights_version(weights_path(self.weights, published, self.weights_folder or None))
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read the weights (0.4 GB)."""
@@ -53,10 +53,9 @@ class Aesthetics(Scorer):
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
         """Rate all four axes of each sound that is not silent."""
-        assert self._network is not None, "call load() first"
         silent = [is_silent(item.wave) for item in items]
         audible = [(item.sound, item.sample_rate) for item, quiet in zip(items, silent) if not quiet]
-        ratings = iter(self._network.rate_sounds(audible).tolist())
+        ratings = iter(loaded(self._network).rate_sounds(audible).tolist())
         unscored: list[Value] = [Unscored("silent")] * len(self.dimensions)
         rows = [unscored if quiet else next(ratings) for quiet in silent]
         return Judgement({name: [row[axis] for row in rows] for axis, name in enumerate(self.dimensions)}, {})

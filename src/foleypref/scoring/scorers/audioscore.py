@@ -122,7 +122,7 @@ class Fitted:
             ) from error
         if metadata["format"] != FORMAT:
             raise ValueError(f"{path} is of format {metadata['format']}, here is {FORMAT}; fit again")
-        network = AudioScoreNetwork(len(metadata["dimensions"]), metadata["hidden"])
+        network = AudioScoreNetwork(len(metadata["dimensions"]), metadata["hidden"]).eval()
         mean, std = tensors.pop("mean"), tensors.pop("std")
         marginals = {
             key.removeprefix(MARGINAL): tensors.pop(key).numpy().tobytes()
@@ -131,15 +131,8 @@ class Fitted:
         }
         network.load_state_dict(tensors)
         dimensions, versions = tuple(metadata["dimensions"]), tuple(metadata["versions"])
-        return Fitted(
-            dimensions,
-            versions,
-            mean,
-            std,
-            network=network.eval(),
-            notes=metadata["notes"],
-            marginals=marginals,
-        )
+        notes = metadata["notes"]
+        return Fitted(dimensions, versions, mean, std, network=network, notes=notes, marginals=marginals)
 
 
 class AudioScore(Scorer):

@@ -7,6 +7,7 @@ non-commercial use only. Only their halves for sound and picture are loaded (2.9
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar, Self
 
 import torch
@@ -18,7 +19,7 @@ from foleypref.networks.imagebind import IMAGE
 from foleypref.published.hashes import weights_version
 from foleypref.published.imagebind import FPS, NAME, IBScore, check_length, load_imagebind, similarity
 from foleypref.published.places import locate
-from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, values_of
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, loaded, values_of
 from foleypref.scoring.scorers._pictured import forget_all_but_last, once_per_clip, why_unseen
 
 PICTURE = bicubic(FPS, IMAGE, crop=False)  # a frame every 2 s, 224 pixels on the short side
@@ -53,20 +54,15 @@ class ImageBind(Scorer):
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
         """Embed each clip's picture once and all sounds together, and compare them."""
-        judge = self._judge
-        assert judge is not None, "call load() first"
+        judge = loaded(self._judge)
         reasons = [why_unseen(item, PICTURE.key, check_length) for item in items]
         audio, video = (torch.full((len(items), judge.embed_dim), torch.nan) for _ in range(2))
         rows = [row for row, reason in enumerate(reasons) if not reason]
         for row in rows:
-            video[row] = self._see(items[row])
+            look = partial(judge.see, items[row].frames[PICTURE.key], items[row].evaluated_s)
+            video[row] = once_per_clip(items[row], self._seen, look)
         forget_all_but_last(self._seen)
         if rows:
             audio[rows] = judge.hear([(items[row].sound, items[row].sample_rate) for row in rows]).cpu()
         values = values_of(reasons, similarity(video, audio).tolist())
         return Judgement({"similarity": values}, {"audio": audio, "video": video})
-
-    def _see(self, item: ScoreItem) -> Tensor:
-        judge, frames = self._judge, item.frames[PICTURE.key]
-        assert judge is not None
-        return once_per_clip(item, self._seen, lambda: judge.see(frames, item.evaluated_s).cpu())

@@ -26,7 +26,16 @@ from foleypref.networks.panns import NUM_CLASSES, SIZES, SPEECH, Cnn14, Variant
 from foleypref.published.hashes import weights_version
 from foleypref.published.places import weights_folder
 from foleypref.published.taggers import PANNS, benchmark_wave, load_panns, tag, tagger_file
-from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, Unscored, Value, is_silent, values_of
+from foleypref.scoring.scorers import (
+    Judgement,
+    ScoreItem,
+    Scorer,
+    Unscored,
+    Value,
+    is_silent,
+    loaded,
+    values_of,
+)
 
 NO_MARGINAL = "no marginal to compare with: no clip outside the test split has sound"
 
@@ -66,10 +75,9 @@ class Panns(Scorer):
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
         """Tag all sounds; those of equal length go through the network together."""
-        assert self._network is not None, "call load() first"
         rate = SIZES[self.variant].sample_rate
         waves = [benchmark_wave(item.sound, item.sample_rate, rate, item.seconds) for item in items]
-        tags = tag(self._network, waves)
+        tags = tag(loaded(self._network), waves)
         numbers = self._numbers(tags.logits)
         reasons = [self._unscored(wave) for wave in waves]
         no_marginal: list[Value] = [Unscored(reason or NO_MARGINAL) for reason in reasons]
@@ -97,13 +105,10 @@ class Panns(Scorer):
 
     def _unscored(self, wave: Tensor) -> str:
         """Return why a sound cannot be judged, or ""."""
-        assert self._network is not None
         if is_silent(wave.numpy()):
             return "silent"
-        shortest = self._network.min_samples
-        return (
-            f"shorter than {shortest / SIZES[self.variant].sample_rate:g} s" if len(wave) < shortest else ""
-        )
+        shortest, rate = loaded(self._network).min_samples, SIZES[self.variant].sample_rate
+        return f"shorter than {shortest / rate:g} s" if len(wave) < shortest else ""
 
 
 # -- the marginal ----------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from foleypref.networks.passt import SAMPLE_RATE
 from foleypref.networks.passt import PaSST as Network
 from foleypref.published.hashes import weights_version
 from foleypref.published.taggers import PASST, benchmark_wave, load_passt, tag, tagger_file
-from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, is_silent, values_of
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, is_silent, loaded, values_of
 
 
 class Passt(Scorer):
@@ -46,9 +46,8 @@ class Passt(Scorer):
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
         """Tag all sounds; silence has embeddings too."""
-        assert self._network is not None, "call load() first"
         waves = [benchmark_wave(item.sound, item.sample_rate, SAMPLE_RATE, item.seconds) for item in items]
-        tags = tag(self._network, waves)
+        tags = tag(loaded(self._network), waves)
         log_p = tags.logits.double().log_softmax(1)
         confidence = (log_p.exp() * log_p).sum(1).tolist()
         reasons = ["silent" if is_silent(wave.numpy()) else "" for wave in waves]

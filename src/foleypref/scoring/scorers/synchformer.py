@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar, Self
 
 import torch
@@ -29,7 +30,7 @@ from foleypref.published.synchformer import (
     load_synchformer,
     offsets_s,
 )
-from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, values_of
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, loaded, values_of
 from foleypref.scoring.scorers._pictured import forget_all_but_last, once_per_clip, why_unseen
 
 PICTURE = bicubic(FPS, 224, crop=True)
@@ -64,7 +65,6 @@ class Synchformer(Scorer):
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
         """Read each clip's picture once and sounds of one length together, and predict their offsets."""
-        assert self._judge is not None, "call load() first"
         rows = torch.full((len(items), 2, CLASSES), torch.nan)
         reasons = [why_unseen(item, PICTURE.key, check_length) for item in items]
         by_length: dict[float, list[int]] = defaultdict(list)
@@ -80,13 +80,8 @@ class Synchformer(Scorer):
 
     def _logits(self, items: Sequence[ScoreItem], seconds: float) -> Tensor:
         """Return logits (B, 2, 21) of items of one evaluated length."""
-        judge = self._judge
-        assert judge is not None
-
-        def look(item: ScoreItem) -> Tensor:
-            frames = item.frames[PICTURE.key]
-            return once_per_clip(item, self._seen, lambda: judge.see(frames, seconds))
-
-        tokens = torch.stack([look(item) for item in items])
+        judge = loaded(self._judge)
+        looks = [partial(judge.see, item.frames[PICTURE.key], seconds) for item in items]
+        tokens = torch.stack([once_per_clip(item, self._seen, look) for item, look in zip(items, looks)])
         heard = judge.hear([(item.sound, item.sample_rate) for item in items], seconds)
         return judge.logits(tokens, heard).cpu()

@@ -18,7 +18,7 @@ from foleypref.networks.vggish import HOP, NUM_FEATURES, PATCH_FRAMES, SAMPLE_RA
 from foleypref.networks.vggish import VGGish as Network
 from foleypref.published.hashes import weights_version
 from foleypref.published.taggers import VGGISH, benchmark_wave, embed_patches, load_vggish, tagger_file
-from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, is_silent, values_of
+from foleypref.scoring.scorers import Judgement, ScoreItem, Scorer, is_silent, loaded, values_of
 
 PATCH_S = PATCH_FRAMES * HOP / SAMPLE_RATE
 
@@ -51,9 +51,8 @@ class Vggish(Scorer):
 
     def judge(self, items: Sequence[ScoreItem]) -> Judgement:
         """Embed every whole patch of each sound."""
-        assert self._network is not None, "call load() first"
         waves = [benchmark_wave(item.sound, item.sample_rate, SAMPLE_RATE, item.seconds) for item in items]
-        patches = embed_patches(self._network, waves)
+        patches = embed_patches(loaded(self._network), waves)
         sizes = [
             num_patches(len(wave) if item.seconds is None else int(SAMPLE_RATE * item.seconds))
             for item, wave in zip(items, waves)
