@@ -20,7 +20,7 @@ import numpy as np
 from foleypref.media.files import write_atomic
 from foleypref.media.mux import write_audio, write_video
 from foleypref.media.pictures import spectrogram_image
-from foleypref.models.playback import Pictures, Waves, _workers, event_times
+from foleypref.models.playback import Pictures, Waves, codec_threads, event_times
 from foleypref.workspace.records import Clip
 from foleypref.workspace.walk import progress_bar
 
@@ -44,7 +44,7 @@ def write_sounds(
     """Write missing soundtracks and spectrograms of candidates (id -> clip); return the ids without sound."""
     todo = [i for i in sounds if not all(path.exists() for path in _sound_files(media, i, audio_format))]
     lost = []
-    with _workers() as pool, progress_bar("sounds", len(todo)) as advance:
+    with codec_threads() as pool, progress_bar("sounds", len(todo)) as advance:
         for begin in range(0, len(todo), batch_size):
             decoded = {i: wave for i, wave in waves(todo[begin : begin + batch_size]).items() if len(wave[0])}
             lost += [i for i in todo[begin : begin + batch_size] if i not in decoded]

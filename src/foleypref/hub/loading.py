@@ -15,7 +15,7 @@ from foleypref.hub.remote import folder_of
 from foleypref.models.backbones import Model
 from foleypref.models.saved import read_config
 from foleypref.models.saved_adapters import check_base
-from foleypref.models.saved_part import _part
+from foleypref.models.saved_part import part_of
 
 
 def from_pretrained(
@@ -36,7 +36,7 @@ def from_pretrained(
     folder = folder_of(folder_or_repo_id, revision, token)
     config = read_config(folder)
     settings = {"weights_folder": weights_folder} if weights_folder else {}
-    part = _part(folder, config, settings, own)
+    part = part_of(folder, own=own, **settings)
     if config.is_adapter and "adapter" in type(part).model_fields:
         # only adapters that are merged at every load: the others met their base when they were merged
         check_base(part.with_settings(adapter="").load(device), config)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from foleypref.models.saved import ADAPTER_CONFIG, CARD, CONFIG, FILES, HubConfig, is_plain_file
+from foleypref.models.saved import ADAPTER_CONFIG, CARD, CONFIG, FILES, HubConfig
 from foleypref.workspace.markdown import one_line, read_front_matter
 from foleypref.workspace.walk import say
 
@@ -67,7 +67,7 @@ def _written(folder: Path, config: HubConfig) -> list[str]:
     """Return the names to push: files themselves, and no links, which could lead to anything."""
     names = [CONFIG, CARD, config.weights_file, *([ADAPTER_CONFIG] if config.is_adapter else [])]
     for name in names:
-        if not is_plain_file(folder / name):
+        if not (folder / name).is_file() or (folder / name).is_symlink():
             raise ValueError(
                 f"{folder / name} is no file of its own; make the folder with `foleypref hub save`"
             )

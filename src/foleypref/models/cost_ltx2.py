@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,28 +38,28 @@ def ltx2_cost(
     Prompts have `num_tokens`; frozen weights have the size of `dtype`. Raises ValueError if diffusers or
     transformers is missing.
     """
-    place = _place(folder)
+    try:
+        place = find_folder(folder)
+    except MissingWeights:
+        place = None
     sizes = read_sizes(place) if place else RELEASED
     config = _config(place, "transformer")
     network, *shallow = (_network(config, layers) for layers in (None, 1, 2))
 
-    def at_size(measure: Callable[[Any], float]) -> float:
+    def at_size(measure: Callable[[Callable[[], Tensor]], float], rows: int) -> float:
         """Extrapolate from one and two blocks, because all are the same and counting 48 takes a minute."""
-        first, second = (measure(network) for network in shallow)
+        run = partial(_velocity, sizes=sizes, rows=rows, grid=grid, audio=audio_frames, tokens=num_tokens)
+        first, second = (measure(partial(run, network)) for network in shallow)
         return first + (network.config.num_layers - 1) * (second - first)
 
-    def run(network: Any, rows: int) -> Tensor:
-        return _velocity(network, sizes, rows=rows, grid=grid, audio=audio_frames, tokens=num_tokens)
-
-    with torch.no_grad():
-        network_pass = at_size(lambda network: count(lambda: run(network, 1)))
+    decoding, encoding = _codecs(place, sizes, grid, audio_frames)
     numbers = grid[0] * grid[1] * grid[2] * sizes.channels + audio_frames * sizes.audio_features
     return Cost(
         features=_features(place, num_tokens),
-        network_pass=network_pass,
-        decoding=_decoding(place, sizes, grid, audio_frames),
-        encoding=_encoding(place, sizes, grid, audio_frames),
-        pair=at_size(lambda network: count_pair(lambda: run(network, 2))),
+        network_pass=at_size(count, rows=1),
+        decoding=decoding,
+        encoding=encoding,
+        pair=at_size(count_pair, rows=2),
         feature_bytes=FLOAT16 * num_tokens * (sizes.video_text + sizes.audio_text + 1),
         latent_bytes=FLOAT16 * numbers,
         parameters=sum(p.numel() for p in network.parameters()),
@@ -105,48 +105,31 @@ def _features(place: Path | None, num_tokens: int) -> float:
         )
     width = connectors.config.caption_channels * connectors.config.text_proj_in_factor
     mask = torch.ones(1, num_tokens, device=META, dtype=torch.long)
-    with torch.no_grad():
-        text_cost = count(lambda: gemma(inputs_embeds=meta_tensor(1, num_tokens, known["hidden_size"])))
-        return text_cost + count(lambda: connectors(meta_tensor(1, num_tokens, width), mask))
+    text_cost = count(lambda: gemma(inputs_embeds=meta_tensor(1, num_tokens, known["hidden_size"])))
+    return text_cost + count(lambda: connectors(meta_tensor(1, num_tokens, width), mask))
 
 
-def _decoding(place: Path | None, sizes: Sizes, grid: tuple[int, int, int], audio: int) -> float:
-    """Count the decoding of latents to frames and to sound."""
-    module, ltx2 = "diffusers", "diffusers.pipelines.ltx2"
+def _codecs(place: Path | None, sizes: Sizes, grid: tuple[int, int, int], audio: int) -> tuple[float, float]:
+    """Count the decoding of latents to frames and sound, and the encoding of frames and mel."""
     vocoder_config = _config(place, "vocoder")
-    with META:
-        vae = imported(module, "AutoencoderKLLTX2Video").from_config(_config(place, "vae"))
-        audio_vae = imported(module, "AutoencoderKLLTX2Audio").from_config(_config(place, "audio_vae"))
-        vocoder = imported(ltx2, vocoder_config.get("_class_name", "LTX2Vocoder")).from_config(vocoder_config)
-    packed = (1, sizes.audio_channels, audio, sizes.mel_bins // sizes.MEL_FACTOR)
-    mel = (1, audio_vae.config.output_channels, sizes.MEL_FACTOR * (audio - 1) + 1, sizes.mel_bins)
-    with torch.no_grad():
-        pictures = count(lambda: vae.decode(meta_tensor(1, sizes.channels, *grid)))
-        return (
-            pictures
-            + count(lambda: audio_vae.decode(meta_tensor(*packed)))
-            + count(lambda: vocoder(meta_tensor(*mel)))
-        )
-
-
-def _encoding(place: Path | None, sizes: Sizes, grid: tuple[int, int, int], audio: int) -> float:
-    """Count the encoding of frames and mel to latents."""
+    vocoder_class = vocoder_config.get("_class_name", "LTX2Vocoder")
     with META:
         vae = imported("diffusers", "AutoencoderKLLTX2Video").from_config(_config(place, "vae"))
         audio_vae = imported("diffusers", "AutoencoderKLLTX2Audio").from_config(_config(place, "audio_vae"))
+        vocoder = imported("diffusers.pipelines.ltx2", vocoder_class).from_config(vocoder_config)
     frames = sizes.temporal * (grid[0] - 1) + 1
-    picture = (1, vae.config.in_channels, frames, sizes.spatial * grid[1], sizes.spatial * grid[2])
-    mel = (1, audio_vae.config.in_channels, sizes.MEL_FACTOR * (audio - 1) + 1, sizes.mel_bins)
-    with torch.no_grad():
-        pictures = count(lambda: vae.encode(meta_tensor(*picture)))
-        return pictures + count(lambda: audio_vae.encode(meta_tensor(*mel)))
-
-
-def _place(folder: str) -> Path | None:
-    try:
-        return find_folder(folder)
-    except MissingWeights:
-        return None
+    picture = (vae.config.in_channels, frames, sizes.spatial * grid[1], sizes.spatial * grid[2])
+    packed = (sizes.audio_channels, audio, sizes.mel_bins // sizes.MEL_FACTOR)
+    mel = (sizes.MEL_FACTOR * (audio - 1) + 1, sizes.mel_bins)
+    decoding = (
+        count(lambda: vae.decode(meta_tensor(1, sizes.channels, *grid)))
+        + count(lambda: audio_vae.decode(meta_tensor(1, *packed)))
+        + count(lambda: vocoder(meta_tensor(1, audio_vae.config.output_channels, *mel)))
+    )
+    encoding = count(lambda: vae.encode(meta_tensor(1, *picture)))
+    return decoding, encoding + count(
+        lambda: audio_vae.encode(meta_tensor(1, audio_vae.config.in_channels, *mel))
+    )
 
 
 def _config(place: Path | None, part: str) -> dict[str, Any]:

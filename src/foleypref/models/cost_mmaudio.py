@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from foleypref.models.costs import FLOAT16, META, Cost, count, count_pair, meta_tensor
+from foleypref.models.costs import FLOAT16, META, Cost, count, count_codec, count_pair, meta_tensor
 from foleypref.networks.mmaudio import SYNC_FPS, VARIANTS, MMAudio, sequence_lengths
 from foleypref.networks.synchformer_visual import SynchformerVisual
 from foleypref.published.clip import ClipEncoders, ClipSizes
-from foleypref.published.mmaudio_audio import SIZES, empty_vae, empty_vocoder
+from foleypref.published.mmaudio_audio import SIZES, empty_vae
 from foleypref.published.mmaudio_parts import sample_rate_of
 
 TEXT_TOKENS = 77
@@ -26,28 +25,23 @@ def mmaudio_cost(variant: str, seconds: float) -> Cost:
     with META:
         network = MMAudio(**sizes)
 
-    def velocity(rows: int, prepared: dict[str, Tensor] | None = None) -> Tensor:
-        x, t = meta_tensor(rows, n.latent, sizes["latent_dim"]), meta_tensor(rows)
-        return network(x, t, prepared or network.prepare(*features(rows)))
+    def prepare(rows: int) -> dict[str, Tensor]:
+        shapes = (n.clip, 1024), (n.sync, 768), (TEXT_TOKENS, 1024)
+        return network.prepare(*(meta_tensor(rows, *shape) for shape in shapes))
 
-    def features(rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        return (
-            meta_tensor(rows, n.clip, 1024),
-            meta_tensor(rows, n.sync, 768),
-            meta_tensor(rows, TEXT_TOKENS, 1024),
-        )
+    def velocity(conditions: dict[str, Tensor], rows: int) -> Tensor:
+        return network(meta_tensor(rows, n.latent, sizes["latent_dim"]), meta_tensor(rows), conditions)
 
     with torch.no_grad():
-        prepared = network.prepare(*features(1))
-        network_pass = count(lambda: velocity(1, prepared))
-    feature_numbers = n.clip * 1024 + n.sync * 768 + TEXT_TOKENS * 1024 + 2
+        prepared = prepare(1)
+    decoding, encoding = count_codec(empty_vae(SIZES[rate]), SIZES[rate], SIZES[rate].latent_dim, n.latent)
     return Cost(
         features=_features(n.clip, int(SYNC_FPS * seconds)),
-        network_pass=network_pass,
-        decoding=_decoding(rate, n.latent),
-        encoding=_encoding(rate, n.latent),
-        pair=count_pair(lambda: velocity(2)),
-        feature_bytes=FLOAT16 * feature_numbers,
+        network_pass=count(lambda: velocity(prepared, 1)),
+        decoding=decoding,
+        encoding=encoding,
+        pair=count_pair(lambda: velocity(prepare(2), 2)),
+        feature_bytes=FLOAT16 * (n.clip * 1024 + n.sync * 768 + TEXT_TOKENS * 1024 + 2),
         latent_bytes=FLOAT16 * n.latent * sizes["latent_dim"],
         parameters=sum(p.numel() for p in network.parameters()),
     )
@@ -56,24 +50,6 @@ def mmaudio_cost(variant: str, seconds: float) -> Cost:
 def _features(clip_frames: int, sync_frames: int) -> float:
     with META:
         clip, sync = ClipEncoders(ClipSizes()).eval(), SynchformerVisual()
-    with torch.no_grad():
-        frames = count(lambda: clip.encode_image(meta_tensor(clip_frames, 3, 384, 384)))
-        prompt = count(lambda: clip.encode_text(meta_tensor(1, TEXT_TOKENS, dtype=torch.long)))
-        return frames + prompt + count(lambda: sync(meta_tensor(1, sync_frames, 3, 224, 224)))
-
-
-def _decoding(rate: int, latent_frames: int) -> float:
-    sizes = SIZES[rate]
-    vae: Any = empty_vae(sizes)
-    vocoder = empty_vocoder(sizes)
-    with torch.no_grad():
-        mel = count(lambda: vae.decode(meta_tensor(1, sizes.latent_dim, latent_frames)))
-        return mel + count(lambda: vocoder(meta_tensor(1, sizes.num_mels, 2 * latent_frames)))
-
-
-def _encoding(rate: int, latent_frames: int) -> float:
-    """Count the encoding of mel frames to latents; computing the mel costs little and is left out."""
-    sizes = SIZES[rate]
-    vae: Any = empty_vae(sizes)
-    with torch.no_grad():
-        return count(lambda: vae.encode(meta_tensor(1, sizes.num_mels, 2 * latent_frames)))
+    frames = count(lambda: clip.encode_image(meta_tensor(clip_frames, 3, 384, 384)))
+    prompt = count(lambda: clip.encode_text(meta_tensor(1, TEXT_TOKENS, dtype=torch.long)))
+    return frames + prompt + count(lambda: sync(meta_tensor(1, sync_frames, 3, 224, 224)))

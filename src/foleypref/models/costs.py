@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+
+from foleypref.published.mmaudio_audio import AudioSizes, empty_vocoder
 
 META = torch.device("meta")
 FLOAT16 = 2  # bytes per number of cached features and latents
@@ -41,10 +44,9 @@ class Cost:
         return self.parameters * (self.weight_bytes if adapters else TRAINED + FROZEN)
 
 
-def count(run: Callable[[], object]) -> float:
-    """Count the TFLOP that calling `run` takes."""
-    counter = FlopCounterMode(display=False)
-    with counter:
+def count(run: Callable[[], object], *, grad: bool = False) -> float:
+    """Count the TFLOP that calling `run` takes, by default without recording for gradients."""
+    with torch.set_grad_enabled(grad), FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops() / 1e12
 
@@ -59,6 +61,14 @@ def count_pair(velocity: Callable[[], Tensor]) -> float:
 
     The policy runs forward and backward, the reference only forward.
     """
-    with torch.no_grad():
-        reference = count(velocity)
-    return reference + count(lambda: velocity().sum().backward())
+    return count(velocity) + count(lambda: velocity().sum().backward(), grad=True)
+
+
+def count_codec(vae: Any, sizes: AudioSizes, channels: int, latents: int) -> tuple[float, float]:
+    """Count (decoding to sound, encoding) of `latents` frames of an autoencoder over mel frames.
+
+    Computing the mel costs little and is left out.
+    """
+    vocoder, mel = empty_vocoder(sizes), meta_tensor(1, sizes.num_mels, 2 * latents)
+    decoding = count(lambda: vae.decode(meta_tensor(1, channels, latents))) + count(lambda: vocoder(mel))
+    return decoding, count(lambda: vae.encode(mel))

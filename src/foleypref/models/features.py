@@ -6,12 +6,13 @@ Both are float16 rows in shards under a key that names all that they depend on.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
+from typing import Literal
 
 import pyarrow.compute as pc
 import torch
-from torch import Tensor
 
 from foleypref.models.backbones import Media, Model
 from foleypref.models.tools import read_clip_media
@@ -35,13 +36,7 @@ def ensure_features(
     A clip that cannot be read is a recorded failure and is missing from the result. `shard` (i, n) computes
     only every n-th batch.
     """
-
-    def rows(batch: list[Clip]) -> dict[str, Tensor]:
-        return model.condition(read_all(workspace, model, batch, audio=False))
-
-    return _ensure(
-        workspace, clips, rows, kind="features", key=model.feature_key, batch_size=batch_size, shard=shard
-    )
+    return _ensure(workspace, model, clips, "features", batch_size=batch_size, shard=shard)
 
 
 def ensure_clip_latents(
@@ -55,13 +50,7 @@ def ensure_clip_latents(
 
     A clip that cannot be read or has no sound is a recorded failure and is missing from the result.
     """
-
-    def rows(batch: list[Clip]) -> dict[str, Tensor]:
-        return model.encode_media(read_all(workspace, model, batch))
-
-    return _ensure(
-        workspace, clips, rows, kind="truths", key=truth_key(model), batch_size=batch_size, shard=shard
-    )
+    return _ensure(workspace, model, clips, "truths", batch_size=batch_size, shard=shard)
 
 
 def truth_key(model: Model) -> str:
@@ -82,29 +71,26 @@ def read_all(workspace: Workspace, model: Model, clips: Sequence[Clip], *, audio
 
 def _ensure(
     workspace: Workspace,
+    model: Model,
     clips: Sequence[Clip],
-    rows: Callable[[list[Clip]], dict[str, Tensor]],
+    kind: Literal["features", "truths"],
     *,
-    kind: str,
-    key: str,
     batch_size: int,
     shard: tuple[int, int],
 ) -> dict[str, Feature]:
+    truths = kind == "truths"
+    key, compute = (truth_key(model), model.encode_media) if truths else (model.feature_key, model.condition)
+
     def process(batch: list[Clip]) -> list[Feature]:
         with torch.no_grad():
-            tensors = {name: value.half() for name, value in rows(batch).items()}
+            rows = compute(read_all(workspace, model, batch, audio=truths))
+        tensors = {name: value.half() for name, value in rows.items()}
         return workspace.write_features(kind, key, [clip.clip_id for clip in batch], tensors)
 
     features = cached(workspace, key)
     if all(clip.clip_id in features for clip in clips):
         return features
-    stage = Stage(
-        name=kind,
-        plan=clips,
-        item_id=lambda clip: clip.clip_id,
-        done=features,
-        process=process,
-        batch_size=batch_size,
-    )
+    item_id = attrgetter("clip_id")
+    stage = Stage(kind, clips, item_id, done=features, process=process, batch_size=batch_size)
     stage.run(workspace, shard)
     return cached(workspace, key)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -21,7 +22,14 @@ from foleypref.settings.parts import Settings
 if TYPE_CHECKING:
     from peft import PeftModel
 
-_MISSING = "lora needs the package {!r}; install it with `pip install 'foleypref[lora]'`"
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ModuleNotFoundError as error:
+        needed = f"lora needs the package {error.name!r}; install it with `pip install 'foleypref[lora]'`"
+        raise ValueError(needed) from None
+    return peft
 
 
 class LoraSettings(Settings):
@@ -38,16 +46,11 @@ def add_adapters(network: nn.Module, settings: LoraSettings, default_targets: st
 
     Raises ValueError if peft is missing or no module matches.
     """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ModuleNotFoundError as error:
-        raise ValueError(_MISSING.format(error.name)) from None
-    import torch
-
+    peft = _peft()
     targets = settings.target_modules or default_targets
-    config = LoraConfig(
+    config = peft.LoraConfig(
         r=settings.r,
-        lora_alpha=cast(int, settings.lora_alpha),  # annotated int, any number works
+        lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules=targets,
         bias="none",
@@ -55,7 +58,7 @@ def add_adapters(network: nn.Module, settings: LoraSettings, default_targets: st
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return cast("PeftModel", get_peft_model(cast(Any, network), config))
+            return cast("PeftModel", peft.get_peft_model(network, config))
         except ValueError as error:
             raise ValueError(f"lora.target_modules {targets!r}: {error}") from error
 
@@ -120,12 +123,9 @@ def load_and_merge(network: nn.Module, folder: Path) -> nn.Module:
     """Return the network with a folder of adapters merged in. Raises ValueError if they do not fit."""
     if not (folder / "adapter_config.json").is_file():
         raise ValueError(f"{folder} holds no adapter_config.json; give the folder that peft wrote")
+    peft = _peft()
     try:
-        from peft import PeftModel
-    except ModuleNotFoundError as error:
-        raise ValueError(_MISSING.format(error.name)) from None
-    try:
-        return merged(PeftModel.from_pretrained(cast(Any, network), str(folder)))
+        return merged(peft.PeftModel.from_pretrained(network, str(folder)))
     except (ValueError, RuntimeError) as error:
         last = str(error).strip().splitlines()[-1].strip()
         raise ValueError(f"the adapters in {folder} do not fit {type(network).__name__}: {last}") from None

@@ -40,44 +40,38 @@ class ModelMedia:
 
     def waves(self, candidate_ids: Sequence[str]) -> dict[str, tuple[np.ndarray, int]]:
         """Implement `Waves`: decode candidates from latents, read ground truths from their clips."""
-        waves: dict[str, tuple[np.ndarray, int]] = {}
-        rate = self._model.spec.sample_rate
-        generated = self._generated(candidate_ids)
-        if generated:
-            decoded = self._decode(generated, lambda model, latents: model.decode(latents).float())
-            waves = {c.candidate_id: (wave, rate) for c, wave in zip(generated, decoded)}
+        rate, seconds = self._model.spec.sample_rate, self._model.spec.clip_seconds
+        decoded = self._decode(candidate_ids, lambda model, latents: model.decode(latents).float())
+        waves = {candidate_id: (wave, rate) for candidate_id, wave in decoded.items()}
         for candidate_id in set(candidate_ids) - waves.keys():
             clip = self._clips[self._candidates[candidate_id].clip_id]
-            seconds = self._model.spec.clip_seconds
+            source = self._workspace.clip_file(clip)
             try:
-                path = self._workspace.clip_file(clip)
-                wave, _ = read_wave(path, rate, start_s=clip.start_s, duration_s=seconds)
+                waves[candidate_id] = read_wave(source, rate, start_s=clip.start_s, duration_s=seconds)
             except MediaError as error:
                 say(f"report: {error}")
-                continue
-            waves[candidate_id] = (wave, rate)
         return waves
 
     def pictures(self, candidate_ids: Sequence[str]) -> dict[str, tuple[np.ndarray, float]]:
         """Implement `Pictures` for a joint model; ground truths have none."""
-        video, generated = self._model.spec.video, self._generated(candidate_ids)
-        if not generated or video is None:
+        if (video := self._model.spec.video) is None:
             return {}
-        decoded = self._decode(generated, lambda model, latents: model.decode_video(latents))
-        return {c.candidate_id: (frames, video.fps) for c, frames in zip(generated, decoded)}
-
-    def _generated(self, candidate_ids: Sequence[str]) -> list[Candidate]:
-        candidates = (self._candidates[i] for i in candidate_ids)
-        return [candidate for candidate in candidates if candidate.model != GROUND_TRUTH]
+        decoded = self._decode(candidate_ids, lambda model, latents: model.decode_video(latents))
+        return {candidate_id: (frames, video.fps) for candidate_id, frames in decoded.items()}
 
     def _decode(
-        self, candidates: Sequence[Candidate], decode: Callable[[Model, Latents], Tensor]
-    ) -> np.ndarray:
+        self, candidate_ids: Sequence[str], decode: Callable[[Model, Latents], Tensor]
+    ) -> dict[str, np.ndarray]:
+        """Decode those candidates that a model generated."""
+        candidates = [c for i in candidate_ids if (c := self._candidates[i]).model != GROUND_TRUTH]
+        if not candidates:
+            return {}
         if self._loaded is None:
             self._loaded = self._model.load(self._device)
-        rows = self._workspace.rows(candidates).items()
+        latents = {k: v.float().to(self._device) for k, v in self._workspace.rows(candidates).items()}
         with torch.inference_mode():
-            return decode(self._loaded, {k: v.float().to(self._device) for k, v in rows}).cpu().numpy()
+            rows = decode(self._loaded, latents).cpu().numpy()
+        return {candidate.candidate_id: row for candidate, row in zip(candidates, rows)}
 
 
 def write_videos(workspace: WorkspacePaths, clips: Sequence[Clip], media: Path) -> dict[str, str]:
@@ -86,27 +80,26 @@ def write_videos(workspace: WorkspacePaths, clips: Sequence[Clip], media: Path) 
     todo = [clip for clip in clips if not (media / f"{clip.clip_id}.mp4").exists()]
 
     def write(clip: Clip) -> tuple[str, str]:
+        source = workspace.clip_file(clip)
         try:
-            _write_silent(workspace.clip_file(clip), clip, media / f"{clip.clip_id}.mp4")
+            info = probe(source)
+            size = _fit(info.height or clip.height, info.width or clip.width)
+            window = read_clip(
+                source, start_s=clip.start_s, duration_s=clip.duration_s, size=size, audio=False
+            )
+            if window.frames is None:
+                raise MediaError(f"{source}: has no picture")
+            write_video(media / f"{clip.clip_id}.mp4", window.frames, info.fps or clip.fps or 25.0)
         except MediaError as error:
             return clip.clip_id, str(error)
         return clip.clip_id, ""
 
-    with _workers() as pool, progress_bar("videos", len(todo)) as advance:
+    with codec_threads() as pool, progress_bar("videos", len(todo)) as advance:
         for clip_id, reason in pool.map(write, todo):
             if reason:
                 failures[clip_id] = reason
             advance(1)
     return failures
-
-
-def _write_silent(source: Path, clip: Clip, path: Path) -> None:
-    info = probe(source)
-    size = _fit(info.height or clip.height, info.width or clip.width)
-    clip_media = read_clip(source, start_s=clip.start_s, duration_s=clip.duration_s, size=size, audio=False)
-    if clip_media.frames is None:
-        raise MediaError(f"{source}: has no picture")
-    write_video(path, clip_media.frames, info.fps or clip.fps or 25.0)
 
 
 def _fit(height: int, width: int) -> tuple[int, int]:
@@ -116,7 +109,7 @@ def _fit(height: int, width: int) -> tuple[int, int]:
 
 
 @contextmanager
-def _workers() -> Iterator[ThreadPoolExecutor]:
+def codec_threads() -> Iterator[ThreadPoolExecutor]:
     """Yield a pool of threads (codecs release Python's lock); Ctrl-C waits only for files in progress."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         try:

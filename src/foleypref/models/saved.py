@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import stat
 from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import Any, Literal
@@ -198,8 +197,3 @@ def fill_folder(out: Path, write: Callable[[Path], None]) -> Path:
     partial.rmdir()
     sync(out)
     return out
-
-
-def is_plain_file(path: Path) -> bool:
-    """Return whether `path` is a file and not a link to one."""
-    return path.exists() and stat.S_ISREG(path.lstat().st_mode)

@@ -31,15 +31,8 @@ from foleypref.published.sniff import safetensors_header
 from foleypref.workspace.records import digest
 
 _KEYS = (
-    "peft_version",
-    "peft_type",
-    "task_type",
-    "inference_mode",
-    "r",
-    "lora_alpha",
-    "lora_dropout",
-    "bias",
-)
+    "peft_version", "peft_type", "task_type", "inference_mode", "r", "lora_alpha", "lora_dropout", "bias",
+)  # fmt: skip
 _KEY = re.compile(r"base_model\.model\.([\w.]+)\.lora_([AB])\.weight")
 _FIXED: dict[str, Any] = {"peft_type": "LORA", "bias": "none", "task_type": None}
 

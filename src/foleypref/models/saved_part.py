@@ -12,22 +12,13 @@ from foleypref.models.saved_adapters import check_adapter, merged_folder
 from foleypref.settings.errors import one_line_errors
 
 
-def part_of(folder: str | Path, **settings: Any) -> Model:
-    """Return the model of a hub folder, not loaded: the meaning of `--model FOLDER`."""
-    path = Path(folder).expanduser()
-    return _part(path, read_config(path), settings, ())
+def part_of(folder: str | Path, *, own: Sequence[str] = (), **settings: Any) -> Model:
+    """Return the model of a hub folder, not loaded: the meaning of `--model FOLDER`.
 
-
-def check_folder(folder: Path) -> HubConfig:
-    """Read config.json of a hub folder and check the files that it names. Raises ValueError."""
+    `own` are the `module:Class` names outside this package that may be imported.
+    """
+    folder = Path(folder).expanduser()
     config = read_config(folder)
-    checked_weights(folder, config.weights_file)
-    if config.is_adapter:
-        check_adapter(folder)
-    return config
-
-
-def _part(folder: Path, config: HubConfig, settings: dict[str, Any], own: Sequence[str]) -> Model:
     if config.kind != "model":
         raise ValueError(
             f"{folder} holds an AudioScore; `foleypref hub load {folder} --workspace WORKSPACE` takes it"
@@ -44,6 +35,15 @@ def _part(folder: Path, config: HubConfig, settings: dict[str, Any], own: Sequen
     with one_line_errors(str(folder)):
         place = _place(folder, config, build_model(name, **{**stored, **settings}))
         return build_model(name, **{**stored, **place, **settings})
+
+
+def check_folder(folder: Path) -> HubConfig:
+    """Read config.json of a hub folder and check the files that it names. Raises ValueError."""
+    config = read_config(folder)
+    checked_weights(folder, config.weights_file)
+    if config.is_adapter:
+        check_adapter(folder)
+    return config
 
 
 def _place(folder: Path, config: HubConfig, base: Model) -> dict[str, str]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from foleypref.flow.convention import Latents, VelocityFn, guidance_passes, guide, noise_like_rows
 from foleypref.flow.solvers import COUPLED, AnySolver, solve
-from foleypref.media.clip import MediaError
+from foleypref.media.clip import MediaError, held
 from foleypref.models.backbones import Conditions, Media, Model
 from foleypref.models.sharding import unshard
 from foleypref.workspace.paths import WorkspacePaths
@@ -41,6 +43,11 @@ def read_clip_media(workspace: WorkspacePaths, clip: Clip, model: Model, *, audi
             f"{seconds:g} s; set its duration lower or leave the clip out"
         )
     return media
+
+
+def held_or_black(frames: np.ndarray | tuple[()], num: int, side: int) -> np.ndarray:
+    """Return exactly `num` frames of (T, side, side, 3) uint8: the last one is held, no frames are black."""
+    return held(np.asarray(frames), num) if len(frames) else np.zeros((num, side, side, 3), np.uint8)
 
 
 def with_weights(model: M, weights: str | Path) -> M:
@@ -103,16 +110,11 @@ def sample_latents(
     guidance scale of 1 only the conditional flow is followed.
     """
     if solver in COUPLED and len(seeds) > 1:
+        sample = partial(
+            sample_latents, model, num_steps=num_steps, guidance_scale=guidance_scale, solver=solver
+        )
         rows = [
-            sample_latents(
-                model,
-                {key: value[row : row + 1] for key, value in conditions.items()},
-                [seed],
-                num_steps=num_steps,
-                guidance_scale=guidance_scale,
-                solver=solver,
-                negative=negative and {key: value[row : row + 1] for key, value in negative.items()},
-            )
+            sample(_row(conditions, row), [seed], negative=negative and _row(negative, row))
             for row, seed in enumerate(seeds)
         ]
         return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
@@ -120,6 +122,10 @@ def sample_latents(
     x0 = {key: noise.to(device) for key, noise in noise_like_rows(model.spec.latents, seeds).items()}
     velocity = guided_velocity(model, conditions, guidance_scale, prepare=True, negative=negative)
     return solve(velocity, x0, num_steps, solver, model.times(num_steps))
+
+
+def _row(conditions: Conditions, row: int) -> Conditions:
+    return {key: value[row : row + 1] for key, value in conditions.items()}
 
 
 def guided_velocity(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
 
+import av
 import torch
 from pydantic import PrivateAttr
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from foleypref.models.tools import unwrapped
 from foleypref.networks.world_codec import WorldCodec
 from foleypref.networks.world_towers import WorldFeatures
 from foleypref.world import CLIP_SECONDS, FPS, SAMPLE_RATE
-from foleypref.world.weights import read_frozen, read_network, weights_path, write_network
+from foleypref.world.weights import file_hash, read_frozen, read_network, weights_path, write_network
 
 FRAME_SIDE = 48  # pixels
 AUDIO_DIM = 32
@@ -30,10 +32,21 @@ class WorldModel(Model):
     lora_targets: ClassVar[str] = "all-linear"
     NETWORK: ClassVar[type[nn.Module]]
     PACKAGED: ClassVar[str]  # name of the base weights
+    CODECS: ClassVar[tuple[str, ...]] = ("codec",)  # names of the codecs' weights
 
     _codec: WorldCodec | None = PrivateAttr(default=None)
     _features: WorldFeatures | None = PrivateAttr(default=None)
     _device: torch.device = PrivateAttr(default=torch.device("cpu"))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the files of transformer, codecs and feature towers."""
+        return file_hash(self._weights_path, *map(weights_path, (*self.CODECS, "features")))
+
+    @cached_property
+    def latent_key(self) -> str:
+        """Names the codecs' weights and the decoder."""
+        return f"{self.part_name()}/{file_hash(*map(weights_path, self.CODECS))}/av{av.__version__}"
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read transformer, codec and feature towers."""

@@ -112,9 +112,8 @@ class Frieren(Model):
         features = torch.zeros(len(media), NUM_FRAMES, FEATURE_DIM, device=parts.device)
         for row, item in enumerate(media):  # one clip at a time: its 40 frames fill a batch
             frames = item.frames.get("cavp", np.empty(0))
-            if len(frames):
-                padded = held(frames, max(NUM_FRAMES, len(frames)))
-                features[row] = parts.cavp_features(padded)[:NUM_FRAMES]
+            if num := len(frames):
+                features[row] = parts.cavp_features(held(frames, max(NUM_FRAMES, num)))[:NUM_FRAMES]
         return {"cavp": features}
 
     def prepare(self, conditions: Conditions) -> Conditions:
@@ -132,9 +131,9 @@ class Frieren(Model):
     @torch.no_grad()
     def encode(self, waves: Tensor) -> Latents:
         """Encode waves (B, N), cut or padded to 131072 samples, to the posterior's mean (B, 256, 20)."""
-        parts, samples = self._loaded, self._samples
-        waves = F.pad(waves, (0, max(0, samples - waves.shape[1])))[:, :samples]
-        return {"audio": parts.codec.encode(waves.to(parts.device))}
+        samples = FRAME_LATENTS * NUM_FRAMES * LATENT_HOP
+        waves = F.pad(waves, (0, samples - waves.shape[1]))  # a negative pad cuts
+        return {"audio": self._loaded.codec.encode(waves.to(self._loaded.device))}
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Tensor:
@@ -156,10 +155,6 @@ class Frieren(Model):
     def _loaded(self) -> FrierenParts:
         assert self._parts is not None, "call load() first"
         return self._parts
-
-    @property
-    def _samples(self) -> int:
-        return FRAME_LATENTS * NUM_FRAMES * LATENT_HOP
 
 
 def cavp_frame(pixels: np.ndarray) -> np.ndarray:

@@ -80,7 +80,8 @@ class LTX2(Model):
     @property
     def fingerprint(self) -> str:
         """Hash of transformer and codecs, and of the settings that change a candidate."""
-        settings = (*self._picture, self.text_tokens, self.dtype, self.feature_dtype, self.schedule)
+        picture = self.height, self.width, self.num_frames, self.fps
+        settings = (*picture, self.text_tokens, self.dtype, self.feature_dtype, self.schedule)
         return digest("ltx2", self._loaded.network_hashes(self.weights, self.adapter), settings)
 
     @property
@@ -111,11 +112,10 @@ class LTX2(Model):
         size, seconds = (self.height, self.width), self.num_frames / self.fps
         picker = FramePicker(self.fps, seconds, lambda frame, sar: covering(shown_pixels(frame, sar), size))
         collect_frames(path, [picker], start_s=start_s)
-        frames = np.stack(picker.frames)
         wave = None
         if audio:
             wave, _ = read_wave(path, self._sizes.output_rate, start_s=start_s, duration_s=seconds)
-        return Media({"video": frames}, wave, prompt, len(frames) / self.fps)
+        return Media({"video": np.stack(picker.frames)}, wave, prompt, len(picker.frames) / self.fps)
 
     def condition(self, media: Sequence[Media]) -> Conditions:
         """Encode prompts: video_text (B, K, Wv), audio_text (B, K, Wa), text_mask (B, K)."""
@@ -124,10 +124,7 @@ class LTX2(Model):
     def null(self, conditions: Conditions) -> Conditions:
         """Return the conditions of the empty prompt."""
         empty = self._loaded.null_states(self.text_tokens)
-        return {
-            key: empty[key].to(value).expand(len(value), *empty[key].shape[1:]).contiguous()
-            for key, value in conditions.items()
-        }
+        return {key: empty[key].to(value).expand_as(value).contiguous() for key, value in conditions.items()}
 
     def times(self, num_steps: int) -> list[float] | None:
         """Return times shifted towards noise by the number of video latents, as in the released pipeline."""
@@ -164,9 +161,7 @@ class LTX2(Model):
 
     def encode(self, waves: Tensor) -> Latents:
         """Encode mono waves (B, N), cut or padded to the picture's length, to {"audio": (B, L, D)}."""
-        num = self._samples
-        waves = F.pad(waves, (0, max(0, num - waves.shape[1])))[:, :num]
-        return {"audio": self._loaded.encode_audio(waves, self.spec.latents["audio"][0])}
+        return {"audio": self._loaded.encode_audio(self._fitted(waves), self.spec.latents["audio"][0])}
 
     def encode_media(self, media: Sequence[Media]) -> Latents:
         """Encode both modalities; a short picture holds its last frame. ValueError if one is missing."""
@@ -181,9 +176,7 @@ class LTX2(Model):
 
         Latents end up to 50 ms before the picture; the rest is silence.
         """
-        num = self._samples
-        waves = torch.cat([self._loaded.decode_audio(row) for row in latents["audio"].split(1)])
-        return F.pad(waves, (0, max(0, num - waves.shape[1])))[:, :num]
+        return self._fitted(torch.cat([self._loaded.decode_audio(row) for row in latents["audio"].split(1)]))
 
     def decode_video(self, latents: Latents) -> Tensor:
         """Decode {"video": (B, F, S, C)} to frames (B, T, H, W, 3) uint8 on the CPU, one clip at a time."""
@@ -215,13 +208,10 @@ class LTX2(Model):
     def _sizes(self) -> Sizes:
         return self._parts.sizes if self._parts is not None else sizes_in(self.weights_folder)
 
-    @property
-    def _samples(self) -> int:
-        return round(self.num_frames / self.fps * self._sizes.output_rate)
-
-    @property
-    def _picture(self) -> tuple[int, int, int, float]:
-        return self.height, self.width, self.num_frames, self.fps
+    def _fitted(self, waves: Tensor) -> Tensor:
+        """Cut or pad waves to the picture's length."""
+        num = round(self.num_frames / self.fps * self._sizes.output_rate)
+        return F.pad(waves, (0, num - waves.shape[1]))  # a negative pad cuts
 
     @property
     def _exactness(self) -> str:

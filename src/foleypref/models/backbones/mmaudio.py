@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, cast
 
 import av
-import numpy as np
 import torch
 from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
 
 from foleypref.flow.convention import Latents
-from foleypref.media.clip import held, read_wave
+from foleypref.media.clip import read_wave
 from foleypref.media.frame_rules import CLIP_SIDE, SYNC_SIDE, FrameRule, read_conditioning_frames
 from foleypref.models.backbones import Conditions, Media, Model, ModelSpec
 from foleypref.models.costs import Cost
 from foleypref.models.lora import merging
-from foleypref.models.tools import fingerprint_of, unwrapped
+from foleypref.models.tools import fingerprint_of, held_or_black, unwrapped
 from foleypref.networks.mmaudio import SYNC_FPS, VARIANTS, Lengths, sequence_lengths
 from foleypref.networks.mmaudio import MMAudio as Network
 from foleypref.published.mmaudio_parts import MMAudioParts, sample_rate_of
@@ -113,12 +112,23 @@ class MMAudio(Model):
         parts, lengths = self._loaded, self._lengths
         with_video = [row for row, item in enumerate(media) if item.frames]
         with_text = [row for row, item in enumerate(media) if item.prompt.strip()]
-        conditions = self._zeros(len(media))
+        clip_dim, sync_dim, text_dim = parts.feature_dims
+        shapes = {
+            "clip": (lengths.clip, clip_dim),
+            "sync": (lengths.sync, sync_dim),
+            "text": (TEXT_LENGTH, text_dim),
+            "has_video": (1,),
+            "has_text": (1,),
+        }
+        rows = len(media)
+        conditions = {key: torch.zeros(rows, *shape, device=parts.device) for key, shape in shapes.items()}
         for row in with_video:  # one clip at a time: its 264 frames fill a batch
-            frames = media[row].frames
-            conditions["clip"][row] = parts.clip_vectors(_held(frames["clip"], lengths.clip, CLIP_SIDE))
-            sync = _held(frames["sync"], int(SYNC_FPS * self.duration), SYNC_SIDE)
-            conditions["sync"][row] = parts.sync_tokens(sync)
+            clip = held_or_black(media[row].frames["clip"], lengths.clip, CLIP_SIDE)
+            sync = held_or_black(media[row].frames["sync"], int(SYNC_FPS * self.duration), SYNC_SIDE)
+            conditions["clip"][row], conditions["sync"][row] = (
+                parts.clip_vectors(clip),
+                parts.sync_tokens(sync),
+            )
         if with_text:
             conditions["text"][with_text] = parts.text_states([media[row].prompt for row in with_text])
         conditions["has_video"][with_video], conditions["has_text"][with_text] = 1.0, 1.0
@@ -139,8 +149,8 @@ class MMAudio(Model):
     def encode(self, waves: Tensor) -> Latents:
         """Encode waves (B, N) to the posterior's mean, normalised: {"audio": (B, L, dim)}."""
         parts, lengths = self._loaded, self._lengths
-        waves = waves[:, : lengths.samples].to(parts.device).float()
-        waves = nn.functional.pad(waves, (0, lengths.samples - waves.shape[1]))
+        waves = nn.functional.pad(waves, (0, lengths.samples - waves.shape[1]))  # a negative pad cuts
+        waves = waves.to(parts.device).float()
         return {"audio": parts.statistics.normalise(parts.codec.encode(waves))}
 
     @torch.no_grad()
@@ -176,21 +186,3 @@ class MMAudio(Model):
     @property
     def _lengths(self) -> Lengths:
         return sequence_lengths(self.duration, self._sample_rate)
-
-    def _zeros(self, rows: int) -> Conditions:
-        clip, sync, text = self._loaded.feature_dims
-        shapes = {
-            "clip": (self._lengths.clip, clip),
-            "sync": (self._lengths.sync, sync),
-            "text": (TEXT_LENGTH, text),
-            "has_video": (1,),
-            "has_text": (1,),
-        }
-        return {key: torch.zeros(rows, *shape, device=self._loaded.device) for key, shape in shapes.items()}
-
-
-def _held(frames: np.ndarray, num: int, side: int) -> np.ndarray:
-    """Return exactly `num` frames: a picture that ends early holds its last one."""
-    if len(frames) == 0:
-        return np.zeros((num, side, side, 3), np.uint8)
-    return held(frames, num)

@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import ClassVar
 
-import av
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from foleypref.flow.convention import Latents, repeated
-from foleypref.media.clip import held
 from foleypref.models.backbones import Conditions, Media, ModelSpec
 from foleypref.models.backbones._world import AUDIO_DIM, FRAME_SIDE, WorldModel
+from foleypref.models.tools import held_or_black
 from foleypref.networks.world_dit import WorldDiT
 from foleypref.world import CLIP_SECONDS, FPS, NUM_FRAMES, SAMPLE_RATE
 from foleypref.world.weights import file_hash, weights_path
@@ -40,25 +39,16 @@ class World(WorldModel):
         return ModelSpec({"audio": (NUM_FRAMES, AUDIO_DIM)}, SAMPLE_RATE, CLIP_SECONDS)
 
     @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the transformer, codec and feature files."""
-        return file_hash(self._weights_path, weights_path("codec"), weights_path("features"))
-
-    @cached_property
     def feature_key(self) -> str:
         """Names the towers' weights, the frame rule and the frames' size."""
         return f"world/{file_hash(weights_path('features'))}/fps{FPS}x{FRAME_SIDE}"
-
-    @cached_property
-    def latent_key(self) -> str:
-        """Names the codec's weights and the decoder."""
-        return f"world/{file_hash(weights_path('codec'))}/av{av.__version__}"
 
     @torch.no_grad()
     def condition(self, media: Sequence[Media]) -> Conditions:
         """Compute scene, motion and text features of clips; zeros without frames or without a prompt."""
         assert self._features is not None, "call load() first"
-        frames = torch.from_numpy(np.stack([_frames(m) for m in media])).to(self._device)
+        pictures = [held_or_black(m.frames.get("video", ()), NUM_FRAMES, FRAME_SIDE) for m in media]
+        frames = torch.from_numpy(np.stack(pictures)).to(self._device)
         conditions = self._features(frames, [m.prompt for m in media])
         for row, item in enumerate(media):
             if not item.frames:
@@ -72,11 +62,3 @@ class World(WorldModel):
         c = conditions
         x_t, t = repeated(x_t, t, len(c["text"]))
         return {"audio": self.network(x_t["audio"], t, c["scene"], c["motion"], c["text"])}
-
-
-def _frames(media: Media) -> np.ndarray:
-    """Return exactly 100 frames: a shorter clip holds its last frame, a longer one is cut."""
-    video = media.frames.get("video", np.empty(0))
-    if len(video) == 0:
-        return np.zeros((NUM_FRAMES, FRAME_SIDE, FRAME_SIDE, 3), np.uint8)
-    return held(video, NUM_FRAMES)

@@ -38,6 +38,7 @@ class WorldJoint(WorldModel):
     )
     NETWORK: ClassVar[type[nn.Module]] = WorldJointDiT
     PACKAGED: ClassVar[str] = "joint"
+    CODECS: ClassVar[tuple[str, ...]] = ("codec", "video_codec")
 
     _video_codec: WorldVideoCodec | None = PrivateAttr(default=None)
 
@@ -52,19 +53,9 @@ class WorldJoint(WorldModel):
         return ModelSpec(latents, SAMPLE_RATE, CLIP_SECONDS, video=video)
 
     @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the files of transformer, both codecs and text tower."""
-        return file_hash(self._weights_path, *map(weights_path, ("codec", "video_codec", "features")))
-
-    @cached_property
     def feature_key(self) -> str:
         """Names the weights of text tower and video codec, and the decoder."""
         return f"world_joint/{file_hash(*map(weights_path, ('features', 'video_codec')))}/av{av.__version__}"
-
-    @cached_property
-    def latent_key(self) -> str:
-        """Names both codecs' weights and the decoder."""
-        return f"world_joint/{file_hash(*map(weights_path, ('codec', 'video_codec')))}/av{av.__version__}"
 
     def load(self, device: str | torch.device = "cpu") -> Self:
         """Read transformer, both codecs and the text tower."""
