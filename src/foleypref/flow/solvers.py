@@ -128,12 +128,12 @@ def integrate_dopri5(
             ratio = _rms(step.error, _scale(x, step.x, rtol, atol))
             if not ratio.isfinite():
                 raise ValueError(f"the velocity is not finite near t = {float(t):.4f}; check the weights")
-            lands = bool(t + dt >= stop)
+            end = torch.minimum(t + dt, stop)
             if cut:
                 dt = full - dt  # the next step starts from the part that was cut off
             dt = dt * _factor(ratio)
             if ratio <= 1:
-                t, x, k1 = stop if lands else t + step.dt, step.x, step.slope
+                t, x, k1 = end, step.x, step.slope
     return x
 
 
@@ -143,7 +143,6 @@ class _Step(NamedTuple):
     x: Latents
     slope: Latents
     error: Latents
-    dt: Tensor
 
 
 def _dopri5_step(slope: Slope, x: Latents, k1: Latents, t: Tensor, dt: Tensor) -> _Step:
@@ -152,7 +151,7 @@ def _dopri5_step(slope: Slope, x: Latents, k1: Latents, t: Tensor, dt: Tensor) -
         there = _moved(x, dt, weights, slopes)
         slopes.append(slope(t + node * dt, there))
     error = _weighted([dt * weight for weight in _ERROR], slopes)
-    return _Step(there, slopes[-1], error, dt)
+    return _Step(there, slopes[-1], error)
 
 
 def _first_step(slope: Slope, x: Latents, k1: Latents, rtol: float, atol: float) -> Tensor:

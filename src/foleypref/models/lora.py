@@ -74,7 +74,6 @@ class WithoutAdapters(nn.Module):
         self._network = (network,)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the network's output without adapters, as before training."""
         with self._network[0].disable_adapter():
             return self._network[0](*args, **kwargs)
 

@@ -20,10 +20,7 @@ if TYPE_CHECKING:  # importing it takes a second and a half, which every command
 
 
 def shard(network: nn.Module) -> None:
-    """Shard a network over all processes, in place: each block by itself, the rest together.
-
-    Blocks are the members of its outermost module lists.
-    """
+    """Shard a network in place: each member of its outermost module lists by itself, then the rest."""
     from torch.distributed.fsdp import fully_shard
 
     for block in _blocks(network):
@@ -82,14 +79,12 @@ def share_of(value: Tensor, like: Tensor) -> Tensor:
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    mesh = like.device_mesh
-    return distribute_tensor(value.to(like.device), mesh, like.placements, src_data_rank=None)
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return `optimizer.state_dict()` with whole moments, as in one process. Every process must call it."""
-    stored = optimizer.state_dict()
-    return {**stored, "state": gather_state(stored["state"])}
+    return gather_state(optimizer.state_dict())
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, stored: Mapping[str, Any]) -> None:

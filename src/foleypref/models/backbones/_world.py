@@ -49,7 +49,6 @@ class WorldModel(Model):
         return f"{self.part_name()}/{file_hash(*map(weights_path, self.CODECS))}/av{av.__version__}"
 
     def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read transformer, codec and feature towers."""
         self._device = torch.device(device)
         self._network = read_network(self.NETWORK, self._weights_path, self._device)
         self._codec = read_frozen(WorldCodec(), "codec", self._device)

@@ -117,7 +117,6 @@ class Frieren(Model):
         return {"cavp": features}
 
     def prepare(self, conditions: Conditions) -> Conditions:
-        """Project the frames' features, which depend on neither x_t nor t."""
         return cast(Network, self.network).prepare_conditions(conditions)
 
     def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
@@ -137,12 +136,11 @@ class Frieren(Model):
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Tensor:
-        """{"audio": (B, 256, 20)} -> waves (B, 131072) at 16 kHz."""
+        """Decode {"audio": (B, 256, 20)} to waves (B, 131072) at 16 kHz."""
         parts = self._loaded
         return parts.codec.decode(latents["audio"].to(parts.device).float(), parts.vocoder_rows)
 
     def cost(self) -> Cost:
-        """Counted on the networks, the same for every variant."""
         from foleypref.models.cost_frieren import frieren_cost  # diffusers: seconds to import
 
         return frieren_cost(NUM_FRAMES)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import ClassVar, Literal, Self, cast
 
 import av
 import torch
@@ -55,7 +55,7 @@ class MMAudio(Model):
     @property
     def spec(self) -> ModelSpec:
         """L latent frames of 20 (16 kHz) or 40 (44.1 kHz) channels, at 31.25 or 43.07 Hz."""
-        shape = (self._lengths.latent, int(self._sizes["latent_dim"]))
+        shape = (self._lengths.latent, int(VARIANTS[self.variant.replace("-", "_")]["latent_dim"]))
         return ModelSpec({"audio": shape}, self._sample_rate, self.duration, any_length=True)
 
     @property
@@ -83,10 +83,10 @@ class MMAudio(Model):
         """Read the network; the codec and the encoders of conditions are read at their first use."""
         feature_dtype = getattr(torch, self.feature_dtype)
         self._parts = MMAudioParts(self.variant, self.weights_folder, torch.device(device), feature_dtype)
-        network = self._parts.load_network(self.weights, getattr(torch, self.dtype), merging(self.adapter))
+        dtype = getattr(torch, self.dtype)
+        self._network = self._parts.load_network(self.weights, dtype, merging(self.adapter))
         if self.compile:
-            network.compile(dynamic=False)
-        self._network = network
+            self._network.compile(dynamic=False)
         return self
 
     def with_duration(self, seconds: float) -> Self:
@@ -135,14 +135,10 @@ class MMAudio(Model):
         return conditions
 
     def prepare(self, conditions: Conditions) -> Conditions:
-        """Project conditions, which depends on neither x_t nor t."""
         return cast(Network, self.network).prepare_conditions(conditions)
 
     def velocity(self, x_t: Latents, t: Tensor, conditions: Conditions) -> Latents:
-        """Return v(x_t, t | conditions) of normalised latents {"audio": (B, L, dim)}.
-
-        The network embeds x_t once for all groups of rows that conditions may have.
-        """
+        """Return v(x_t, t | conditions) of normalised {"audio": (B, L, dim)}, which is embedded once."""
         return {"audio": self.network(x_t["audio"], t, conditions)}
 
     @torch.no_grad()
@@ -161,7 +157,6 @@ class MMAudio(Model):
         return parts.codec.decode(parts.statistics.unnormalise(audio), rows_at_once=parts.vocoder_rows)
 
     def cost(self) -> Cost:
-        """Count the cost on the networks of this variant, at this length."""
         from foleypref.models.cost_mmaudio import mmaudio_cost  # transformers: seconds to import
 
         return mmaudio_cost(self.variant, self.duration)
@@ -174,10 +169,6 @@ class MMAudio(Model):
     def _loaded(self) -> MMAudioParts:
         assert self._parts is not None, "call load() first"
         return self._parts
-
-    @property
-    def _sizes(self) -> dict[str, Any]:
-        return VARIANTS[self.variant.replace("-", "_")]
 
     @property
     def _sample_rate(self) -> int:

@@ -58,7 +58,6 @@ class WorldJoint(WorldModel):
         return f"world_joint/{file_hash(*map(weights_path, ('features', 'video_codec')))}/av{av.__version__}"
 
     def load(self, device: str | torch.device = "cpu") -> Self:
-        """Read transformer, both codecs and the text tower."""
         self._video_codec = read_frozen(WorldVideoCodec(), "video_codec", torch.device(device))
         return super().load(device)
 
