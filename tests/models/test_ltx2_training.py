@@ -17,7 +17,7 @@ from foleypref.models.backbones.ltx2 import LTX2
 from foleypref.models.lora import LoraSettings
 from foleypref.models.tools import with_weights
 from foleypref.published.ltx2_parts import LTX2Parts
-from foleypref.recipes.recipe import load, resolve
+from foleypref.recipes.recipe import resolve
 from foleypref.sample import SampleSettings, sample
 from foleypref.settings import parts as plugins
 from foleypref.settings.yaml import dump
@@ -149,6 +149,6 @@ def test_the_recipe_is_data(name: str, tmp_path: Path) -> None:
     recipe = resolve(name)
     path = tmp_path / "recipe.yaml"
     path.write_text(dump(recipe))
-    assert load(path) == recipe
+    assert resolve(str(path)) == recipe
     assert recipe.learns_from() == {"clips"}
     assert cast(plugins.Part, recipe.train.model).part_name() == "ltx2"
