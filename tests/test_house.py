@@ -73,3 +73,9 @@ def test_the_longest_chain_and_its_arrows(tmp_path: Path) -> None:
     )
     assert house.longest_chain(imports) == ["house.train", "house.workspace.b", "house.flow.a"]
     assert house.arrows(imports) == {("train", "workspace"), ("workspace", "flow")}
+
+
+def test_files_and_functions_keep_their_size_and_docstrings_say_something() -> None:
+    offences = house.offences(house.read_sources(PACKAGE))
+    held = ("docstrings under five words", "files over 400 lines", "functions over 50 lines")
+    assert {name: offences[name] for name in held} == {name: [] for name in held}

@@ -13,5 +13,5 @@ SECONDS = 8.0  # of picture; Frieren makes 8.192 s of sound of it, of which 8 ar
 
 
 def recipe() -> Recipe:
-    """frieren-base, bf16."""
+    """Return the recipe of frieren-base in bf16."""
     return v2a_dpo("v2a_dpo_frieren", build("models", "frieren-base"), seconds=SECONDS, bf16=True)

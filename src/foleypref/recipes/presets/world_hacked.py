@@ -50,7 +50,7 @@ def recipe() -> Recipe:
 
 
 def ci() -> Recipe:
-    """Four steps of both."""
+    """Return a short form: four steps of both methods."""
     whole = recipe()
     short = {"max_steps": 4, "warmup_steps": 1, "save_steps": 4, "eval_steps": 2, "num_eval_pairs": 4}
     return changed(
