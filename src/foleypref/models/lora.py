@@ -74,6 +74,7 @@ class WithoutAdapters(nn.Module):
         self._network = (network,)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the network with its adapters switched off."""
         with self._network[0].disable_adapter():
             return self._network[0](*args, **kwargs)
 
