@@ -28,37 +28,9 @@ from tests.golden import check_mmaudio_network as check
 from tests.golden import recipes
 from tests.golden.check_mmaudio_network import Golden
 from tests.golden.compare import LIMIT, relative_error
+from tests.networks.mmaudio_golden import CPU, GOLDEN, SMALL, flow_of, rms_error
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = [(path, run) for pattern, run in check.CHECKS.items() for path in sorted(GOLDEN.glob(pattern))]
-CPU = torch.device("cpu")
-SMALL = {"latent_dim": 4, "clip_dim": 12, "sync_dim": 10, "text_dim": 14, "text_len": 5}
-SMALL |= {"hidden_dim": 16, "depth": 3, "fused_depth": 1, "num_heads": 2}
-
-
-@pytest.fixture(scope="module", params=["v1", "v2"])
-def tiny(request: pytest.FixtureRequest) -> Golden:
-    """The tiny network of either version and its golden tensors."""
-    return Golden(GOLDEN / f"mmaudio_tiny_{request.param}.safetensors")
-
-
-@pytest.fixture(scope="module")
-def tiny_v2() -> Golden:
-    """The tiny network of version 2 and its golden tensors."""
-    return Golden(GOLDEN / "mmaudio_tiny_v2.safetensors")
-
-
-def flow_of(golden: Golden, network: MMAudio | None = None) -> Tensor:
-    """The velocity that the file calls `out.flow`."""
-    network = golden.network if network is None else network
-    with torch.no_grad():
-        prepared = network.prepare(*golden.features())
-        return network(golden["in.latent"], golden["in.t"], prepared)
-
-
-def rms_error(ours: Tensor, expected: Tensor) -> float:
-    """Relative root mean square of the difference."""
-    return float(((ours.float() - expected).norm() / expected.norm()).detach())
 
 
 # -- golden -------------------------------------------------------------------------------------------------

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foleypref.networks.mmaudio import MMAudio
 from foleypref.networks.mmaudio_blocks import (
     SelfAttention,
     rotate,
@@ -18,36 +16,7 @@ from foleypref.networks.mmaudio_blocks import (
 )
 from tests.golden import check_mmaudio_network as check
 from tests.golden.check_mmaudio_network import Golden
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-CPU = torch.device("cpu")
-SMALL = {"latent_dim": 4, "clip_dim": 12, "sync_dim": 10, "text_dim": 14, "text_len": 5}
-SMALL |= {"hidden_dim": 16, "depth": 3, "fused_depth": 1, "num_heads": 2}
-
-
-@pytest.fixture(scope="module", params=["v1", "v2"])
-def tiny(request: pytest.FixtureRequest) -> Golden:
-    """The tiny network of either version and its golden tensors."""
-    return Golden(GOLDEN / f"mmaudio_tiny_{request.param}.safetensors")
-
-
-@pytest.fixture(scope="module")
-def tiny_v2() -> Golden:
-    """The tiny network of version 2 and its golden tensors."""
-    return Golden(GOLDEN / "mmaudio_tiny_v2.safetensors")
-
-
-def flow_of(golden: Golden, network: MMAudio | None = None) -> Tensor:
-    """The velocity that the file calls `out.flow`."""
-    network = golden.network if network is None else network
-    with torch.no_grad():
-        prepared = network.prepare(*golden.features())
-        return network(golden["in.latent"], golden["in.t"], prepared)
-
-
-def rms_error(ours: Tensor, expected: Tensor) -> float:
-    """Relative root mean square of the difference."""
-    return float(((ours.float() - expected).norm() / expected.norm()).detach())
+from tests.networks.mmaudio_golden import CPU, SMALL, flow_of, rms_error
 
 
 def test_bf16_weights_stay_near_float32(tiny: Golden) -> None:
